@@ -1,0 +1,1 @@
+"""Pure decision core: no IO, no clock, no environment, no framework."""

@@ -1,0 +1,278 @@
+"""The verdict of a stage: a pure function of the plan, the closed looks and the time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from model_rollouts.core.counting import strata_of
+from model_rollouts.core.evidence import Look
+from model_rollouts.core.gates import Gate, Metric, Role
+from model_rollouts.core.odds_ratio import Stratum, better_than, estimate, log_e_process, worse_than
+from model_rollouts.core.plan import AtDeadline, Plan
+from model_rollouts.core.proportion import log_e_rate_below
+
+
+class Verdict(StrEnum):
+    """What the evidence says. Missing data is never a pass."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    WAIT = "wait"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Action(StrEnum):
+    """What is done about it."""
+
+    EXPAND = "expand"
+    CUT_OVER = "cut_over"
+    ROLL_BACK = "roll_back"
+    HOLD = "hold"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One gate's verdict with the numbers it was made from.
+
+    Attributes:
+        metric: The gate's metric.
+        role: The gate's role.
+        verdict: pass, fail or wait.
+        reason: One sentence for a person.
+        odds_ratio: Mantel-Haenszel estimate over all looks; None where undefined.
+        log_e_harm: Natural log of the e-value against "no worse than rollback_odds".
+        log_e_pass: Natural log of the e-value against "worse than pass_odds".
+        harm_threshold: Natural log that log_e_harm has to reach to roll back.
+        pass_threshold: Natural log that log_e_pass has to reach to pass.
+        challenger_bad: Bad outcomes of the challenger, all looks.
+        challenger_n: Judged requests of the challenger, all looks.
+        champion_bad: Bad outcomes of the champion, all looks.
+        champion_n: Judged requests of the champion, all looks.
+        stage_n: Judged requests of the challenger in this stage.
+        coverage: Least label coverage of the two arms over matured looks; None for unlabelled metrics.
+    """
+
+    metric: Metric
+    role: Role
+    verdict: Verdict
+    reason: str
+    odds_ratio: float | None
+    log_e_harm: float
+    log_e_pass: float
+    harm_threshold: float
+    pass_threshold: float
+    challenger_bad: int
+    challenger_n: int
+    champion_bad: int
+    champion_n: int
+    stage_n: int
+    coverage: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict of a stage, the action it calls for, and why.
+
+    Attributes:
+        verdict: The worst of the gates' verdicts, with time taken into account.
+        action: What is to be done.
+        reason: One sentence for a person.
+        gates: Every gate's result.
+        stage: Position of the stage in the plan.
+        elapsed_seconds: Time since the stage's traffic moved.
+        looks: How many looks it rests on.
+    """
+
+    verdict: Verdict
+    action: Action
+    reason: str
+    gates: tuple[GateResult, ...]
+    stage: int
+    elapsed_seconds: float
+    looks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; infinite e-values become the strings "inf" and "-inf"."""
+        data = asdict(self)
+        for gate in data["gates"]:
+            for key in ("log_e_harm", "log_e_pass"):
+                if math.isinf(gate[key]):
+                    gate[key] = str(gate[key])
+        data["gates"] = list(data["gates"])
+        return data
+
+
+_NAMES = {
+    Metric.ERROR_RATE: "error rate",
+    Metric.WRONG_RATE: "rate of wrong predictions",
+    Metric.LATENCY_P95: "share of answers slower than the champion's p95",
+    Metric.LATENCY_P99: "share of answers slower than the champion's p99",
+}
+
+
+def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float) -> Decision:
+    """Judge a stage.
+
+    Harm is looked for over all looks of the rollout, with processes that begin at the rollout's start and at each
+    later stage. Non-inferiority is proven on all looks too, against the stage's own margin, and needs the
+    stage's own minimum of requests. Several guardrails share alpha equally (a union bound); passing needs all of
+    them, so beta needs no correction.
+
+    Args:
+        plan: The rollout's plan.
+        stage: Position of the stage that is being judged.
+        looks: All closed looks of the rollout so far, in order of stage and index.
+        elapsed_seconds: Time since the stage's traffic moved.
+
+    Raises:
+        PlanError: There is no such stage.
+        ValueError: The looks are not in order, or are of a later stage.
+    """
+    setting = plan.stage(stage)
+    order = [(look.stage, look.index) for look in looks]
+    if order != sorted(set(order)) or any(s > stage for s, _ in order):
+        raise ValueError(f"looks must be in order, each once, none after stage {stage}; got {order[:5]}...")
+    judging = sum(gate.role is not Role.MUTED for gate in setting.gates)
+    results = tuple(_judge(plan, gate, judging, stage, looks) for gate in setting.gates)
+    counted = [r for r in results if r.role is not Role.MUTED]
+    last = stage == len(plan.stages) - 1
+
+    def made(verdict: Verdict, action: Action, reason: str) -> Decision:
+        return Decision(verdict, action, reason, results, stage, elapsed_seconds, len(looks))
+
+    if failed := [r for r in counted if r.verdict is Verdict.FAIL]:
+        worst = max(failed, key=lambda r: r.log_e_harm)
+        return made(Verdict.FAIL, Action.ROLL_BACK, worst.reason)
+    waiting = [r for r in counted if r.verdict is Verdict.WAIT]
+    if not waiting and elapsed_seconds >= setting.bake_seconds:
+        action = Action.CUT_OVER if last else Action.EXPAND
+        reason = f"every gate passed at {setting.share:g} %: " + "; ".join(r.reason for r in counted)
+        return made(Verdict.PASS, action, reason)
+    if elapsed_seconds >= setting.deadline_seconds:
+        action = Action.ROLL_BACK if plan.at_deadline is AtDeadline.ROLL_BACK else Action.HOLD
+        reason = (
+            f"deadline of {setting.deadline_seconds:g} s reached at {setting.share:g} % without proof: "
+            + "; ".join(r.reason for r in waiting)
+        )
+        return made(Verdict.INCONCLUSIVE, action, reason)
+    if waiting:
+        return made(Verdict.WAIT, Action.WAIT, "; ".join(r.reason for r in waiting))
+    left = setting.bake_seconds - elapsed_seconds
+    return made(Verdict.WAIT, Action.WAIT, f"every gate passed; {left:.0f} s of bake time left")
+
+
+def _judge(plan: Plan, gate: Gate, judging: int, stage: int, looks: Sequence[Look]) -> GateResult:
+    strata = strata_of(gate, looks)
+    starts = [0, *sorted({_first_of(looks, s) for s in range(1, stage + 1)} - {0})]
+    total = _total(strata)
+    in_stage = sum(s.challenger_n for s, look in zip(strata, looks, strict=True) if look.stage == stage)
+    log_e_harm = log_e_process(strata, gate.rollback_odds, worse_than(gate.rollback_odds), starts)
+    log_e_pass = log_e_process(strata, gate.pass_odds, better_than(gate.pass_odds))
+    if gate.negligible is not None:
+        # Harm to prove absent: worse than the margin AND above the negligible rate. Under it both are e-values,
+        # and so is their mean.
+        ceiling = log_e_rate_below(total.challenger_bad, total.challenger_n, gate.negligible)
+        log_e_pass = math.log(0.5) + float(_log_add(log_e_pass, ceiling))
+    harm_threshold = -math.log(plan.alpha / max(judging, 1))
+    pass_threshold = -math.log(plan.beta)
+    coverage = _coverage(looks) if gate.metric is Metric.WRONG_RATE else None
+    verdict, reason = _gate_verdict(
+        plan, gate, total, in_stage, (log_e_harm, harm_threshold), (log_e_pass, pass_threshold), coverage,
+        estimate(strata),
+    )  # fmt: skip
+    return GateResult(
+        metric=gate.metric,
+        role=gate.role,
+        verdict=verdict,
+        reason=reason,
+        odds_ratio=estimate(strata),
+        log_e_harm=log_e_harm,
+        log_e_pass=log_e_pass,
+        harm_threshold=harm_threshold,
+        pass_threshold=pass_threshold,
+        challenger_bad=total.challenger_bad,
+        challenger_n=total.challenger_n,
+        champion_bad=total.champion_bad,
+        champion_n=total.champion_n,
+        stage_n=in_stage,
+        coverage=coverage,
+    )
+
+
+def _gate_verdict(
+    plan: Plan,
+    gate: Gate,
+    total: Stratum,
+    in_stage: int,
+    harm: tuple[float, float],
+    proof: tuple[float, float],
+    coverage: float | None,
+    odds_ratio: float | None,
+) -> tuple[Verdict, str]:
+    name = f"challenger's {_NAMES[gate.metric]}"
+    counts = (
+        f"{total.challenger_bad:,} of {total.challenger_n:,} against {total.champion_bad:,} of {total.champion_n:,}"
+    )
+    ratio = "no odds ratio yet" if odds_ratio is None else f"odds ratio {odds_ratio:.2f}"
+    if harm[0] >= harm[1]:
+        return Verdict.FAIL, (
+            f"{name} is worse than {gate.rollback_odds:g} times the champion's odds ({ratio}; {counts}; "
+            f"evidence {_plain(harm[0])}, needed {_plain(harm[1])})"
+        )
+    if coverage is not None and coverage < gate.coverage:
+        return Verdict.WAIT, (
+            f"{name} can't be judged: {coverage:.0%} of the due labels have arrived, needed {gate.coverage:.0%}"
+        )
+    if in_stage < gate.min_requests:
+        return Verdict.WAIT, f"{name}: {in_stage:,} judged requests in this stage, needed {gate.min_requests:,}"
+    if gate.role is Role.TRIPWIRE:
+        return Verdict.PASS, f"{name} shows no harm ({ratio}; {counts})"
+    if proof[0] >= proof[1]:
+        return Verdict.PASS, (
+            f"{name} is proven to be within {gate.pass_odds:.3g} times the champion's odds ({ratio}; {counts})"
+            if gate.negligible is None
+            else f"{name} is proven to be within {gate.pass_odds:.3g} times the champion's odds, or below "
+            f"{gate.negligible:.2%} ({ratio}; {counts})"
+        )
+    return Verdict.WAIT, (
+        f"{name} is not yet proven to be within {gate.pass_odds:.3g} times the champion's odds ({ratio}; {counts}; "
+        f"evidence {_plain(proof[0])}, needed {_plain(proof[1])})"
+    )
+
+
+def _first_of(looks: Sequence[Look], stage: int) -> int:
+    return next((i for i, look in enumerate(looks) if look.stage >= stage), len(looks))
+
+
+def _total(strata: Sequence[Stratum]) -> Stratum:
+    return Stratum(
+        sum(s.challenger_bad for s in strata),
+        sum(s.challenger_n for s in strata),
+        sum(s.champion_bad for s in strata),
+        sum(s.champion_n for s in strata),
+    )
+
+
+def _coverage(looks: Sequence[Look]) -> float:
+    """Least share of due labels that arrived, of the two arms; 0 while nothing is due."""
+    arms = (
+        [look.champion_labels for look in looks if look.champion_labels],
+        [look.challenger_labels for look in looks if look.challenger_labels],
+    )
+    shares = []
+    for labels in arms:
+        due = sum(counts.due for counts in labels)
+        shares.append(sum(counts.labelled for counts in labels) / due if due else 0.0)
+    return min(shares)
+
+
+def _log_add(a: float, b: float) -> float:
+    high, low = max(a, b), min(a, b)
+    return high if math.isinf(high) else high + math.log1p(math.exp(low - high))
+
+
+def _plain(log_e: float) -> str:
+    return f"{math.exp(log_e):,.3g}" if log_e < 20 else f"1e{log_e / math.log(10):.0f}"  # noqa: PLR2004

@@ -1,0 +1,131 @@
+"""Canary: the challenger's share grows step by step, each step earned by proof."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from model_rollouts.core.errors import PlanError
+from model_rollouts.core.gates import Gate, Metric, Role
+from model_rollouts.core.plan import AtDeadline, Pattern, Plan, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryParameters:
+    """What a person may set; the defaults are safe for a service with minutes between looks.
+
+    A small share sees few requests, so what it can prove is coarse. `first_pass_odds` is the margin at the first
+    step; it tightens geometrically to `pass_odds` at the last one. Harm needs no such help: the rollback margin
+    is the same everywhere.
+
+    Attributes:
+        steps: The challenger's shares in percent, increasing.
+        bake_seconds: Least time at each step.
+        deadline_seconds: Latest time of a verdict at each step.
+        look_seconds: Length of a look.
+        grace_seconds: How long after its end a look is closed.
+        label_maturity_seconds: Age at which a request's label is due.
+        label_coverage: Least share of due labels that must have arrived, in each arm, 0 to 1. 0 goes without
+            labels: accuracy is then shown, not judged.
+        rollback_odds: Roll back when odds of a bad outcome are proven above this many times the champion's.
+        pass_odds: Margin of non-inferiority at the last step.
+        first_pass_odds: Margin of non-inferiority at the first step.
+        negligible_error_rate: An error rate that is good enough whatever the champion's is.
+        latency_margin: Relative slack on the champion's latency quantiles.
+        latency_slack_ms: Absolute slack on top of it.
+        control_percent: At a share of 100, percentage of requests that the champion also answers.
+        min_requests: Least number of judged challenger requests at each step.
+        approval_from_share: Ask a person before leaving a step of this share or more. None: never.
+        at_deadline: What to do when a deadline comes and nothing is proven.
+        alpha: Bound on rolling back a healthy challenger.
+        beta: Bound on passing one that is worse than the margin.
+    """
+
+    steps: Sequence[float] = (1, 5, 25, 50, 100)
+    bake_seconds: float = 3600.0
+    deadline_seconds: float = 86_400.0
+    look_seconds: float = 300.0
+    grace_seconds: float = 10.0
+    label_maturity_seconds: float = 3600.0
+    label_coverage: float = 0.8
+    rollback_odds: float = 1.25
+    pass_odds: float = 1.5
+    first_pass_odds: float = 4.0
+    negligible_error_rate: float = 0.02
+    latency_margin: float = 0.25
+    latency_slack_ms: float = 5.0
+    control_percent: float = 10.0
+    min_requests: int = 50
+    approval_from_share: float | None = None
+    at_deadline: AtDeadline | str = AtDeadline.HOLD
+    alpha: float = 0.01
+    beta: float = 0.05
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> "CanaryParameters":
+        """Build from a form's values.
+
+        Raises:
+            PlanError: A name is unknown.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise PlanError(f"unknown canary parameter {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**data)  # type: ignore[arg-type]
+
+
+def plan_canary(parameters: CanaryParameters) -> Plan:
+    """Make the plan.
+
+    Raises:
+        PlanError: A parameter is out of its bounds; the message states the value and the bound.
+    """
+    p = parameters
+    if not p.steps:
+        raise PlanError("steps is empty: give at least one share, such as 1, 5, 25, 50, 100")
+    if p.first_pass_odds < p.pass_odds:
+        raise PlanError(f"first_pass_odds is {p.first_pass_odds}, must be at least pass_odds ({p.pass_odds})")
+    try:
+        at_deadline = AtDeadline(p.at_deadline)
+    except ValueError:
+        raise PlanError(f"at_deadline is {p.at_deadline!r}, must be one of {', '.join(AtDeadline)}") from None
+    last = max(len(p.steps) - 1, 1)
+    widening = p.first_pass_odds / p.pass_odds
+    stages = []
+    for position, share in enumerate(p.steps):
+        widen = widening ** (1 - position / last) if len(p.steps) > 1 else 1.0
+        stages.append(
+            Stage(
+                share=float(share),
+                gates=_gates(p, widen),
+                bake_seconds=p.bake_seconds,
+                deadline_seconds=p.deadline_seconds,
+                control_percent=p.control_percent if share == 100 else 0.0,
+                approval=p.approval_from_share is not None and share >= p.approval_from_share,
+            )
+        )
+    return Plan(
+        pattern=Pattern.CANARY,
+        stages=tuple(stages),
+        look_seconds=p.look_seconds,
+        grace_seconds=p.grace_seconds,
+        label_maturity_seconds=p.label_maturity_seconds,
+        alpha=p.alpha,
+        beta=p.beta,
+        at_deadline=at_deadline,
+    )
+
+
+def _gates(p: CanaryParameters, widen: float) -> tuple[Gate, ...]:
+    odds = p.pass_odds * widen
+    common = {"rollback_odds": p.rollback_odds, "pass_odds": odds, "min_requests": p.min_requests}
+    latency = {"latency_margin": p.latency_margin, "latency_slack_ms": p.latency_slack_ms}
+    return (
+        Gate(Metric.ERROR_RATE, negligible=min(p.negligible_error_rate * widen, 0.5), **common),  # type: ignore[arg-type]
+        Gate(
+            Metric.WRONG_RATE,
+            role=Role.GUARDRAIL if p.label_coverage > 0 else Role.MUTED,
+            coverage=p.label_coverage,
+            **common,  # type: ignore[arg-type]
+        ),
+        Gate(Metric.LATENCY_P95, **common, **latency),  # type: ignore[arg-type]
+        Gate(Metric.LATENCY_P99, role=Role.TRIPWIRE, **common, **latency),  # type: ignore[arg-type]
+    )

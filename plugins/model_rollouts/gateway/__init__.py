@@ -1,0 +1,1 @@
+"""The serving process: routes, mirrors and logs. Never imports airflow."""

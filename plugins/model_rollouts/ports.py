@@ -1,0 +1,148 @@
+"""What the service needs from the world, as small Protocols. Adapters implement them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
+from model_rollouts.core.rollout import Change, Event, Rollout, Traffic
+
+
+class RolloutStore(Protocol):
+    """Rollouts, traffic and events; the one place that moves traffic."""
+
+    def traffic(self, model: str) -> Traffic | None:
+        """The model's row, or None when the model was never adopted."""
+
+    def all_traffic(self) -> list[Traffic]:
+        """Every model's row, by model name."""
+
+    def rollout(self, rollout_id: str) -> Rollout:
+        """One rollout.
+
+        Raises:
+            NotFoundError: There is none of this id.
+        """
+
+    def rollouts(self, model: str | None = None, limit: int = 100) -> list[Rollout]:
+        """Newest first, active and ended."""
+
+    def active(self, model: str) -> Rollout | None:
+        """The rollout that holds the model's lease, if any."""
+
+    def apply(self, change: Change) -> None:
+        """Write rollout, traffic and event in one transaction.
+
+        Raises:
+            StaleRevisionError: The traffic or the rollout has moved on since it was read.
+            ActiveRolloutError: The change starts a rollout and the model has an active one; names it.
+        """
+
+    def events(self, model: str | None = None, rollout_id: str | None = None) -> list[Event]:
+        """The audit, oldest first."""
+
+
+class EvidenceStore(Protocol):
+    """Closed looks. Written once, never changed."""
+
+    def save_looks(self, rollout_id: str, looks: Sequence[Look]) -> None:
+        """Keep looks that are not there yet, and labels of looks that have none yet. The first writer wins."""
+
+    def looks(self, rollout_id: str) -> list[Look]:
+        """In order of stage and index."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version in the registry.
+
+    Attributes:
+        model: Registered model name.
+        version: Its number, as text.
+        aliases: Aliases that point to it.
+        run_id: The run that made it, or "".
+        model_id: MLflow 3's id of the logged model, or "".
+        inputs: Name and MLflow type of each input column, in order; None when it has no signature, or one
+            without named columns.
+        optional: Names of the inputs that may be left out.
+        tags: Its tags.
+    """
+
+    model: str
+    version: str
+    aliases: tuple[str, ...] = ()
+    run_id: str = ""
+    model_id: str = ""
+    inputs: tuple[tuple[str, str], ...] | None = None
+    optional: frozenset[str] = frozenset()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """Which version has which role, as people see it."""
+
+    def resolve(self, model: str, version_or_alias: str) -> ModelVersion:
+        """A version by its number ("3") or by an alias ("challenger").
+
+        Raises:
+            NotFoundError: No such model, version or alias; the message says which, and what there is.
+        """
+
+    def set_roles(self, model: str, roles: Mapping[str, str | None]) -> None:
+        """Point aliases at versions; None takes the alias away. Repeating it changes nothing."""
+
+    def tag(self, model: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One look's time: [start, end), UTC."""
+
+    index: int
+    start: datetime
+    end: datetime
+
+
+class PredictionLog(Protocol):
+    """Reads evidence from the log. Only rows whose arm is their cohort count (see docs/contracts.md)."""
+
+    def request_counts(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+    ) -> list[tuple[RequestCounts, RequestCounts]]:
+        """(champion, challenger) for each window, in order; zeros where there are no rows.
+
+        Raises:
+            Exception: The log can't be read. Never zeros for a failed query.
+        """
+
+    def label_counts(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+    ) -> list[tuple[LabelCounts, LabelCounts]]:
+        """(champion, challenger) for each window of predictions, in order, with labels as known now."""
+
+
+class GatewayStatus(Protocol):
+    """What the serving processes say of themselves."""
+
+    def versions(self, model: str) -> Mapping[str, str]:
+        """State of each version the gateway keeps: "ready", "loading", or "failed: ..." with the reason.
+
+        Raises:
+            NotReadyError: No gateway answers.
+        """
+
+
+class StageRuns(Protocol):
+    """One MLflow run a stage, linked to the challenger's version; it keeps the stage's artifacts."""
+
+    def open(self, rollout: Rollout, stage: int) -> str:
+        """The run's id; opening it again gives the same run."""
+
+    def log(self, run_id: str, files: Sequence[Path], metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Add artifacts, metrics and tags."""
+
+    def close(self, run_id: str, verdict: Mapping[str, Any]) -> None:
+        """End the run, with the decision as artifact `decision.json`."""

@@ -1,0 +1,329 @@
+"""The use cases: the one way in for operators, the command line and the page.
+
+Each use case reads, lets the pure core make the change, and has the store apply it under the revisions that were
+read. Traffic moves first and the registry follows, so that nothing that is slow or away can hold up a rollback;
+`sync_registry` brings the registry to what the store says, and repeating it is harmless.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from model_rollouts.core import rollout as steps
+from model_rollouts.core.decision import Decision, decide
+from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotReadyError, StaleRevisionError
+from model_rollouts.core.evidence import Look
+from model_rollouts.core.plan import Plan
+from model_rollouts.core.rollout import Cause, Change, Rollout, State, Traffic
+from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore, Window
+
+_TRIES = 5
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _salt() -> str:
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One item of the readiness checklist."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class RolloutService:
+    """Start, advance and end rollouts.
+
+    Args:
+        store: Rollouts, traffic, events.
+        registry: Roles of versions.
+        evidence: Closed looks.
+        log: Where looks are counted from.
+        clock: Current time, UTC.
+        new_salt: A fresh salt for each rollout.
+    """
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        registry: Registry,
+        evidence: EvidenceStore,
+        log: PredictionLog,
+        clock: Callable[[], datetime] = _now,
+        new_salt: Callable[[], str] = _salt,
+    ) -> None:
+        self.store = store
+        self.registry = registry
+        self.evidence = evidence
+        self.log = log
+        self.clock = clock
+        self.new_salt = new_salt
+
+    # --- before anything moves
+
+    def adopt(self, model: str, actor: str) -> Traffic:
+        """The model's traffic row; made from the registry's champion where there is none yet.
+
+        Raises:
+            NotFoundError: The registry has no such model, or it has no champion.
+        """
+        if traffic := self.store.traffic(model):
+            return traffic
+        champion = self.registry.resolve(model, "champion").version
+        try:
+            self.store.apply(steps.adopt(model, champion, self._cause(actor, "first seen by model-rollouts")))
+        except StaleRevisionError:  # somebody else was first, which is just as good
+            pass
+        traffic = self.store.traffic(model)
+        if traffic is None:
+            raise NotFoundError(f"traffic of {model} is gone right after it was written; check the store")
+        return traffic
+
+    def readiness(self, model: str, challenger: str) -> tuple[list[Check], ModelVersion | None]:
+        """Everything that must hold before the lease is taken, and the challenger's version.
+
+        Args:
+            model: Registered model name.
+            challenger: Version number or alias.
+        """
+        checks: list[Check] = []
+        try:
+            champion = self.registry.resolve(model, "champion")
+            checks.append(Check("champion", True, f"version {champion.version} is the champion"))
+        except NotFoundError as error:
+            return [*checks, Check("champion", False, f"{error}; set the alias champion first")], None
+        traffic = self.store.traffic(model)
+        serving = traffic.champion if traffic else champion.version
+        checks.append(
+            Check(
+                "registry and traffic agree",
+                serving == champion.version,
+                f"traffic is on version {serving}, alias champion is on version {champion.version}",
+            )
+        )
+        try:
+            version = self.registry.resolve(model, challenger)
+        except NotFoundError as error:
+            return [*checks, Check("challenger", False, str(error))], None
+        checks.append(
+            Check(
+                "challenger",
+                version.version != champion.version,
+                f"{challenger} is version {version.version}; the champion is version {champion.version}",
+            )
+        )
+        checks.append(_signature_check(champion, version))
+        other = self.store.active(model)
+        checks.append(Check("no other rollout", other is None, _describe_active(other)))
+        return checks, version
+
+    def start(self, rollout_id: str, model: str, challenger: str, plan: Plan, actor: str, reason: str) -> Rollout:
+        """Take the lease. Starting the same rollout again gives the one that is there.
+
+        Raises:
+            NotReadyError: An item of the readiness checklist does not hold; the message lists them.
+            ActiveRolloutError: The model has an active rollout; the message names it.
+        """
+        try:
+            return self.store.rollout(rollout_id)
+        except NotFoundError:
+            pass
+        if other := self.store.active(model):
+            raise ActiveRolloutError(f"model {model} can't take a second rollout: {_describe_active(other)}")
+        checks, version = self.readiness(model, challenger)
+        if version is None or not all(check.ok for check in checks):
+            failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
+            raise NotReadyError(f"{model} {challenger} is not ready for a rollout: {failed}")
+        traffic = self.adopt(model, actor)
+        cause = self._cause(
+            actor, reason, {"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}
+        )
+        self.store.apply(steps.start(rollout_id, plan, version.version, self.new_salt(), traffic, cause))
+        self.sync_registry(rollout_id)
+        return self.store.rollout(rollout_id)
+
+    # --- the stages
+
+    def open_stage(self, rollout_id: str, stage: int, actor: str) -> Rollout:
+        """Move the traffic to a stage's share; resumes the stage where it is held."""
+
+        def step(rollout: Rollout, traffic: Traffic) -> Change | None:
+            share = rollout.plan.stage(stage).share
+            if rollout.state is State.HOLDING:
+                cause = self._cause(actor, f"stage {stage} at {share:g} % resumed")
+                return steps.resume(rollout, traffic, stage, cause)
+            cause = self._cause(actor, f"stage {stage} opened at {share:g} %")
+            return steps.open_stage(rollout, traffic, stage, cause)
+
+        rollout = self._apply(rollout_id, step)
+        self.sync_registry(rollout_id)
+        return rollout
+
+    def look(self, rollout_id: str) -> Decision:
+        """Close the looks that are due and judge the open stage on all of them."""
+        rollout = self.store.rollout(rollout_id)
+        now = self.clock()
+        self.evidence.save_looks(rollout_id, self._due_looks(rollout, now))
+        return self.judge(rollout, self.evidence.looks(rollout_id), now)
+
+    def judge(self, rollout: Rollout, looks: list[Look], now: datetime) -> Decision:
+        """The verdict on given looks at a given time; no IO."""
+        if rollout.opened_at is None or rollout.judged_from is None:
+            raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
+        elapsed = (now - rollout.judged_from).total_seconds()
+        return decide(rollout.plan, rollout.stage, looks, elapsed)
+
+    def clear(self, rollout_id: str, stage: int, actor: str, decision: Mapping[str, Any]) -> Rollout:
+        """Put on record that the stage passed."""
+        return self._apply(
+            rollout_id,
+            lambda r, t: steps.clear(r, t, stage, self._cause(actor, str(decision["reason"]), decision)),
+        )
+
+    def hold(self, rollout_id: str, stage: int, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
+        """Keep the share, expand no further."""
+        return self._apply(rollout_id, lambda r, t: steps.hold(r, t, stage, self._cause(actor, reason, evidence)))
+
+    def cut_over(self, rollout_id: str, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
+        """Make the challenger the champion."""
+        rollout = self._apply(rollout_id, lambda r, t: steps.cut_over(r, t, self._cause(actor, reason, evidence)))
+        self.sync_registry(rollout_id)
+        return rollout
+
+    def roll_back(self, rollout_id: str, actor: str, reason: str, evidence: Mapping[str, Any] | None = None) -> Rollout:
+        """Give the champion all the traffic. Needs the store alone: the registry is left to `sync_registry`."""
+        return self._apply(rollout_id, lambda r, t: steps.roll_back(r, t, self._cause(actor, reason, evidence or {})))
+
+    def sync_registry(self, rollout_id: str) -> None:
+        """Bring the registry's aliases and tags to what the store says."""
+        rollout = self.store.rollout(rollout_id)
+        traffic = self.store.traffic(rollout.model)
+        if traffic is None:
+            raise NotFoundError(f"traffic of {rollout.model} is missing though {rollout_id} exists; check the store")
+        if traffic.rollout_id not in (rollout_id, None):
+            return  # a later rollout owns the roles by now
+        roles = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
+        self.registry.set_roles(rollout.model, roles)
+        share = 100.0 if rollout.state is State.PROMOTED else traffic.share
+        self.registry.tag(
+            rollout.model,
+            rollout.challenger,
+            {
+                "rollout.id": rollout.id,
+                "rollout.pattern": rollout.plan.pattern,
+                "rollout.state": rollout.state,
+                "rollout.stage": str(rollout.stage),
+                "rollout.share": f"{share:g}",
+                "rollout.reason": rollout.reason[:1000],
+            },
+        )
+
+    # --- inside
+
+    def _cause(self, actor: str, reason: str, evidence: Mapping[str, Any] | None = None) -> Cause:
+        return Cause(actor=actor, at=self.clock(), reason=reason, evidence=evidence or {})
+
+    def _apply(self, rollout_id: str, step: Callable[[Rollout, Traffic], Change | None]) -> Rollout:
+        """Read, change, write; read again when somebody else was faster."""
+        for attempt in range(_TRIES):
+            rollout = self.store.rollout(rollout_id)
+            traffic = self.store.traffic(rollout.model)
+            if traffic is None:
+                raise NotFoundError(f"traffic of {rollout.model} is missing though {rollout_id} exists")
+            change = step(rollout, traffic)
+            if change is None:
+                return rollout
+            try:
+                self.store.apply(change)
+            except StaleRevisionError:
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                return self.store.rollout(rollout_id)
+        raise AssertionError("unreachable")
+
+    def _due_looks(self, rollout: Rollout, now: datetime) -> list[Look]:
+        """Count the looks of the open stage that can be closed, and the labels that have matured in any stage."""
+        kept = {(k.stage, k.index): k for k in self.evidence.looks(rollout.id)}
+        plan = rollout.plan
+        starts = self._stage_starts(rollout)
+        due: list[Look] = []
+        for stage, (opened, closed) in starts.items():
+            windows = _windows(opened, min(closed or now, now), plan.look_seconds)
+            grace = timedelta(seconds=plan.grace_seconds)
+            mature = timedelta(seconds=plan.label_maturity_seconds) + grace
+            fresh = [w for w in windows if (stage, w.index) not in kept and w.end + grace <= now]
+            counted = dict(
+                zip(
+                    [w.index for w in fresh],
+                    self.log.request_counts(rollout.model, rollout.id, stage, fresh) if fresh else [],
+                    strict=True,
+                )
+            )
+            for index, (champion, challenger) in counted.items():
+                kept[stage, index] = Look(stage, index, champion, challenger)
+            ripe = [
+                w
+                for w in windows
+                if w.end + mature <= now and (stage, w.index) in kept and kept[stage, w.index].champion_labels is None
+            ]
+            labels = self.log.label_counts(rollout.model, rollout.id, stage, ripe) if ripe else []
+            for window, (champion_labels, challenger_labels) in zip(ripe, labels, strict=True):
+                look = kept[stage, window.index]
+                kept[stage, window.index] = Look(
+                    stage, window.index, look.champion, look.challenger, champion_labels, challenger_labels
+                )
+            touched = {*counted, *(w.index for w in ripe)}
+            due += [kept[stage, index] for index in sorted(touched)]
+        return due
+
+    def _stage_starts(self, rollout: Rollout) -> dict[int, tuple[datetime, datetime | None]]:
+        """When each stage's traffic moved, and when it moved on."""
+        opened = [
+            (event.stage, event.at)
+            for event in self.store.events(rollout_id=rollout.id)
+            if event.kind is steps.EventKind.STAGE_OPENED and event.stage is not None
+        ]
+        ends = [at for _, at in opened[1:]] + [None]
+        return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)}
+
+
+def _windows(opened: datetime, until: datetime, look_seconds: float) -> list[Window]:
+    """Whole looks between two times."""
+    length = timedelta(seconds=look_seconds)
+    count = max(0, (until - opened) // length)
+    return [Window(i, opened + i * length, opened + (i + 1) * length) for i in range(count)]
+
+
+def _signature_check(champion: ModelVersion, challenger: ModelVersion) -> Check:
+    """Whatever callers send today must be enough for the challenger."""
+    name = "input signature"
+    if challenger.inputs is None:
+        return Check(name, False, f"version {challenger.version} has no signature; log the model with one")
+    if champion.inputs is None:
+        return Check(name, False, f"version {champion.version} (champion) has no signature to compare with")
+    have = dict(champion.inputs)
+    missing = [f"{n} ({t})" for n, t in challenger.inputs if n not in have and n not in challenger.optional]
+    changed = [f"{n}: {have[n]} became {t}" for n, t in challenger.inputs if n in have and have[n] != t]
+    if missing or changed:
+        return Check(name, False, f"callers do not send {', '.join(missing) or 'anything new'}; "
+                                  f"changed types: {', '.join(changed) or 'none'}")  # fmt: skip
+    return Check(name, True, f"{len(challenger.inputs)} inputs, all sent by today's callers")
+
+
+def _describe_active(rollout: Rollout | None) -> str:
+    if rollout is None:
+        return "no rollout is active"
+    stages = len(rollout.plan.stages)
+    return (
+        f"rollout {rollout.id} of version {rollout.challenger} is active ({rollout.state}, stage "
+        f"{rollout.stage + 1} of {stages}); wait for it to end or roll it back"
+    )

@@ -1,0 +1,25 @@
+"""Every setting, typed, from the environment (prefix MODEL_ROLLOUTS_)."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where the parts are. Everything has a default that works on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="MODEL_ROLLOUTS_", extra="ignore")
+
+    store_url: str = Field("sqlite:///.local/rollouts.db", description="SQLAlchemy URL of the rollout store")
+    log_dir: Path = Field(Path(".local/log"), description="Root folder of the Delta prediction log")
+    gateway_url: str = Field("http://127.0.0.1:8600", description="Where operators reach the gateway")
+    mlflow_tracking_uri: str = Field(
+        "http://127.0.0.1:5000",
+        description="MLflow server with the registry",
+        validation_alias=AliasChoices("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+    )
+    mlflow_ui_url: str = Field("", description="MLflow's address for links, when a browser needs another one")
+    sync_stages: bool = Field(False, description="Also move registry stages, for teams still on stages")
+    expectations_dir: Path = Field(Path("expectations"), description="Great Expectations suites, as JSON")
+    reports_dir: Path = Field(Path("reports/out"), description="Scratch folder for reports before upload")

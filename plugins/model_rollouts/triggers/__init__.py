@@ -1,0 +1,1 @@
+"""Airflow triggers: small, typed, nothing blocking on the event loop."""

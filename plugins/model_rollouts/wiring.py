@@ -1,0 +1,54 @@
+"""Builds the service and its parts from the settings. The only place where adapters are chosen."""
+
+from functools import cached_property
+
+from model_rollouts.ports import GatewayStatus, PredictionLog, Registry, StageRuns
+from model_rollouts.service import RolloutService
+from model_rollouts.settings import Settings
+
+
+class Wiring:
+    """Adapters for one set of settings, each made when first asked for."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+
+    @cached_property
+    def store(self):  # type: ignore[no-untyped-def]  # both RolloutStore and EvidenceStore
+        """The rollout store, which also keeps the closed looks."""
+        from model_rollouts.adapters.sql_store import SqlStore
+
+        return SqlStore(self.settings.store_url)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The MLflow registry."""
+        from model_rollouts.adapters.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(self.settings.mlflow_tracking_uri, sync_stages=self.settings.sync_stages)
+
+    @cached_property
+    def log(self) -> PredictionLog:
+        """The Delta prediction log, read with DuckDB."""
+        from model_rollouts.adapters.delta_log import DeltaPredictionLog
+
+        return DeltaPredictionLog(self.settings.log_dir)
+
+    @cached_property
+    def gateway(self) -> GatewayStatus:
+        """The gateway's own word on what it has loaded."""
+        from model_rollouts.adapters.gateway_client import GatewayClient
+
+        return GatewayClient(self.settings.gateway_url)
+
+    @cached_property
+    def stage_runs(self) -> StageRuns:
+        """MLflow runs, one a stage."""
+        from model_rollouts.adapters.mlflow_runs import MlflowStageRuns
+
+        return MlflowStageRuns(self.settings.mlflow_tracking_uri)
+
+    @cached_property
+    def service(self) -> RolloutService:
+        """The use cases."""
+        return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
