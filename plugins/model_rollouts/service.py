@@ -5,6 +5,8 @@ read. Traffic moves first and the registry follows, so that nothing that is slow
 `sync_registry` brings the registry to what the store says, and repeating it is harmless.
 """
 
+import contextlib
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +14,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from model_rollouts.core import rollout as steps
+from model_rollouts.core.conclusion import distrust
 from model_rollouts.core.decision import Decision, decide
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotReadyError, StaleRevisionError
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Cause, Change, Rollout, State, Traffic
 from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore, Window
+
+logger = logging.getLogger(__name__)
 
 _TRIES = 5
 
@@ -78,10 +83,8 @@ class RolloutService:
         if traffic := self.store.traffic(model):
             return traffic
         champion = self.registry.resolve(model, "champion").version
-        try:
+        with contextlib.suppress(StaleRevisionError):  # somebody else was first, which is just as good
             self.store.apply(steps.adopt(model, champion, self._cause(actor, "first seen by model-rollouts")))
-        except StaleRevisionError:  # somebody else was first, which is just as good
-            pass
         traffic = self.store.traffic(model)
         if traffic is None:
             raise NotFoundError(f"traffic of {model} is gone right after it was written; check the store")
@@ -163,16 +166,23 @@ class RolloutService:
             cause = self._cause(actor, f"stage {stage} opened at {share:g} %")
             return steps.open_stage(rollout, traffic, stage, cause)
 
-        rollout = self._apply(rollout_id, step)
-        self.sync_registry(rollout_id)
-        return rollout
+        return self._apply(rollout_id, step)
 
     def look(self, rollout_id: str) -> Decision:
-        """Close the looks that are due and judge the open stage on all of them."""
+        """Close the looks that are due and judge the open stage on all of them.
+
+        A log that can't be read never passes: the stage waits, and is inconclusive at its deadline.
+        """
         rollout = self.store.rollout(rollout_id)
         now = self.clock()
-        self.evidence.save_looks(rollout_id, self._due_looks(rollout, now))
-        return self.judge(rollout, self.evidence.looks(rollout_id), now)
+        failure = ""
+        try:
+            self.evidence.save_looks(rollout_id, self._due_looks(rollout, now))
+        except Exception as error:  # whatever a log engine raises, the answer is to wait
+            failure = f"{type(error).__name__}: {error}"[:500]
+            logger.warning("looks of %s can't be closed: %s", rollout_id, failure)
+        decision = self.judge(rollout, self.evidence.looks(rollout_id), now)
+        return distrust(decision, failure, rollout.plan) if failure else decision
 
     def judge(self, rollout: Rollout, looks: list[Look], now: datetime) -> Decision:
         """The verdict on given looks at a given time; no IO."""

@@ -1,6 +1,6 @@
 """Builds the service and its parts from the settings. The only place where adapters are chosen."""
 
-from functools import cached_property
+from functools import cache, cached_property
 
 from model_rollouts.ports import GatewayStatus, PredictionLog, Registry, StageRuns
 from model_rollouts.service import RolloutService
@@ -52,3 +52,9 @@ class Wiring:
     def service(self) -> RolloutService:
         """The use cases."""
         return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
+
+
+@cache
+def shared() -> Wiring:
+    """One wiring a process, from the environment."""
+    return Wiring()

@@ -1,8 +1,8 @@
 """The verdict of a stage: a pure function of the plan, the closed looks and the time."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -51,8 +51,9 @@ class GateResult:
         challenger_n: Judged requests of the challenger, all looks.
         champion_bad: Bad outcomes of the champion, all looks.
         champion_n: Judged requests of the champion, all looks.
-        stage_n: Judged requests of the challenger in this stage.
-        coverage: Least label coverage of the two arms over matured looks; None for unlabelled metrics.
+        stage_n: Judged requests of the challenger in this stage, in looks that judged the champion too.
+        coverage: Least label coverage of the two arms over matured looks, in this stage and in all; None for
+            unlabelled metrics.
     """
 
     metric: Metric
@@ -104,6 +105,29 @@ class Decision:
         data["gates"] = list(data["gates"])
         return data
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Decision":
+        """The inverse of `to_dict`."""
+        gates = tuple(
+            GateResult(
+                **{
+                    **gate,
+                    "metric": Metric(gate["metric"]),
+                    "role": Role(gate["role"]),
+                    "verdict": Verdict(gate["verdict"]),
+                    "log_e_harm": float(gate["log_e_harm"]),
+                    "log_e_pass": float(gate["log_e_pass"]),
+                }
+            )
+            for gate in data["gates"]
+        )
+        return cls(**{**data, "verdict": Verdict(data["verdict"]), "action": Action(data["action"]), "gates": gates})
+
+
+def action_at_deadline(plan: Plan) -> Action:
+    """What the plan does when a deadline comes and nothing is proven."""
+    return Action.ROLL_BACK if plan.at_deadline is AtDeadline.ROLL_BACK else Action.HOLD
+
 
 _NAMES = {
     Metric.ERROR_RATE: "error rate",
@@ -129,9 +153,11 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
 
     Raises:
         PlanError: There is no such stage.
-        ValueError: The looks are not in order, or are of a later stage.
+        ValueError: The looks are not in order, or are of a later stage; or the time is not a finite number.
     """
     setting = plan.stage(stage)
+    if not math.isfinite(elapsed_seconds):
+        raise ValueError(f"elapsed_seconds is {elapsed_seconds}, must be a finite number of seconds")
     order = [(look.stage, look.index) for look in looks]
     if order != sorted(set(order)) or any(s > stage for s, _ in order):
         raise ValueError(f"looks must be in order, each once, none after stage {stage}; got {order[:5]}...")
@@ -152,12 +178,11 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
         reason = f"every gate passed at {setting.share:g} %: " + "; ".join(r.reason for r in counted)
         return made(Verdict.PASS, action, reason)
     if elapsed_seconds >= setting.deadline_seconds:
-        action = Action.ROLL_BACK if plan.at_deadline is AtDeadline.ROLL_BACK else Action.HOLD
         reason = (
             f"deadline of {setting.deadline_seconds:g} s reached at {setting.share:g} % without proof: "
             + "; ".join(r.reason for r in waiting)
         )
-        return made(Verdict.INCONCLUSIVE, action, reason)
+        return made(Verdict.INCONCLUSIVE, action_at_deadline(plan), reason)
     if waiting:
         return made(Verdict.WAIT, Action.WAIT, "; ".join(r.reason for r in waiting))
     left = setting.bake_seconds - elapsed_seconds
@@ -166,9 +191,12 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
 
 def _judge(plan: Plan, gate: Gate, judging: int, stage: int, looks: Sequence[Look]) -> GateResult:
     strata = strata_of(gate, looks)
-    starts = [0, *sorted({_first_of(looks, s) for s in range(1, stage + 1)} - {0})]
+    # Every stage of the plan has its start, also the ones to come (they stand at the end): the weights of the
+    # mixture are fixed when the rollout begins, or it would not be an e-process.
+    starts = [0, *(_first_of(looks, s) for s in range(1, len(plan.stages)))]
     total = _total(strata)
-    in_stage = sum(s.challenger_n for s, look in zip(strata, looks, strict=True) if look.stage == stage)
+    # Requests of a look without a champion's are not judged: there was nothing to compare them with.
+    in_stage = sum(s.challenger_n for s, k in zip(strata, looks, strict=True) if k.stage == stage and s.champion_n)
     log_e_harm = log_e_process(strata, gate.rollback_odds, worse_than(gate.rollback_odds), starts)
     log_e_pass = log_e_process(strata, gate.pass_odds, better_than(gate.pass_odds))
     if gate.negligible is not None:
@@ -176,70 +204,52 @@ def _judge(plan: Plan, gate: Gate, judging: int, stage: int, looks: Sequence[Loo
         # and so is their mean.
         ceiling = log_e_rate_below(total.challenger_bad, total.challenger_n, gate.negligible)
         log_e_pass = math.log(0.5) + float(_log_add(log_e_pass, ceiling))
-    harm_threshold = -math.log(plan.alpha / max(judging, 1))
-    pass_threshold = -math.log(plan.beta)
-    coverage = _coverage(looks) if gate.metric is Metric.WRONG_RATE else None
-    verdict, reason = _gate_verdict(
-        plan, gate, total, in_stage, (log_e_harm, harm_threshold), (log_e_pass, pass_threshold), coverage,
-        estimate(strata),
-    )  # fmt: skip
-    return GateResult(
+    numbers = GateResult(
         metric=gate.metric,
         role=gate.role,
-        verdict=verdict,
-        reason=reason,
+        verdict=Verdict.WAIT,
+        reason="",
         odds_ratio=estimate(strata),
         log_e_harm=log_e_harm,
         log_e_pass=log_e_pass,
-        harm_threshold=harm_threshold,
-        pass_threshold=pass_threshold,
+        harm_threshold=-math.log(plan.alpha / max(judging, 1)),
+        pass_threshold=-math.log(plan.beta),
         challenger_bad=total.challenger_bad,
         challenger_n=total.challenger_n,
         champion_bad=total.champion_bad,
         champion_n=total.champion_n,
         stage_n=in_stage,
-        coverage=coverage,
+        coverage=_coverage(looks, stage) if gate.metric is Metric.WRONG_RATE else None,
     )
+    verdict, reason = _gate_verdict(gate, numbers)
+    return replace(numbers, verdict=verdict, reason=reason)
 
 
-def _gate_verdict(
-    plan: Plan,
-    gate: Gate,
-    total: Stratum,
-    in_stage: int,
-    harm: tuple[float, float],
-    proof: tuple[float, float],
-    coverage: float | None,
-    odds_ratio: float | None,
-) -> tuple[Verdict, str]:
+def _gate_verdict(gate: Gate, r: GateResult) -> tuple[Verdict, str]:
     name = f"challenger's {_NAMES[gate.metric]}"
-    counts = (
-        f"{total.challenger_bad:,} of {total.challenger_n:,} against {total.champion_bad:,} of {total.champion_n:,}"
-    )
-    ratio = "no odds ratio yet" if odds_ratio is None else f"odds ratio {odds_ratio:.2f}"
-    if harm[0] >= harm[1]:
+    counts = f"{r.challenger_bad:,} of {r.challenger_n:,} against {r.champion_bad:,} of {r.champion_n:,}"
+    ratio = "no odds ratio yet" if r.odds_ratio is None else f"odds ratio {r.odds_ratio:.2f}"
+    if r.log_e_harm >= r.harm_threshold:
         return Verdict.FAIL, (
             f"{name} is worse than {gate.rollback_odds:g} times the champion's odds ({ratio}; {counts}; "
-            f"evidence {_plain(harm[0])}, needed {_plain(harm[1])})"
+            f"evidence {_plain(r.log_e_harm)}, needed {_plain(r.harm_threshold)})"
         )
-    if coverage is not None and coverage < gate.coverage:
+    if r.coverage is not None and r.coverage < gate.coverage:
         return Verdict.WAIT, (
-            f"{name} can't be judged: {coverage:.0%} of the due labels have arrived, needed {gate.coverage:.0%}"
+            f"{name} can't be judged: {r.coverage:.0%} of the due labels have arrived, needed {gate.coverage:.0%}"
         )
-    if in_stage < gate.min_requests:
-        return Verdict.WAIT, f"{name}: {in_stage:,} judged requests in this stage, needed {gate.min_requests:,}"
+    if r.stage_n < gate.min_requests:
+        return Verdict.WAIT, f"{name}: {r.stage_n:,} judged requests in this stage, needed {gate.min_requests:,}"
     if gate.role is Role.TRIPWIRE:
         return Verdict.PASS, f"{name} shows no harm ({ratio}; {counts})"
-    if proof[0] >= proof[1]:
-        return Verdict.PASS, (
-            f"{name} is proven to be within {gate.pass_odds:.3g} times the champion's odds ({ratio}; {counts})"
-            if gate.negligible is None
-            else f"{name} is proven to be within {gate.pass_odds:.3g} times the champion's odds, or below "
-            f"{gate.negligible:.2%} ({ratio}; {counts})"
-        )
+    margin = f"within {gate.pass_odds:.3g} times the champion's odds"
+    if gate.negligible is not None:
+        margin += f", or below {gate.negligible:.2%}"
+    if r.log_e_pass >= r.pass_threshold:
+        return Verdict.PASS, f"{name} is proven to be {margin} ({ratio}; {counts})"
     return Verdict.WAIT, (
-        f"{name} is not yet proven to be within {gate.pass_odds:.3g} times the champion's odds ({ratio}; {counts}; "
-        f"evidence {_plain(proof[0])}, needed {_plain(proof[1])})"
+        f"{name} is not yet proven to be {margin} ({ratio}; {counts}; "
+        f"evidence {_plain(r.log_e_pass)}, needed {_plain(r.pass_threshold)})"
     )
 
 
@@ -256,16 +266,19 @@ def _total(strata: Sequence[Stratum]) -> Stratum:
     )
 
 
-def _coverage(looks: Sequence[Look]) -> float:
-    """Least share of due labels that arrived, of the two arms; 0 while nothing is due."""
-    arms = (
-        [look.champion_labels for look in looks if look.champion_labels],
-        [look.challenger_labels for look in looks if look.challenger_labels],
-    )
+def _coverage(looks: Sequence[Look], stage: int) -> float:
+    """Least share of due labels that arrived, of the two arms, in the stage and in all; 0 while nothing is due.
+
+    Of the stage as well, or labels that stop arriving late in a rollout would hide behind those that came before.
+    """
     shares = []
-    for labels in arms:
-        due = sum(counts.due for counts in labels)
-        shares.append(sum(counts.labelled for counts in labels) / due if due else 0.0)
+    for part in (looks, [look for look in looks if look.stage == stage]):
+        for labels in (
+            [look.champion_labels for look in part if look.champion_labels],
+            [look.challenger_labels for look in part if look.challenger_labels],
+        ):
+            due = sum(counts.due for counts in labels)
+            shares.append(sum(counts.labelled for counts in labels) / due if due else 0.0)
     return min(shares)
 
 

@@ -1,0 +1,53 @@
+"""What every task of a stage knows: which rollout, which stage, which MLflow run."""
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from model_rollouts.wiring import Wiring
+
+PREFLIGHT, WATCH, APPROVE, DECIDE = "preflight", "watch", "approve", "decide"
+
+
+def wiring() -> "Wiring":
+    """The process's adapters; imported late, so that parsing a DAG file costs milliseconds."""
+    from model_rollouts.wiring import shared
+
+    return shared()
+
+
+class StageOperator(BaseOperator):
+    """Base of the tasks after preflight.
+
+    Preflight returns {"rollout_id", "stage", "mlflow_run_id"}; every later task reads it from there, so a DAG file
+    wires tasks and nothing else.
+    """
+
+    ui_color = "#e8eef7"
+
+    def stage_of(self, context: "Context") -> tuple[str, int, str]:
+        """(rollout id, stage, MLflow run id) of this DAG run.
+
+        Raises:
+            RuntimeError: Preflight left no result.
+        """
+        opened = pull(context, PREFLIGHT)
+        if opened is None:
+            raise RuntimeError("preflight left no result: this task can't know which rollout it belongs to")
+        return str(opened["rollout_id"]), int(opened["stage"]), str(opened["mlflow_run_id"])
+
+
+def pull(context: "Context", task_id: str) -> Any:
+    """What a task of this run returned, or None."""
+    return context["ti"].xcom_pull(task_ids=task_id)
+
+
+def actor_of(context: "Context") -> str:
+    """Who an event is written down to: the person behind the run where there is one, and the run."""
+    dag_run = context["dag_run"]
+    person = context["params"].get("requested_by") or getattr(dag_run, "triggering_user_name", None)
+    run = f"{dag_run.dag_id}/{dag_run.run_id}"
+    return f"{person} via {run}" if person else run

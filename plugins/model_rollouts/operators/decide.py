@@ -1,0 +1,77 @@
+"""Branches on the stage's results."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseBranchOperator, TriggerRule
+
+from model_rollouts.operators.base import APPROVE, PREFLIGHT, WATCH, StageOperator, actor_of, pull, wiring
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from model_rollouts.core.conclusion import Approval, CheckResult
+
+
+class DecideOperator(StageOperator, BaseBranchOperator):
+    """Weighs verdict, checks and a person's answer, and takes the branch `expand`, `cut_over`, `roll_back` or `hold`.
+
+    A pass is put on record here, before the branch runs: the store opens no next stage without it.
+
+    Runs when at least the traffic has moved, also when other tasks failed. On retry: the same results give the same
+    branch. What is missing (no verdict, a failed report) makes it hold.
+
+    Args:
+        checks: Ids of the tasks whose results must be there and good. Each returns {"state", "detail"}.
+    """
+
+    def __init__(self, *, checks: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **kwargs)
+        self.checks = tuple(checks)
+
+    def choose_branch(self, context: "Context") -> str:
+        """The branch's task id."""
+        from model_rollouts.core.conclusion import Conclusion, conclude
+        from model_rollouts.core.decision import Action, Decision
+        from model_rollouts.core.rollout import State
+
+        rollout_id, stage, _ = self.stage_of(context)
+        service = wiring().service
+        rollout = service.store.rollout(rollout_id)
+        event = pull(context, WATCH) or {}
+        decision = Decision.from_dict(event["decision"]) if event.get("decision") else None
+        conclusion = conclude(decision, [self._check(context, name) for name in self.checks], approval_of(context))
+        if rollout.state is State.ROLLED_BACK:
+            conclusion = Conclusion(Action.ROLL_BACK, rollout.reason)
+        elif rollout.state is State.HOLDING:
+            conclusion = Conclusion(Action.HOLD, rollout.reason)
+        if conclusion.action in (Action.EXPAND, Action.CUT_OVER):
+            service.clear(rollout_id, stage, actor_of(context), event["decision"])
+        context["ti"].xcom_push(key="reason", value=conclusion.reason)
+        self.log.info("%s: %s", conclusion.action, conclusion.reason)
+        return str(conclusion.action)
+
+    def _check(self, context: "Context", name: str) -> "CheckResult":
+        from model_rollouts.core.conclusion import CheckResult, CheckState
+
+        result = pull(context, name)
+        if not result:
+            return CheckResult(name, CheckState.MISSING, "the task left no result")
+        return CheckResult(name, CheckState(result["state"]), str(result["detail"]))
+
+
+def approval_of(context: "Context") -> "Approval":
+    """A person's answer of this run; missing where the plan asks and none is on record."""
+    from model_rollouts.core.conclusion import Approval
+    from model_rollouts.operators import approve
+
+    answer = (pull(context, APPROVE) or {}).get("answer")
+    known = {
+        "not asked": Approval.NOT_ASKED,
+        approve.APPROVE: Approval.APPROVED,
+        approve.HOLD: Approval.HELD,
+        approve.ROLL_BACK: Approval.REJECTED,
+    }
+    if answer in known:
+        return known[answer]
+    return Approval.MISSING if (pull(context, PREFLIGHT) or {}).get("approval") else Approval.NOT_ASKED
