@@ -32,9 +32,10 @@ def _latency_strata(gate: Gate, looks: Iterable[Look]) -> Iterator[Stratum]:
     """Exceedances of a threshold that was fixed before the look began.
 
     The threshold of a look is the champion's quantile over earlier looks, and for the challenger the same with
-    the margin on top, rounded up to the edge of a bin. Being fixed in advance, it makes the exceedances 0/1
-    outcomes like any other (Howard and Ramdas, Sequential estimation of quantiles, 2022, for the idea of
-    counting across a quantile). Looks before the quantile can be told say nothing.
+    the margin on top, both rounded up to the edge of a bin; with no margin they are the same edge. Being fixed in
+    advance, it makes the exceedances 0/1 outcomes like any other (Howard and Ramdas, Sequential estimation of
+    quantiles, 2022, for the idea of counting across a quantile). Looks before the quantile can be told say
+    nothing.
     """
     quantile = gate.metric.quantile
     if quantile is None:
@@ -48,7 +49,7 @@ def _latency_strata(gate: Gate, looks: Iterable[Look]) -> Iterator[Stratum]:
             slow = latency_edge_ms(edge) * (1 + gate.latency_margin) + gate.latency_slack_ms
             b, a = look.challenger.latency, look.champion.latency
             yield Stratum(
-                _at_or_above(b, latency_bin(slow) + 1), sum(b.values()), _at_or_above(a, edge), sum(a.values())
+                _at_or_above(b, _first_bin_from(slow)), sum(b.values()), _at_or_above(a, edge), sum(a.values())
             )
         else:
             yield _NOTHING
@@ -64,6 +65,12 @@ def _quantile_bin(histogram: Mapping[int, int], total: int, quantile: float) -> 
         if running >= quantile * total:
             return index
     raise ValueError(f"histogram holds {running}, less than the stated total of {total}")
+
+
+def _first_bin_from(latency_ms: float) -> int:
+    """The first bin of which every latency is at least the given one, up to the rounding of the logarithm."""
+    index = latency_bin(latency_ms)
+    return index if latency_ms <= latency_edge_ms(index) * (1 + 1e-9) else index + 1
 
 
 def _at_or_above(histogram: Mapping[int, int], edge: int) -> int:

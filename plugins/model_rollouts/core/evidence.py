@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from model_rollouts.core.checks import count
+
 LATENCY_FLOOR_MS = 0.01
 LATENCY_RATIO = 1.02  # width of a latency bin: 2 %, so a threshold is off by at most that
+LATENCY_BINS = 2000  # the last bin is at 1.6e15 ms: no clock gives more
+MOST_REQUESTS = 10**12  # a look of more is a broken count
 
 
 def latency_bin(latency_ms: float) -> int:
-    """The histogram bin of a latency: floor(ln(ms / 0.01) / ln 1.02), and 0 for anything below 0.01 ms."""
+    """The histogram bin of a latency: floor(ln(ms / 0.01) / ln 1.02), and 0 for anything not above 0.01 ms.
+
+    Raises:
+        ValueError: It is not a finite number, so that no bin tells the truth about it.
+    """
+    if not math.isfinite(latency_ms):
+        raise ValueError(f"latency is {latency_ms} ms, must be a finite number; count such an answer as an error")
     if not latency_ms > LATENCY_FLOOR_MS:
         return 0
     return math.floor(math.log(latency_ms / LATENCY_FLOOR_MS) / math.log(LATENCY_RATIO))
@@ -39,6 +49,19 @@ class RequestCounts:
     errors: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse counts that contradict each other.
+
+        Raises:
+            ValueError: A count is not a whole number, is negative, or is more than it can be.
+        """
+        count("requests", self.requests, MOST_REQUESTS, "the most that one look can hold")
+        count("errors", self.errors, self.requests, "all requests")
+        for index, timed in self.latency.items():
+            count("latency bin", index, LATENCY_BINS - 1, "the last bin")
+            count(f"count of latency bin {index}", timed, MOST_REQUESTS, "the most that one look can hold")
+        count("sum of the latency bins", sum(self.latency.values()), self.requests - self.errors, "the answered ones")
+
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
@@ -54,10 +77,29 @@ class LabelCounts:
     labelled: int = 0
     wrong: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse counts that contradict each other.
+
+        Raises:
+            ValueError: A count is not a whole number, is negative, or is more than it can be.
+        """
+        count("due", self.due, MOST_REQUESTS, "the most that one look can hold")
+        count("labelled", self.labelled, self.due, "all that are due")
+        count("wrong", self.wrong, self.labelled, "all that are labelled")
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One closed time bucket. `labels` is None until it has matured."""
+    """One closed time bucket.
+
+    Attributes:
+        stage: Position of its stage in the plan.
+        index: Its position in the stage, from 0.
+        champion: What the champion did.
+        challenger: What the challenger did.
+        champion_labels: What is known of the champion's answers; None until the look has matured.
+        challenger_labels: The same for the challenger; both arms mature together.
+    """
 
     stage: int
     index: int
@@ -65,6 +107,19 @@ class Look:
     challenger: RequestCounts
     champion_labels: LabelCounts | None = None
     challenger_labels: LabelCounts | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a look that has no place, or labels for one arm only.
+
+        Raises:
+            ValueError: The message states the value and the bound.
+        """
+        count("stage", self.stage, MOST_REQUESTS, "a position in the plan")
+        count("index", self.index, MOST_REQUESTS, "a position in the stage")
+        if (self.champion_labels is None) is not (self.challenger_labels is None):
+            raise ValueError(
+                f"look {self.index} of stage {self.stage} has labels for one arm only; count both, or neither yet"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The exact numbers as JSON types."""
@@ -74,7 +129,7 @@ class Look:
             return {"requests": counts.requests, "errors": counts.errors, "latency": latency}
 
         def labels(counts: LabelCounts | None) -> dict[str, int] | None:
-            return counts and {"due": counts.due, "labelled": counts.labelled, "wrong": counts.wrong}
+            return None if counts is None else {"due": counts.due, "labelled": counts.labelled, "wrong": counts.wrong}
 
         return {
             "stage": self.stage,

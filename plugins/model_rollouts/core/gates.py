@@ -5,7 +5,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from model_rollouts.core.checks import choice, names, number, whole
 from model_rollouts.core.errors import PlanError
+
+_MOST_ODDS = 1000
 
 
 class Metric(StrEnum):
@@ -60,22 +63,31 @@ class Gate:
     min_requests: int = 20
 
     def __post_init__(self) -> None:
-        bounds: tuple[tuple[str, float, float, float], ...] = (
-            ("rollback_odds", self.rollback_odds, 1.0, 100.0),
-            ("latency_margin", self.latency_margin, 0.0, 10.0),
-            ("latency_slack_ms", self.latency_slack_ms, 0.0, 600_000.0),
-            ("coverage", self.coverage, 0.0, 1.0),
-            ("min_requests", self.min_requests, 1, 10**9),
-        )
-        for name, value, low, high in bounds:
-            if not low <= value <= high:
-                raise PlanError(f"{self.metric} gate: {name} is {value}, must be between {low:g} and {high:g}")
-        if not self.rollback_odds < self.pass_odds <= 1000:
+        """Refuse what contradicts a bound.
+
+        Raises:
+            PlanError: The message states the value and the bound.
+        """
+        if not isinstance(self.metric, Metric) or not isinstance(self.role, Role):
+            raise PlanError(
+                f"metric is {self.metric!r} and role is {self.role!r}, must be a Metric and a Role; "
+                "use Gate.from_dict for plain text"
+            )
+        number(f"{self.metric} gate: rollback_odds", self.rollback_odds, 1, 100)
+        number(f"{self.metric} gate: latency_margin", self.latency_margin, 0, 10)
+        number(f"{self.metric} gate: latency_slack_ms", self.latency_slack_ms, 0, 600_000)
+        number(f"{self.metric} gate: coverage", self.coverage, 0, 1)
+        whole(f"{self.metric} gate: min_requests", self.min_requests, 1, 10**9)
+        number(f"{self.metric} gate: pass_odds", self.pass_odds, 1, _MOST_ODDS)
+        if not self.pass_odds > self.rollback_odds:
             raise PlanError(
                 f"{self.metric} gate: pass_odds is {self.pass_odds}, must be above rollback_odds "
-                f"({self.rollback_odds}) and at most 1000"
+                f"({self.rollback_odds}) and at most {_MOST_ODDS}"
             )
-        if self.negligible is not None and not 0 < self.negligible < 1:
+        if self.negligible is None:
+            return
+        number(f"{self.metric} gate: negligible", self.negligible, 0, 1)
+        if not 0 < self.negligible < 1:
             raise PlanError(
                 f"{self.metric} gate: negligible is {self.negligible}, must be between 0 and 1, both excluded; "
                 "leave it out to judge by comparison alone"
@@ -87,5 +99,13 @@ class Gate:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Gate":
-        """Build and validate a gate from JSON types."""
-        return cls(**{**data, "metric": Metric(data["metric"]), "role": Role(data["role"])})
+        """Build and validate a gate from JSON types.
+
+        Raises:
+            PlanError: A value is out of its bounds or of the wrong type, or a name is unknown or missing.
+        """
+        values = dict(names("gate", data, cls))
+        values["metric"] = choice("metric", values["metric"], Metric)
+        if "role" in values:
+            values["role"] = choice("role", values["role"], Role)
+        return cls(**values)

@@ -13,11 +13,11 @@ Generic e-variables for two samples (2024).
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import gammaln, logsumexp
+
+from model_rollouts.core.hypergeometric import Floats, Ints, log_normalisers
 
 WORSE_GRID = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.5, 6.0)
 BETTER_GRID = (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.2)
@@ -51,41 +51,43 @@ def better_than(null: float) -> tuple[float, ...]:
     return tuple(null * w / 1.5 for w in BETTER_GRID)
 
 
-@lru_cache(maxsize=65_536)
-def _log_normaliser(
-    challenger_n: int, champion_n: int, total_bad: int, omegas: tuple[float, ...]
-) -> npt.NDArray[np.float64]:
-    """Log of the noncentral hypergeometric law's normalising sum, for each odds ratio."""
-    k = np.arange(max(0, total_bad - champion_n), min(challenger_n, total_bad) + 1)
-    log_ways = (
-        -gammaln(k + 1)
-        - gammaln(challenger_n - k + 1)
-        - gammaln(total_bad - k + 1)
-        - gammaln(champion_n - total_bad + k + 1)
-    )
-    result: npt.NDArray[np.float64] = logsumexp(log_ways[:, None] + k[:, None] * np.log(omegas), axis=0)
-    return result
-
-
-def log_likelihood_ratios(stratum: Stratum, null: float, alternatives: tuple[float, ...]) -> npt.NDArray[np.float64]:
-    """Log likelihood ratio of one look for each alternative against the null odds ratio, shape (grid,).
+def log_likelihood_ratios(strata: Sequence[Stratum], null: float, alternatives: Sequence[float]) -> Floats:
+    """Log likelihood ratio of each look for each alternative against the null odds ratio, shape (looks, grid).
 
     Zero where a look says nothing: an empty arm, nothing wrong anywhere, or everything wrong everywhere.
+
+    Raises:
+        ValueError: The alternatives are not all on one side of the null, or not positive and finite.
     """
-    total_bad = stratum.challenger_bad + stratum.champion_bad
-    if not stratum.challenger_n or not stratum.champion_n:
-        return np.zeros(len(alternatives))
-    norm = _log_normaliser(stratum.challenger_n, stratum.champion_n, total_bad, (*alternatives, null))
-    gain: npt.NDArray[np.float64] = (
-        norm[-1] - norm[:-1] + stratum.challenger_bad * np.log(np.asarray(alternatives) / null)
-    )
-    return gain
+    _check(null, alternatives)
+    counts = np.array(
+        [(s.challenger_bad, s.challenger_n, s.champion_bad, s.champion_n) for s in strata], dtype=np.int64
+    ).reshape(-1, 4)
+    return count_log_likelihood_ratios(counts, null, alternatives)
 
 
-def log_e_process(
-    strata: Iterable[Stratum], null: float, alternatives: tuple[float, ...], starts: Sequence[int] = (0,)
-) -> float:
-    """Log e-value after the given looks, in natural log.
+def count_log_likelihood_ratios(counts: Ints, null: float, alternatives: Sequence[float]) -> Floats:
+    """The same for counts in an array, for replays of many rollouts at once.
+
+    Args:
+        counts: Columns challenger_bad, challenger_n, champion_bad, champion_n, shape (looks, 4).
+        null: The odds ratio at the edge of the null.
+        alternatives: Grid of odds ratios.
+    """
+    bad, n, champion_bad, champion_n = counts.T
+    total = bad + champion_bad
+    telling = np.flatnonzero((n > 0) & (champion_n > 0) & (total > 0) & (total < n + champion_n))
+    gains = np.zeros((len(counts), len(alternatives)))
+    log_odds = np.log([*alternatives, null])
+    norm = log_normalisers(n[telling], champion_n[telling], total[telling], log_odds)
+    gains[telling] = norm[:, -1:] - norm[:, :-1] + bad[telling, None] * (log_odds[:-1] - log_odds[-1])
+    return gains
+
+
+def log_e_path(
+    strata: Sequence[Stratum], null: float, alternatives: Sequence[float], starts: Sequence[int] = (0,)
+) -> Floats:
+    """Log e-value after each look, in natural log, shape (looks,).
 
     The null: in every look the odds ratio is at most `null` (for alternatives above it) or at least `null` (for
     alternatives below it).
@@ -94,20 +96,54 @@ def log_e_process(
         strata: One entry a look, in order.
         null: The odds ratio at the edge of the null.
         alternatives: Grid of odds ratios, all on one side of the null, mixed with equal weights.
-        starts: Positions in `strata` at which a process begins; the first must be 0. With more than one, half of
-            the weight is on the first and the rest is shared by the later ones, which stay at 1 until they
-            begin. A regression that begins late is then seen without first having to outweigh everything good
-            that was seen before, and the mixture is still an e-process (a weighted mean of e-processes).
+        starts: Positions in `strata` at which a process begins, increasing; the first must be 0. With more than
+            one, half of the weight is on the first and the rest is shared by the later ones, which stay at 1
+            until they begin. A regression that begins late is then seen without first having to outweigh
+            everything good that was seen before. The mixture is an e-process as long as the *number* of starts
+            never changes: a start that has not come yet has to be named too, by any position at or past the
+            end. Taking its weight only when it comes would renew the others' credit, which no e-process may.
+
+    Raises:
+        ValueError: The starts do not begin with 0, or decrease; or the grid is unusable.
     """
-    if not starts or starts[0] != 0:
-        raise ValueError(f"starts is {list(starts)}, must begin with 0")
-    gains = [log_likelihood_ratios(s, null, alternatives) for s in strata]
-    weights = [1.0] if len(starts) == 1 else [0.5, *[0.5 / (len(starts) - 1)] * (len(starts) - 1)]
-    parts = []
+    return mix_starts(log_likelihood_ratios(strata, null, alternatives), starts)
+
+
+def mix_starts(gains: Floats, starts: Sequence[int]) -> Floats:
+    """Log e-value after each look from each look's log likelihood ratios.
+
+    Args:
+        gains: From `log_likelihood_ratios`, shape (looks, grid).
+        starts: See `log_e_path`.
+    """
+    if not starts or starts[0] != 0 or any(b < a for a, b in pairwise(starts)):
+        raise ValueError(f"starts is {list(starts)}, must begin with 0 and never decrease")
+    looks, grid = gains.shape
+    later = len(starts) - 1
+    weights = [0.5, *[0.5 / later] * later] if later else [1.0]
+    mixed = np.full(looks, -np.inf)
     for start, weight in zip(starts, weights, strict=True):
-        total = np.sum(gains[start:], axis=0) if start < len(gains) else np.zeros(len(alternatives))
-        parts.append(math.log(weight) + float(logsumexp(total)) - math.log(len(alternatives)))
-    return float(logsumexp(parts))
+        total = np.zeros((looks, grid))
+        total[start:] = np.cumsum(gains[start:], axis=0)
+        mixed = np.logaddexp(mixed, math.log(weight / grid) + np.logaddexp.reduce(total, axis=1))
+    return mixed
+
+
+def log_e_process(
+    strata: Sequence[Stratum], null: float, alternatives: Sequence[float], starts: Sequence[int] = (0,)
+) -> float:
+    """Log e-value after all of the looks: the end of `log_e_path`, 0 where there are none."""
+    path = log_e_path(strata, null, alternatives, starts)
+    return float(path[-1]) if len(path) else 0.0
+
+
+def _check(null: float, alternatives: Sequence[float]) -> None:
+    one_side = all(w > null for w in alternatives) or all(w < null for w in alternatives)
+    if not (alternatives and one_side and all(0 < w < math.inf for w in (null, *alternatives))):
+        raise ValueError(
+            f"alternatives are {list(alternatives)} for a null of {null}, must be positive, finite and all on one "
+            "side of it"
+        )
 
 
 def estimate(strata: Iterable[Stratum]) -> float | None:

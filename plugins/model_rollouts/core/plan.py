@@ -1,13 +1,17 @@
 """The plan of a rollout: ordered stages, validated before anything moves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
+from model_rollouts.core.checks import choice, flag, names, number
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import Gate, Role
+
+FULL_SHARE = 100
+LONGEST_SECONDS = 366 * 86_400.0
 
 
 class Pattern(StrEnum):
@@ -49,21 +53,27 @@ class Stage:
     approval: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 100:
-            raise PlanError(f"challenger share is {self.share:g}, must be between 0 and 100")
-        if not 0 <= self.control_percent <= 50:
-            raise PlanError(f"control_percent is {self.control_percent:g}, must be between 0 and 50")
-        if self.share == 100 and self.control_percent == 0:
+        """Refuse what contradicts a bound.
+
+        Raises:
+            PlanError: The message states the value and the bound.
+        """
+        number("challenger share", self.share, 0, FULL_SHARE)
+        number("control_percent", self.control_percent, 0, 50)
+        number("bake_seconds", self.bake_seconds, 0, LONGEST_SECONDS)
+        number("deadline_seconds", self.deadline_seconds, 0, LONGEST_SECONDS)
+        flag("approval", self.approval)
+        if self.share == FULL_SHARE and self.control_percent == 0:
             raise PlanError(
                 "control_percent is 0 at a share of 100: nothing would be left to compare the challenger with; "
                 "set it between 1 and 50"
             )
-        if self.bake_seconds < 0:
-            raise PlanError(f"bake_seconds is {self.bake_seconds:g}, must be at least 0")
         if not self.deadline_seconds > self.bake_seconds:
             raise PlanError(
                 f"deadline_seconds is {self.deadline_seconds:g}, must be above bake_seconds ({self.bake_seconds:g})"
             )
+        if not isinstance(self.gates, tuple) or not all(isinstance(gate, Gate) for gate in self.gates):
+            raise PlanError(f"gates is {self.gates!r}, must be a tuple of gates; use Plan.from_dict for plain data")
         if all(gate.role is Role.MUTED for gate in self.gates):
             raise PlanError("a stage has no gate that can stop it: give at least one a role other than muted")
         metrics = [gate.metric for gate in self.gates]
@@ -96,21 +106,28 @@ class Plan:
     at_deadline: AtDeadline = AtDeadline.HOLD
 
     def __post_init__(self) -> None:
+        """Refuse what contradicts a bound.
+
+        Raises:
+            PlanError: The message states the value and the bound.
+        """
+        if not isinstance(self.pattern, Pattern) or not isinstance(self.at_deadline, AtDeadline):
+            raise PlanError(
+                f"pattern is {self.pattern!r} and at_deadline is {self.at_deadline!r}, must be a Pattern and an "
+                "AtDeadline; use Plan.from_dict for plain text"
+            )
+        if not isinstance(self.stages, tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise PlanError(f"stages is {self.stages!r}, must be a tuple of stages; use Plan.from_dict for plain data")
         if not self.stages:
             raise PlanError("the plan has no stages: give at least one share")
         for before, after in pairwise(s.share for s in self.stages):
             if not after > before:
                 raise PlanError(f"shares must increase from stage to stage: {before:g} is followed by {after:g}")
-        bounds = (
-            ("look_seconds", self.look_seconds, 0.5, 86_400.0),
-            ("grace_seconds", self.grace_seconds, 0.0, 3_600.0),
-            ("label_maturity_seconds", self.label_maturity_seconds, 0.0, 90 * 86_400.0),
-            ("alpha", self.alpha, 1e-6, 0.2),
-            ("beta", self.beta, 1e-6, 0.2),
-        )
-        for name, value, low, high in bounds:
-            if not low <= value <= high:
-                raise PlanError(f"{name} is {value:g}, must be between {low:g} and {high:g}")
+        number("look_seconds", self.look_seconds, 0.5, 86_400)
+        number("grace_seconds", self.grace_seconds, 0, 3_600)
+        number("label_maturity_seconds", self.label_maturity_seconds, 0, 90 * 86_400)
+        number("alpha", self.alpha, 1e-6, 0.2)
+        number("beta", self.beta, 1e-6, 0.2)
 
     def stage(self, index: int) -> Stage:
         """The stage at a position.
@@ -128,16 +145,26 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
-        """Build and validate a plan from JSON types."""
-        stages = tuple(
-            Stage(**{**stage, "gates": tuple(Gate.from_dict(gate) for gate in stage["gates"])})
-            for stage in data["stages"]
-        )
-        return cls(
-            **{
-                **data,
-                "pattern": Pattern(data["pattern"]),
-                "at_deadline": AtDeadline(data["at_deadline"]),
-                "stages": stages,
-            }
-        )
+        """Build and validate a plan from JSON types.
+
+        Raises:
+            PlanError: A value is out of its bounds or of the wrong type, or a name is unknown or missing.
+        """
+        values = dict(names("plan", data, cls))
+        values["pattern"] = choice("pattern", values["pattern"], Pattern)
+        values["stages"] = tuple(_stage(stage) for stage in _items("stages", values["stages"]))
+        if "at_deadline" in values:
+            values["at_deadline"] = choice("at_deadline", values["at_deadline"], AtDeadline)
+        return cls(**values)
+
+
+def _stage(data: object) -> Stage:
+    values = dict(names("stage", data, Stage))
+    values["gates"] = tuple(Gate.from_dict(gate) for gate in _items("gates", values["gates"]))
+    return Stage(**values)
+
+
+def _items(name: str, value: object) -> Sequence[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    raise PlanError(f"{name} is {value!r} ({type(value).__name__}), must be a list")

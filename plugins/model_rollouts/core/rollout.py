@@ -120,6 +120,20 @@ class Traffic:
     previous: str | None = None
     revision: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse a row that no gateway could route by.
+
+        Raises:
+            ValueError: The message states the value and the bound.
+        """
+        for name, value, high in (("share", self.share, 100), ("control_percent", self.control_percent, 50)):
+            if not 0 <= value <= high:
+                raise ValueError(f"traffic of {self.model}: {name} is {value}, must be between 0 and {high}")
+        if self.challenger is None and self.share:
+            raise ValueError(f"traffic of {self.model}: share is {self.share} without a challenger, must be 0")
+        if self.challenger == self.champion:
+            raise ValueError(f"traffic of {self.model}: version {self.champion} is champion and challenger at once")
+
     def shares(self) -> dict[str, float]:
         """Percent of the units that each version answers; always sums to 100."""
         if self.challenger is None:
@@ -180,7 +194,9 @@ def adopt(model: str, champion: str, cause: Cause) -> Change:
     return Change(event, traffic, None, 0, 0)
 
 
-def start(rollout_id: str, plan: Plan, challenger: str, salt: str, traffic: Traffic, cause: Cause) -> Change:
+def start(  # noqa: PLR0917 - what a rollout consists of, in the order of a sentence
+    rollout_id: str, plan: Plan, challenger: str, salt: str, traffic: Traffic, cause: Cause
+) -> Change:
     """Take the model's lease and have the challenger loaded beside the champion, for no unit yet.
 
     Raises:
@@ -334,7 +350,7 @@ def _next(rollout: Rollout, state: State, cause: Cause, **more: Any) -> Rollout:
     return replace(rollout, state=state, reason=cause.reason, revision=rollout.revision + 1, **more)
 
 
-def _change(
+def _change(  # noqa: PLR0917 - private, one line a call
     kind: EventKind, cause: Cause, before: Rollout, after: Rollout, traffic: Traffic, moved: Traffic | None
 ) -> Change:
     event = _event(kind, cause, after, traffic.shares(), moved or traffic)

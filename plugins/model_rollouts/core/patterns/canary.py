@@ -1,11 +1,15 @@
 """Canary: the challenger's share grows step by step, each step earned by proof."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from model_rollouts.core.checks import choice, names, number
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import Gate, Metric, Role
-from model_rollouts.core.plan import AtDeadline, Pattern, Plan, Stage
+from model_rollouts.core.plan import FULL_SHARE, AtDeadline, Pattern, Plan, Stage
+
+_MOST_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +64,13 @@ class CanaryParameters:
     beta: float = 0.05
 
     @classmethod
-    def from_dict(cls, data: dict[str, object]) -> "CanaryParameters":
-        """Build from a form's values.
+    def from_dict(cls, data: Mapping[str, Any]) -> "CanaryParameters":
+        """Build from a form's values; `plan_canary` judges them.
 
         Raises:
             PlanError: A name is unknown.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise PlanError(f"unknown canary parameter {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        return cls(**data)  # type: ignore[arg-type]
+        return cls(**names("canary", data, cls))
 
 
 def plan_canary(parameters: CanaryParameters) -> Plan:
@@ -79,14 +80,16 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
     """
     p = parameters
-    if not p.steps:
-        raise PlanError("steps is empty: give at least one share, such as 1, 5, 25, 50, 100")
+    _check_steps(p.steps)
+    # The margins are reckoned with before the gates see them; the rest is judged by the plan itself.
+    number("pass_odds", p.pass_odds, 1, 1000)
+    number("first_pass_odds", p.first_pass_odds, 1, 1000)
+    number("negligible_error_rate", p.negligible_error_rate, 0, 1)
+    number("label_coverage", p.label_coverage, 0, 1)
+    if p.approval_from_share is not None:
+        number("approval_from_share", p.approval_from_share, 0, FULL_SHARE)
     if p.first_pass_odds < p.pass_odds:
         raise PlanError(f"first_pass_odds is {p.first_pass_odds}, must be at least pass_odds ({p.pass_odds})")
-    try:
-        at_deadline = AtDeadline(p.at_deadline)
-    except ValueError:
-        raise PlanError(f"at_deadline is {p.at_deadline!r}, must be one of {', '.join(AtDeadline)}") from None
     last = max(len(p.steps) - 1, 1)
     widening = p.first_pass_odds / p.pass_odds
     stages = []
@@ -98,7 +101,7 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
                 gates=_gates(p, widen),
                 bake_seconds=p.bake_seconds,
                 deadline_seconds=p.deadline_seconds,
-                control_percent=p.control_percent if share == 100 else 0.0,
+                control_percent=p.control_percent if share == FULL_SHARE else 0.0,
                 approval=p.approval_from_share is not None and share >= p.approval_from_share,
             )
         )
@@ -110,12 +113,23 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
         label_maturity_seconds=p.label_maturity_seconds,
         alpha=p.alpha,
         beta=p.beta,
-        at_deadline=at_deadline,
+        at_deadline=choice("at_deadline", p.at_deadline, AtDeadline),
     )
 
 
+def _check_steps(steps: object) -> None:
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        raise PlanError(f"steps is {steps!r} ({type(steps).__name__}), must be a list of shares, such as [1, 5, 25]")
+    if not 0 < len(steps) <= _MOST_STEPS:
+        raise PlanError(f"steps has {len(steps)} shares, must have 1 to {_MOST_STEPS}, such as 1, 5, 25, 50, 100")
+    for share in steps:
+        number("a step", share, 0, FULL_SHARE)
+        if share == 0:
+            raise PlanError("a step is 0, must be above 0: a challenger that gets no requests proves nothing")
+
+
 def _gates(p: CanaryParameters, widen: float) -> tuple[Gate, ...]:
-    odds = p.pass_odds * widen
+    odds = min(p.pass_odds * widen, p.first_pass_odds)  # rounding must not carry it past the first step's margin
     common = {"rollback_odds": p.rollback_odds, "pass_odds": odds, "min_requests": p.min_requests}
     latency = {"latency_margin": p.latency_margin, "latency_slack_ms": p.latency_slack_ms}
     return (
