@@ -27,9 +27,7 @@ def test_only_a_pass_with_every_check_and_no_objection_goes_forward(verdict, app
         concluded = conclude(decision(verdict, action), checks, approval)
         forward = concluded.action in (Action.EXPAND, Action.CUT_OVER)
         allowed = (
-            verdict is Verdict.PASS
-            and state is CheckState.OK
-            and approval in (Approval.NOT_ASKED, Approval.APPROVED)
+            verdict is Verdict.PASS and state is CheckState.OK and approval in (Approval.NOT_ASKED, Approval.APPROVED)
         )
         assert forward == allowed
 
@@ -43,9 +41,7 @@ def test_no_verdict_holds():
 
 def test_harm_rolls_back_whatever_a_person_or_a_check_says():
     for approval, state in product(Approval, CheckState):
-        concluded = conclude(
-            decision(Verdict.FAIL, Action.ROLL_BACK), [CheckResult("compare", state, "")], approval
-        )
+        concluded = conclude(decision(Verdict.FAIL, Action.ROLL_BACK), [CheckResult("compare", state, "")], approval)
         assert concluded.action is Action.ROLL_BACK
 
 
