@@ -1,6 +1,216 @@
-"""The prediction log on Delta Lake."""
+"""The prediction log on Delta Lake, read with DuckDB: evidence as counts, and samples for the reports.
 
-from model_rollouts.adapters.delta_schema import LogContractError, feature_column, table_path
+Evidence is made of rows whose arm is their cohort. A request that is logged again in the same arm within
+`REPEAT_SECONDS` of its last row counts once, as its first row, whichever windows are asked for together.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from model_rollouts.adapters.delta_files import LogReadError, run
+from model_rollouts.adapters.delta_queries import (
+    ARM_ROWS,
+    CHAMPION_ROWS,
+    LABEL_COUNTS,
+    REQUESTS,
+    ROW_COUNT,
+    SAMPLE,
+    SCORE_MEANS,
+    STAGE_ROWS,
+)
+from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, feature_column, table_path
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
+from model_rollouts.core.evidence import LATENCY_FLOOR_MS, LATENCY_RATIO, LabelCounts, RequestCounts
+from model_rollouts.ports import Window
 
-__all__ = ["DeltaLogWriter", "LogContractError", "feature_column", "table_path"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DeltaLogWriter", "DeltaPredictionLog", "LogContractError", "LogReadError", "feature_column", "table_path"]
+
+Arm = Literal["champion", "challenger"]
+REPEAT_SECONDS = 900
+MAX_SAMPLE = 1_000_000
+_ARMS: tuple[Arm, Arm] = ("champion", "challenger")
+_OUTCOME_SLACK = timedelta(days=1)  # a label's clock may be behind; one older than this is of another request
+_FAR = datetime(2199, 12, 31, tzinfo=UTC)
+
+
+class DeltaPredictionLog:
+    """Reads evidence and samples. A model without a table has no rows; a broken table is an error.
+
+    Args:
+        root: Root folder of the log.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def request_counts(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+    ) -> list[tuple[RequestCounts, RequestCounts]]:
+        """(champion, challenger) for each window, in order; zeros where there are no rows.
+
+        Raises:
+            LogReadError: The log can't be read.
+        """
+        rows = self._count(REQUESTS, model, rollout_id, stage, windows, with_outcomes=False)
+        requests: dict[tuple[int, str], int] = defaultdict(int)
+        errors: dict[tuple[int, str], int] = defaultdict(int)
+        latency: dict[tuple[int, str], dict[int, int]] = defaultdict(dict)
+        for at, arm, ok, index, n in rows:
+            requests[at, arm] += n
+            if not ok:
+                errors[at, arm] += n
+            elif index is not None:
+                latency[at, arm][index] = n
+        counts = [
+            [RequestCounts(requests[at, arm], errors[at, arm], latency[at, arm]) for arm in _ARMS]
+            for at in range(len(windows))
+        ]
+        return [(champion, challenger) for champion, challenger in counts]
+
+    def label_counts(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+    ) -> list[tuple[LabelCounts, LabelCounts]]:
+        """(champion, challenger) for each window of predictions, in order, with labels as known now.
+
+        Raises:
+            LogReadError: The log can't be read.
+        """
+        rows = self._count(LABEL_COUNTS, model, rollout_id, stage, windows, with_outcomes=True)
+        found = {(at, arm): LabelCounts(*counts) for at, arm, *counts in rows}
+        empty = LabelCounts()
+        return [(found.get((at, _ARMS[0]), empty), found.get((at, _ARMS[1]), empty)) for at in range(len(windows))]
+
+    def score_means(self, model: str, rollout_id: str, start: datetime, end: datetime) -> dict[Arm, tuple[int, float]]:
+        """Count and mean of the finite scores of a whole rollout's evidence, for each arm that has any."""
+        where = (table_path(self.root, model, "predictions"), start, end)
+        parameters = {"rollout": rollout_id, "low": _us(start), "high": _us(end)}
+        result = run(SCORE_MEANS, {"predictions": where}, parameters)
+        return {arm: (n, mean) for arm, n, mean in result.fetchall()} if result else {}
+
+    def stage_frame(  # noqa: PLR0917 - a stage and a time range, in the order of a sentence
+        self,
+        model: str,
+        rollout_id: str,
+        stage: int,
+        arm: Arm | None,
+        start: datetime,
+        end: datetime,
+        limit: int = 5_000,
+        seed: int = 0,
+    ) -> "pd.DataFrame":
+        """A sample of a stage's rows as they were logged, with `label` and `value` joined.
+
+        The sample is drawn by a hash of request id and seed: the same each time, and repeats stay together.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            arm: The evidence of one arm; None: every row of the stage, whether it counts or not, for data checks.
+            start: First time, UTC.
+            end: Time after the last, UTC.
+            limit: Most rows to return, 1 to 1,000,000.
+            seed: Another seed draws another sample.
+
+        Returns:
+            One row a log row, by time; the contract's columns but `day`, one column a feature, `label` and `value`.
+        """
+        condition, parameters = _stage_filter(rollout_id, stage, arm)
+        return self._sample(model, condition, parameters, start, end, limit, seed)
+
+    def champion_frame(  # noqa: PLR0917 - as stage_frame
+        self, model: str, version: str, start: datetime, end: datetime, limit: int = 5_000, seed: int = 0
+    ) -> "pd.DataFrame":
+        """A sample of a version's answers as champion, in or out of rollouts: the reference before a rollout.
+
+        Arguments and result as for `stage_frame`.
+        """
+        return self._sample(model, CHAMPION_ROWS, {"version": version}, start, end, limit, seed)
+
+    def count_rows(  # noqa: PLR0917 - as stage_frame
+        self, model: str, rollout_id: str, stage: int, arm: Arm | None, start: datetime, end: datetime
+    ) -> int:
+        """How many rows `stage_frame` samples from."""
+        condition, parameters = _stage_filter(rollout_id, stage, arm)
+        return self._total(model, condition, parameters, start, end)
+
+    def count_champion_rows(self, model: str, version: str, start: datetime, end: datetime) -> int:
+        """How many rows `champion_frame` samples from."""
+        return self._total(model, CHAMPION_ROWS, {"version": version}, start, end)
+
+    # --- inside
+
+    def _count(
+        self, sql: str, model: str, rollout_id: str, stage: int, windows: Sequence[Window], *, with_outcomes: bool
+    ) -> list[tuple[Any, ...]]:
+        if not windows:
+            return []
+        repeat = timedelta(seconds=REPEAT_SECONDS)
+        start, end = min(w.start for w in windows) - repeat, max(w.end for w in windows)
+        tables = {"predictions": (table_path(self.root, model, "predictions"), start, end)}
+        parameters: dict[str, Any] = {
+            "rollout": rollout_id,
+            "stage": stage,
+            "low": _us(start),
+            "high": _us(end),
+            "repeat": REPEAT_SECONDS * 1_000_000,
+            "indices": list(range(len(windows))),
+            "lows": [_us(w.start) for w in windows],
+            "highs": [_us(w.end) for w in windows],
+        }
+        if with_outcomes:
+            since = start - _OUTCOME_SLACK
+            tables["outcomes"] = (table_path(self.root, model, "outcomes"), since, _FAR)
+            parameters["outcomes_from"] = _us(since)
+        else:
+            parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO}
+        result = run(sql, tables, parameters)
+        return result.fetchall() if result else []
+
+    def _sample(  # noqa: PLR0917 - as stage_frame
+        self,
+        model: str,
+        condition: str,
+        parameters: dict[str, Any],
+        start: datetime,
+        end: datetime,
+        limit: int,
+        seed: int,
+    ) -> "pd.DataFrame":
+        import pandas as pd
+
+        if not 1 <= limit <= MAX_SAMPLE:
+            raise ValueError(f"limit is {limit}, must be between 1 and {MAX_SAMPLE}")
+        since = start - _OUTCOME_SLACK
+        tables = {
+            "predictions": (table_path(self.root, model, "predictions"), start, end),
+            "outcomes": (table_path(self.root, model, "outcomes"), since, _FAR),
+        }
+        given = {"low": _us(start), "high": _us(end), "limit": limit, "seed": str(seed), "outcomes_from": _us(since)}
+        result = run(SAMPLE % condition, tables, given | parameters)
+        if result is None:
+            return pd.DataFrame(columns=[*SCHEMAS["predictions"].names[1:], "label", "value"])  # without `day`
+        return result.df()
+
+    def _total(self, model: str, condition: str, parameters: dict[str, Any], start: datetime, end: datetime) -> int:
+        where = (table_path(self.root, model, "predictions"), start, end)
+        result = run(ROW_COUNT % condition, {"predictions": where}, {"low": _us(start), "high": _us(end)} | parameters)
+        return int(result.fetchall()[0][0]) if result else 0
+
+
+def _stage_filter(rollout_id: str, stage: int, arm: Arm | None) -> tuple[str, dict[str, Any]]:
+    if arm is None:
+        return STAGE_ROWS, {"rollout": rollout_id, "stage": stage}
+    return ARM_ROWS, {"rollout": rollout_id, "stage": stage, "arm": arm}
+
+
+def _us(moment: datetime) -> int:
+    """Microseconds since 1970, without the rounding of a float."""
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
