@@ -1,0 +1,64 @@
+import asyncio
+
+import pytest
+
+from model_rollouts.triggers import watch
+from model_rollouts.triggers.watch import WatchTrigger
+
+
+def test_serialize_gives_exactly_what_makes_the_trigger_again():
+    path, arguments = WatchTrigger(rollout_id="r-1", stage=2, poll_seconds=0.5).serialize()
+    assert path == f"{WatchTrigger.__module__}.{WatchTrigger.__qualname__}"
+    assert arguments == {"rollout_id": "r-1", "stage": 2, "poll_seconds": 0.5}
+    again = WatchTrigger(**arguments)
+    assert again.serialize() == (path, arguments)
+
+
+def run(trigger: WatchTrigger) -> list[dict]:
+    async def collect() -> list[dict]:
+        return [event.payload async for event in trigger.run()]
+
+    return asyncio.run(asyncio.wait_for(collect(), timeout=10))
+
+
+def test_fires_once_when_there_is_a_verdict(monkeypatch):
+    found = iter([None, None, {"decision": {"verdict": "fail"}}])
+    asked = []
+
+    def look(rollout_id, stage):
+        asked.append((rollout_id, stage))
+        return next(found)
+
+    monkeypatch.setattr(watch, "look_once", look)
+    assert run(WatchTrigger("r-1", 2, 0.01)) == [{"decision": {"verdict": "fail"}}]
+    assert asked == [("r-1", 2)] * 3
+
+
+def test_looking_does_not_block_the_event_loop(monkeypatch):
+    import threading
+
+    gate = threading.Event()
+    monkeypatch.setattr(watch, "look_once", lambda *_: gate.wait(5) and {"ended": "rolled_back"})
+
+    async def main() -> list[dict]:
+        events: list[dict] = []
+
+        async def fire() -> None:
+            events.extend([event.payload async for event in WatchTrigger("r", 0, 0.01).run()])
+
+        task = asyncio.create_task(fire())
+        await asyncio.sleep(0)
+        gate.set()  # only reached while look_once waits in its thread
+        await asyncio.wait_for(task, 5)
+        return events
+
+    assert asyncio.run(main()) == [{"ended": "rolled_back"}]
+
+
+def test_a_store_that_is_away_fails_the_trigger_loudly(monkeypatch):
+    def away(*_):
+        raise OSError("store is away")
+
+    monkeypatch.setattr(watch, "look_once", away)
+    with pytest.raises(OSError, match="store is away"):
+        run(WatchTrigger("r", 0, 0.01))
