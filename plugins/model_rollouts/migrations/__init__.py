@@ -1,0 +1,1 @@
+"""Alembic migrations of the rollout store, run by `SqlStore.migrate()` and `rollouts db upgrade`."""
