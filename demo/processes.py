@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -83,6 +84,8 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.services: list[Service] = []
+        self._lock = threading.Lock()
+        self._closed = False
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(
@@ -102,7 +105,18 @@ class Processes:
             env: Added to this process's environment.
             cwd: Working directory.
             grace: Seconds between asking it to end and killing it.
+
+        Raises:
+            DemoError: Everything is being ended already.
         """
+        with self._lock:
+            if self._closed:
+                raise DemoError(f"{name} is not started: everything is being ended")
+            return self._start(name, command, env, cwd, grace)
+
+    def _start(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, grace: float
+    ) -> Service:
         log = self.logs / f"{name}.log"
         with log.open("ab") as output:
             guard = subprocess.Popen(
@@ -137,13 +151,19 @@ class Processes:
             if service.guard.stdin is not None:
                 service.guard.stdin.close()
 
+    def close(self) -> None:
+        """End everything, and start nothing more."""
+        with self._lock:
+            self._closed = True
+        self.stop(*reversed(self.services))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop(*reversed(self.services))
+        self.close()
 
 
 def tail(log: Path) -> str:

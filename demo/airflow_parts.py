@@ -1,0 +1,150 @@
+"""Airflow for the demo: its four components on this machine alone, with a password of its own.
+
+The components are started one by one, not by `airflow standalone`: standalone's scheduler and triggerer also serve
+log files to the whole network, which they do not without that wrapper.
+"""
+
+import json
+import secrets
+import shutil
+import sqlite3
+from importlib.metadata import version
+from pathlib import Path
+
+from demo.airflow_api import AirflowApi
+from demo.config import REPO, START_SECONDS, DemoConfig
+from demo.processes import DemoError, Processes, Service, answers
+from demo.progress import Progress
+
+USER = "admin"
+_PASSWORDS = "passwords.json"
+# Imported once in the scheduler, whose forks run the tasks: each is seconds in every task otherwise.
+_PRELOADED = ("mlflow", "mlflow.pyfunc", "pandas", "great_expectations", "evidently", "duckdb", "deltalake")
+_LOCAL_SETTINGS = '''"""Written by the demo: imports what the tasks need before the scheduler forks them."""
+
+import contextlib
+import importlib
+import sys
+
+if "scheduler" in sys.argv:
+    for _name in {names!r}:
+        # A task that needs a package that is not there says so itself.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(_name)
+'''
+
+
+def start(config: DemoConfig, processes: Processes, progress: Progress) -> AirflowApi:
+    """Start Airflow and wait until the DAG can be triggered.
+
+    Raises:
+        DemoError: A component ended, or was not there in time.
+    """
+    home = config.home / "airflow"
+    env = _environment(config, home)
+    with progress.step("Airflow database"):
+        _database(config, processes, home, env)
+    (home / "config").mkdir(parents=True, exist_ok=True)
+    (home / "config" / "airflow_local_settings.py").write_text(
+        _LOCAL_SETTINGS.format(names=_PRELOADED), encoding="utf-8"
+    )
+    with progress.step("Airflow"):
+        commands = {
+            "airflow-api-server": ["api-server", "--host", "127.0.0.1", "--port", str(config.airflow_port)],
+            "airflow-scheduler": ["scheduler", "--skip-serve-logs"],
+            "airflow-dag-processor": ["dag-processor"],
+            "airflow-triggerer": ["triggerer", "--skip-serve-logs"],
+        }
+        services = [
+            processes.start(name, ["airflow", *arguments], env=env, cwd=home, grace=8.0)
+            for name, arguments in commands.items()
+        ]
+        server, scheduler, _, _ = services
+        server.wait_until(lambda: answers(f"{config.airflow_url}/api/v2/version"), "answer", START_SECONDS)
+        api = AirflowApi(config.airflow_url, USER, password(config))
+        scheduler.wait_until(lambda: _healthy(config, processes, services), "heartbeat", START_SECONDS)
+        services[2].wait_until(lambda: api.dag_is_there("canary"), "DAG canary", START_SECONDS)
+    return api
+
+
+def password(config: DemoConfig) -> str:
+    """The login's password, made by Airflow for this run.
+
+    Raises:
+        DemoError: Airflow has not written it.
+    """
+    file = config.home / "airflow" / _PASSWORDS
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))[USER])
+    except (OSError, ValueError, KeyError) as error:
+        raise DemoError(f"{file} does not hold the password of {USER}: {error}") from None
+
+
+def _environment(config: DemoConfig, home: Path) -> dict[str, str]:
+    settings = {
+        "CORE__DAGS_FOLDER": str(REPO / "dags"),
+        "CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": "4",
+        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / _PASSWORDS),
+        "CORE__EXECUTION_API_SERVER_URL": f"{config.airflow_url}/execution/",
+        "CORE__FERNET_KEY": "",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "API__BASE_URL": config.airflow_url,
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(config.airflow_port),
+        "API__WORKERS": "1",
+        # One secret for all components of this run, forgotten with it.
+        "API__SECRET_KEY": secrets.token_hex(32),
+        "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+        "LOGGING__LOGGING_LEVEL": "INFO",
+    }
+    return {
+        **config.environment(),
+        "AIRFLOW_HOME": str(home),
+        **{f"AIRFLOW__{name}": value for name, value in settings.items()},
+    }
+
+
+def _database(config: DemoConfig, processes: Processes, home: Path, env: dict[str, str]) -> None:
+    """An empty, migrated database: a copy of an earlier run's where there is one for this version."""
+    home.mkdir(parents=True, exist_ok=True)
+    kept = config.cache / f"airflow-{version('apache-airflow-core')}.db"
+    if kept.exists():
+        shutil.copyfile(kept, home / "airflow.db")
+        return
+    processes.start("airflow-db-migrate", ["airflow", "db", "migrate"], env=env, cwd=home).finish(START_SECONDS)
+    copy_sqlite(home / "airflow.db", kept)
+
+
+def _healthy(config: DemoConfig, processes: Processes, services: list[Service]) -> bool:
+    """Whether all components have sent a heartbeat."""
+    import urllib.request
+
+    processes.check(*services)
+    try:
+        with urllib.request.urlopen(f"{config.airflow_url}/api/v2/monitor/health", timeout=5) as answer:  # noqa: S310
+            health = json.load(answer)
+    except OSError:
+        return False
+    return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """Copy a database that may be in use, in one step."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    origin, copy = sqlite3.connect(source), sqlite3.connect(unfinished)
+    try:
+        origin.backup(copy)
+    finally:
+        origin.close()
+        copy.close()
+    unfinished.replace(target)

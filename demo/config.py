@@ -1,0 +1,156 @@
+"""What the demo does and with which numbers. Times are short: a flight's label arrives after seconds, not hours."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parent.parent
+MODEL = "flights"
+CHAMPION = "champion"
+
+# What each challenger must come to; anything else fails the demo.
+EXPECTED: dict[str, str] = {"better": "cut_over", "inaccurate": "roll_back", "raises": "roll_back", "slow": "roll_back"}
+DEFAULT_CHALLENGERS = ("inaccurate", "raises", "slow", "better")
+
+# The form of the DAG `canary`: fields of CanaryParameters.
+CANARY: dict[str, Any] = {
+    "steps": [1, 5, 25, 50, 100],
+    "bake_seconds": 6,
+    "deadline_seconds": 120,
+    "look_seconds": 2,
+    "grace_seconds": 1.5,
+    "label_maturity_seconds": 6,
+    "label_coverage": 0.8,
+    "min_requests": 30,
+}
+REQUESTS_PER_SECOND = 250.0
+LABEL_DELAY_SECONDS = (1.0, 4.0)
+
+# Longest waits, in seconds: generous, since they only matter when something is broken.
+START_SECONDS = 240.0
+TRAIN_SECONDS = 300.0
+ROLLOUT_SECONDS = 600.0
+SETTLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """One run of the demo.
+
+    Attributes:
+        challengers: Variants to roll out, in this order.
+        keep: Leave everything running at the end, until Ctrl-C.
+        mlflow_port: On 127.0.0.1, as the others.
+        gateway_port: On 127.0.0.1.
+        airflow_port: On 127.0.0.1.
+        rate: Requests per second.
+        home: Everything this run writes; made anew each time.
+        cache: What later runs can use again.
+    """
+
+    challengers: tuple[str, ...] = DEFAULT_CHALLENGERS
+    keep: bool = False
+    mlflow_port: int = 5000
+    gateway_port: int = 8600
+    airflow_port: int = 8080
+    rate: float = REQUESTS_PER_SECOND
+    home: Path = REPO / ".local" / "demo"
+    cache: Path = REPO / ".local" / "cache"
+
+    def __post_init__(self) -> None:
+        if not self.challengers:
+            raise ValueError(f"CHALLENGERS is empty, must name at least one of {', '.join(EXPECTED)}")
+        if unknown := [name for name in self.challengers if name not in EXPECTED]:
+            raise ValueError(f"CHALLENGERS holds {', '.join(unknown)}, must be among {', '.join(EXPECTED)}")
+        if len(set(self.challengers)) != len(self.challengers):
+            raise ValueError(f"CHALLENGERS names one twice: {', '.join(self.challengers)}")
+        ports = {"MLFLOW_PORT": self.mlflow_port, "GATEWAY_PORT": self.gateway_port, "AIRFLOW_PORT": self.airflow_port}
+        for name, port in ports.items():
+            if not 1 <= port <= 65535:
+                raise ValueError(f"{name} is {port}, must be between 1 and 65535")
+        if len(set(ports.values())) != len(ports):
+            raise ValueError(f"two of {', '.join(f'{name}={port}' for name, port in ports.items())} are the same")
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of MLflow."""
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """Address of the gateway."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def airflow_url(self) -> str:
+        """Address of Airflow."""
+        return f"http://127.0.0.1:{self.airflow_port}"
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the rollout store."""
+        return f"sqlite:///{self.home / 'rollouts.db'}"
+
+    @property
+    def replay(self) -> Path:
+        """The traffic, ready to be sent."""
+        return self.cache / "flights-replay.tsv"
+
+    def environment(self) -> dict[str, str]:
+        """What every process of the demo is told: where the parts are, and to keep to itself."""
+        return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "MODEL_ROLLOUTS_STORE_URL": self.store_url,
+            "MODEL_ROLLOUTS_LOG_DIR": str(self.home / "log"),
+            "MODEL_ROLLOUTS_GATEWAY_URL": self.gateway_url,
+            "MODEL_ROLLOUTS_MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MODEL_ROLLOUTS_EXPECTATIONS_DIR": str(REPO / "expectations"),
+            "MODEL_ROLLOUTS_REPORTS_DIR": str(self.home / "reports"),
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "GX_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            # Two cores are shared by everything that runs here; idle spinning threads would take one.
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> DemoConfig:
+    """Flags first, then the environment, then the defaults.
+
+    Raises:
+        ValueError: A value is out of its bounds; the message states both.
+    """
+    parser = argparse.ArgumentParser(prog="demo", description="Canary rollouts of real models under real traffic.")
+    parser.add_argument("--challengers", default=environment.get("CHALLENGERS") or ",".join(DEFAULT_CHALLENGERS))
+    parser.add_argument("--keep", action="store_true", default=_truth(environment.get("KEEP", "")))
+    for name, default in (("MLFLOW_PORT", 5000), ("GATEWAY_PORT", 8600), ("AIRFLOW_PORT", 8080)):
+        flag = f"--{name.lower().replace('_', '-')}"
+        parser.add_argument(flag, default=environment.get(name) or default)
+    parser.add_argument("--rate", type=float, default=REQUESTS_PER_SECOND, help="requests per second")
+    given = parser.parse_args(arguments)
+    return DemoConfig(
+        challengers=tuple(name.strip() for name in given.challengers.split(",") if name.strip()),
+        keep=given.keep,
+        mlflow_port=_port("MLFLOW_PORT", given.mlflow_port),
+        gateway_port=_port("GATEWAY_PORT", given.gateway_port),
+        airflow_port=_port("AIRFLOW_PORT", given.airflow_port),
+        rate=given.rate,
+    )
+
+
+def _port(name: str, value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError(f"{name} is {value!r}, must be a number between 1 and 65535") from None
+
+
+def _truth(value: str) -> bool:
+    return value.strip().lower() in {"1", "true", "yes", "on"}

@@ -1,0 +1,172 @@
+"""Trigger a rollout in Airflow and follow it in the rollout store until it has ended."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from rich.markup import escape
+
+from demo.airflow_api import AirflowApi
+from demo.config import CANARY, EXPECTED, MODEL, ROLLOUT_SECONDS, SETTLE_SECONDS, DemoConfig
+from demo.processes import DemoError
+from demo.progress import Progress
+from demo.summary import RolloutReport, report_of
+from model_rollouts.adapters.sql_store import SqlStore
+from model_rollouts.core.decision import decide
+from model_rollouts.core.rollout import Event, EventKind, Rollout, State
+
+_DAG = "canary"
+_POLL_SECONDS = 0.5
+_ENDED = (State.PROMOTED, State.ROLLED_BACK, State.HOLDING)
+_UNFINISHED = ("queued", "running")
+
+
+class Follower:
+    """Rolls one challenger out after the other.
+
+    Args:
+        config: Of the demo.
+        api: Airflow.
+        store: The rollout store.
+        progress: Where to tell.
+        check: Raises when a process of the demo has ended.
+    """
+
+    def __init__(
+        self, config: DemoConfig, api: AirflowApi, store: SqlStore, progress: Progress, check: Callable[[], None]
+    ) -> None:
+        self._config = config
+        self._api = api
+        self._store = store
+        self._progress = progress
+        self._check = check
+
+    def roll_out(self, challenger: str, version: str) -> RolloutReport:
+        """Roll a version out and wait for its end, or for the time limit.
+
+        Raises:
+            DemoError: Airflow refused, or a stage's run failed.
+        """
+        began = time.monotonic()
+        known = {rollout.id for rollout in self._store.rollouts(MODEL)}
+        conf = {"model": MODEL, "challenger": version, "requested_by": "demo", **CANARY}
+        first = self._api.trigger(_DAG, conf)
+        self._progress.say(f"[bold]{challenger}[/] (version {version}): {_DAG} triggered, run {first}")
+        rollout: Rollout | None = None
+        told = 0
+        while time.monotonic() - began < ROLLOUT_SECONDS:
+            self._check()
+            rollout = self._find(rollout, version, known)
+            if rollout is not None:
+                told = self._tell(rollout, told)
+                if rollout.state in _ENDED:
+                    break
+            self._progress.waiting(self._line(challenger, rollout))
+            self._require_no_failure(first, rollout)
+            time.sleep(_POLL_SECONDS)
+        if rollout is None:
+            raise DemoError(
+                f"{challenger}: run {first} has made no rollout after {ROLLOUT_SECONDS:g} s; {self._logs()}"
+            )
+        seconds = time.monotonic() - began
+        self._settle()
+        return report_of(
+            rollout,
+            self._store.events(rollout_id=rollout.id),
+            self._mlflow_runs(rollout.id),
+            challenger=challenger,
+            expected=EXPECTED[challenger],
+            seconds=seconds,
+        )
+
+    def _find(self, rollout: Rollout | None, version: str, known: set[str]) -> Rollout | None:
+        if rollout is not None:
+            return self._store.rollout(rollout.id)
+        fresh = [r for r in self._store.rollouts(MODEL) if r.id not in known and r.challenger == version]
+        return fresh[0] if fresh else None
+
+    def _tell(self, rollout: Rollout, told: int) -> int:
+        """Say the events that have not been said; gives how many have been by now."""
+        events = self._store.events(rollout_id=rollout.id)
+        for event in events[told:]:
+            self._progress.say(f"  {_described(event, rollout)}")
+        return len(events)
+
+    def _line(self, challenger: str, rollout: Rollout | None) -> str:
+        """What is being waited for, with the numbers as they are."""
+        if rollout is None:
+            return f"{challenger}: waiting for preflight"
+        if rollout.state is not State.BAKING or rollout.judged_from is None:
+            return f"{challenger}: {rollout.state}, stage {rollout.stage + 1} of {len(rollout.plan.stages)}"
+        elapsed = (datetime.now(UTC) - rollout.judged_from).total_seconds()
+        decision = decide(rollout.plan, rollout.stage, self._store.looks(rollout.id), elapsed)
+        share = rollout.plan.stage(rollout.stage).share
+        stages = len(rollout.plan.stages)
+        place = f"stage {rollout.stage + 1} of {stages}, {share:g} %, {elapsed:.0f} s"
+        return f"{challenger}: {place}: {decision.verdict}, {escape(decision.reason)}"
+
+    def _require_no_failure(self, first: str, rollout: Rollout | None) -> None:
+        """A failed run of the DAG ends the demo: nobody is there to repair it.
+
+        Raises:
+            DemoError: A run has failed.
+        """
+        for run in self._api.runs(_DAG):
+            ours = run["dag_run_id"] == first or (
+                rollout is not None and (run.get("conf") or {}).get("rollout_id") == rollout.id
+            )
+            if ours and run["state"] == "failed":
+                raise DemoError(f"run {run['dag_run_id']} of {_DAG} has failed; {self._logs()}")
+
+    def _settle(self) -> None:
+        """Wait until the runs have ended: the registry follows the traffic in their last tasks."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while unfinished := [r["dag_run_id"] for r in self._api.runs(_DAG) if r["state"] in _UNFINISHED]:
+            self._check()
+            if time.monotonic() > until:
+                raise DemoError(f"runs still going {SETTLE_SECONDS:g} s after the end: {unfinished}; {self._logs()}")
+            self._progress.waiting("waiting for the last tasks")
+            time.sleep(_POLL_SECONDS)
+
+    def _mlflow_runs(self, rollout_id: str) -> dict[int, str]:
+        """MLflow run of each stage, from what preflight returned."""
+        found: dict[int, str] = {}
+        for run in self._api.runs(_DAG):
+            opened = self._api.returned(_DAG, run["dag_run_id"], "preflight")
+            if isinstance(opened, dict) and opened.get("rollout_id") == rollout_id:
+                found[int(opened["stage"])] = str(opened["mlflow_run_id"])
+        return found
+
+    def _logs(self) -> str:
+        return f"see {self._config.home / 'airflow' / 'logs'} and {self._config.home / 'logs'}"
+
+
+def versions_by_variant(mlflow_url: str) -> dict[str, str]:
+    """Newest version of each variant, from the tags that training set.
+
+    Raises:
+        DemoError: The registry can't be asked.
+    """
+    url = f"{mlflow_url}/api/2.0/mlflow/model-versions/search?filter=name%3D%27{MODEL}%27&max_results=1000"
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310 - our own server
+            found = json.load(answer).get("model_versions", [])
+    except (urllib.error.URLError, OSError) as error:
+        raise DemoError(f"MLflow can't be asked for the versions of {MODEL}: {error}") from None
+    newest: dict[str, str] = {}
+    for version in sorted(found, key=lambda v: int(v["version"])):
+        tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+        if "variant" in tags:
+            newest[tags["variant"]] = str(version["version"])
+    return newest
+
+
+def _described(event: Event, rollout: Rollout) -> str:
+    colour = {EventKind.ROLLED_BACK: "red", EventKind.CUT_OVER: "green", EventKind.HELD: "yellow"}.get(
+        event.kind, "cyan"
+    )
+    share = event.after.get(rollout.challenger, 0.0)
+    return f"[{colour}]{event.kind}[/] challenger at {share:g} %: {escape(event.reason)}"
