@@ -25,6 +25,7 @@ from model_rollouts.operators.traffic import ShiftTrafficOperator
 from model_rollouts.operators.watch import WatchStageOperator
 
 D = CanaryParameters()
+SHARE = {"type": "number", "exclusiveMinimum": 0, "maximum": 100}
 STEPS, MARGINS, TIME, LABELS = "Steps", "Margins", "Time", "Labels"
 
 
@@ -42,10 +43,9 @@ def number(default: float, low: float, high: float, title: str, section: str, de
 
 
 PARAMS = {
-    "model": Param("", type="string", title="Registered model", description="Its name in the MLflow registry."),
+    "model": Param(type="string", minLength=1, title="Registered model", description="Name in the MLflow registry."),
     "challenger": Param("challenger", type="string", minLength=1, title="Challenger", description="Version or alias."),
-    "steps": Param(list(D.steps), type="array", minItems=1, items={"type": "number", "exclusiveMinimum": 0, "maximum": 100},
-        title="Steps, % of units", section=STEPS, description="Increasing shares of the challenger."),
+    "steps": Param(list(D.steps), type="array", minItems=1, items=SHARE, title="Steps, % of units", section=STEPS, description="Increasing shares of the challenger."),
     "control_percent": number(D.control_percent, 1, 50, "Control sample, %", STEPS,
         "At 100 %, this much of the requests is also answered by the champion, to have something to compare with."),
     "min_requests": Param(D.min_requests, type="integer", minimum=1, title="Minimum requests", section=STEPS,
@@ -80,7 +80,7 @@ PARAMS = {
     "rollout_id": Param(None, type=["null", "string"], title="Rollout to resume", section="Resume",
         description="Leave empty to start a new rollout."),
     "stage": Param(None, type=["null", "integer"], minimum=0, title="Step to resume", section="Resume",
-        description="Counted from 0; empty: the one it is in."),
+        description="Counted from 0; empty: the one that is due."),
 }  # fmt: skip
 
 with DAG(

@@ -37,9 +37,7 @@ os.environ |= {
 @pytest.fixture(scope="session")
 def airflow_db() -> None:
     """The metadata database, migrated."""
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=240
-    )
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=240)
 
 
 @pytest.fixture(scope="session")
@@ -261,6 +259,6 @@ def world(
             model, logged_model.model_uri, run_id=logged_model.run_id, model_id=logged_model.model_id
         )
     client.set_registered_model_alias(model, "champion", "1")
-    dag = DagBag(str(REPO / "dags"), include_examples=False).dags["canary"]
+    dag = DagBag(str(REPO / "dags")).dags["canary"]
     yield World(model, tmp_path / "log", wiring, gateway, dag)
     shared.cache_clear()

@@ -75,7 +75,7 @@ def test_a_good_challenger_goes_through_every_step_and_becomes_champion(world):
     assert {run.data.tags["rollout.stage"] for run in runs} == {"0", "1"}
     for run in runs:
         assert run.info.status == "FINISHED"
-        names = {path for path in walk(client, run.info.run_id)}
+        names = set(walk(client, run.info.run_id))
         for wanted in ("comparison.json", "comparison.html", "decision.json", "drift.html", "drift.json"):
             assert any(name.endswith(wanted) for name in names), (wanted, names)
         assert any("validation" in name for name in names), names

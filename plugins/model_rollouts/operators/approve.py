@@ -27,7 +27,7 @@ class ApproveOperator(HITLOperator):
 
     def __init__(self, *, wait: timedelta = timedelta(hours=24), **kwargs: Any) -> None:
         super().__init__(
-            subject="Expand {{ params.model }} beyond stage {{ (ti.xcom_pull(task_ids='preflight') or {}).get('stage') }}?",
+            subject="Let {{ params.model }} leave stage {{ (ti.xcom_pull(task_ids='preflight') or {}).get('stage') }}?",
             body="{{ ((ti.xcom_pull(task_ids='watch') or {}).get('decision') or {}).get('reason', 'no verdict') }}",
             options=[APPROVE, HOLD, ROLL_BACK],
             defaults=HOLD,

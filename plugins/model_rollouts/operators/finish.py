@@ -73,9 +73,7 @@ class HoldOperator(FinishOperator):
 
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
         """Put on record that it holds, and why."""
-        wiring().service.hold(
-            rollout_id, stage, actor_of(context), reason_of(context), pull(context, WATCH) or {}
-        )
+        wiring().service.hold(rollout_id, stage, actor_of(context), reason_of(context), pull(context, WATCH) or {})
 
 
 class ExpandOperator(TriggerDagRunOperator, FinishOperator):

@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from model_rollouts.core.errors import NotReadyError, RolloutError
 from model_rollouts.core.plan import Pattern
+from model_rollouts.core.rollout import State
 from model_rollouts.operators.base import StageOperator, actor_of, wiring
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ class PreflightOperator(StageOperator):
         """Return {"rollout_id", "stage", "mlflow_run_id", "approval", "poll_seconds"}."""
         parts = wiring()
         params = dict(context["params"])
-        try:
-            if params.get("rollout_id"):
-                rollout, stage = self._later(parts, params)
-            else:
+        if params.get("rollout_id"):
+            rollout, stage = self._later(parts, params)
+        else:
+            try:
                 rollout, stage = self._first(parts, params, context), 0
-        except RolloutError as error:
-            # the same form gives the same answer, so a retry would only say it again
-            raise AirflowFailException(str(error)) from error
+            except RolloutError as error:
+                # the same form gives the same answer, so a retry would only say it again
+                raise AirflowFailException(str(error)) from error
         return {
             "rollout_id": rollout.id,
             "stage": stage,
@@ -80,11 +81,12 @@ class PreflightOperator(StageOperator):
         return rollout
 
     def _later(self, parts: "Wiring", params: dict[str, Any]) -> tuple["Rollout", int]:
+        """A later stage, or one that is taken up again: by default the one that is due."""
         rollout = parts.store.rollout(params["rollout_id"])
-        stage = params.get("stage")
-        stage = rollout.stage if stage is None else int(stage)
         if not rollout.active:
             raise AirflowSkipException(f"{rollout.id} has ended: {rollout.state}, {rollout.reason}")
+        due = rollout.stage + 1 if rollout.state in (State.PENDING, State.CLEARED) else rollout.stage
+        stage = due if params.get("stage") is None else int(params["stage"])
         rollout.plan.stage(stage)
         self._wait_until_loaded(parts, rollout)
         return rollout, stage
