@@ -1,0 +1,135 @@
+"""Loads versions from MLflow, in process. The only part of the gateway that knows MLflow's model format."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from model_rollouts.gateway.errors import BadRequestError
+from model_rollouts.gateway.mlflow_reading import MlflowReader
+from model_rollouts.gateway.payload import Column
+from model_rollouts.gateway.reading import Reader, SignatureReader
+from model_rollouts.gateway.scorer import MicroBatcher, Scorer
+from model_rollouts.gateway.signature import PLAIN_TYPES, Signature
+
+_log = structlog.get_logger(__name__)
+
+
+class ParamsCheck(Protocol):
+    """Checks inference parameters against a version's schema."""
+
+    def __call__(self, params: Mapping[str, Any]) -> None:
+        """Raises BadRequestError when they do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A loaded version, ready to score.
+
+    Attributes:
+        model: Registered model name.
+        version: Its number.
+        reader: Turns a request into its inputs.
+        scorer: Scores them.
+        check_params: Refuses parameters that it does not know.
+        files: The folder that its artifacts were downloaded to; removed with the version.
+    """
+
+    model: str
+    version: str
+    reader: Reader
+    scorer: Scorer
+    check_params: ParamsCheck
+    files: Any = field(repr=False, default=None)
+
+
+class WarmUpError(Exception):
+    """The model failed on its own input example."""
+
+
+class MlflowLoader:
+    """Loads and warms versions.
+
+    Args:
+        tracking_uri: MLflow server with the registry.
+        max_batch_rows: See `MicroBatcher`.
+        max_waiting_rows: See `MicroBatcher`.
+    """
+
+    def __init__(self, tracking_uri: str, max_batch_rows: int, max_waiting_rows: int) -> None:
+        self._tracking_uri = tracking_uri
+        self._max_batch_rows = max_batch_rows
+        self._max_waiting_rows = max_waiting_rows
+
+    def load(self, model: str, version: str, *, serving: bool) -> Version:
+        """Download, load and warm one version. Takes seconds; call it from a thread.
+
+        Args:
+            model: Registered model name.
+            version: Its number.
+            serving: Whether callers rely on it already. Such a version is kept though it fails on its input
+                example; any other is refused, before it can get traffic.
+
+        Raises:
+            WarmUpError: The model fails on its own input example.
+            Exception: MLflow is away, there is no such version, or it can't be loaded here.
+        """
+        import mlflow
+
+        mlflow.set_tracking_uri(self._tracking_uri)
+        mlflow.set_registry_uri(self._tracking_uri)
+        files = tempfile.TemporaryDirectory(prefix="model-rollouts-", ignore_cleanup_errors=True)
+        pyfunc = mlflow.pyfunc.load_model(f"models:/{model}/{version}", dst_path=files.name)
+        try:
+            _warm(pyfunc)
+        except WarmUpError as error:
+            if not serving:
+                raise
+            _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
+
+        def predict(data: Any, params: Mapping[str, Any]) -> Any:
+            return pyfunc.predict(data, params=dict(params) or None)
+
+        scorer = MicroBatcher(predict, f"{model} {version}", self._max_batch_rows, self._max_waiting_rows)
+        return Version(model, version, _reader(pyfunc.metadata), scorer, _params_check(pyfunc.metadata), files)
+
+
+def _warm(pyfunc: Any) -> None:
+    """Score the input example, if the model has one that can be read."""
+    example = pyfunc.input_example
+    if example is None:
+        return
+    try:
+        pyfunc.predict(example)
+    except BaseException as error:  # whatever it is, it would hit callers next
+        raise WarmUpError(f"it fails on its own input example: {type(error).__name__}: {error}"[:500]) from error
+
+
+def _reader(metadata: Any) -> Reader:
+    from mlflow.types.schema import ColSpec, DataType
+
+    schema = metadata.get_input_schema()
+    if schema is not None and schema.has_input_names() and not metadata._is_signature_from_type_hint():
+        specs = list(schema.inputs)
+        if all(isinstance(s, ColSpec) and isinstance(s.type, DataType) and s.type.name in PLAIN_TYPES for s in specs):
+            return SignatureReader(Signature(tuple(Column(s.name, s.type.name, bool(s.required)) for s in specs)))
+    return MlflowReader(schema, type_hints=metadata._is_signature_from_type_hint())
+
+
+def _params_check(metadata: Any) -> ParamsCheck:
+    schema = metadata.get_params_schema()
+
+    def check(params: Mapping[str, Any]) -> None:
+        if not params:
+            return
+        from mlflow.exceptions import MlflowException
+        from mlflow.models.utils import _enforce_params_schema
+
+        try:
+            _enforce_params_schema(dict(params), schema)
+        except MlflowException as error:
+            raise BadRequestError(error.message) from error
+
+    return check

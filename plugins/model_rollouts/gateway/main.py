@@ -1,0 +1,126 @@
+"""The serving process: `rollouts gateway`, or `python -m model_rollouts.gateway.main`."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from model_rollouts.gateway.app import create_app
+from model_rollouts.gateway.dataplane import DataPlane
+from model_rollouts.gateway.follower import Follower
+from model_rollouts.gateway.loading import MlflowLoader
+from model_rollouts.gateway.log_writer import open_writer
+from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.settings import GatewaySettings
+from model_rollouts.gateway.spool import Spool, SpoolInUseError
+from model_rollouts.wiring import Wiring
+
+_MAX_CONNECTIONS = 2048
+_KEEP_ALIVE_SECONDS = 65
+# MLflow's own defaults wait for minutes, and a version that can't be fetched must be said to have failed soon.
+_MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+
+
+def build(settings: GatewaySettings) -> FastAPI:
+    """The application with all its parts; they start and stop with it.
+
+    Raises:
+        SpoolInUseError: Another process runs under the same gateway id.
+    """
+    wiring = Wiring(settings)
+    spool = Spool(
+        settings.spool_dir,
+        settings.gateway_id,
+        partial(open_writer, settings.log_dir),
+        settings.flush_seconds,
+        settings.max_spool_bytes,
+    )
+    follower = Follower(
+        poll=lambda: wiring.store.all_traffic(),  # noqa: PLW0108  # the store is opened with the first poll, not now
+        adopt=lambda model: wiring.service.adopt(model, actor=f"gateway {settings.gateway_id}"),
+        loader=MlflowLoader(settings.mlflow_tracking_uri, settings.max_batch_rows, settings.max_waiting_rows),
+        models=settings.models,
+        poll_seconds=settings.poll_seconds,
+        retry_seconds=settings.retry_seconds,
+        settled=_FreezeOnce(),
+    )
+    mirror = Mirror(spool, settings.mirror_queue, settings.champion_timeout_seconds)
+    plane = DataPlane(follower, spool, mirror, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        spool.start()
+        follower.start()
+        mirror.start()
+        try:
+            yield
+        finally:
+            follower.stop()
+            await mirror.close(settings.drain_seconds)
+            await asyncio.to_thread(spool.close)
+
+    return create_app(settings, follower=follower, plane=plane, spool=spool, mirror=mirror, lifespan=lifespan)
+
+
+class _FreezeOnce:
+    """Takes what is loaded out of the garbage collector's sight, so that it never stalls a request to look at it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done = False
+
+    def __call__(self) -> None:
+        with self._lock:
+            if not self._done:
+                gc.collect()
+                gc.freeze()
+                self._done = True
+
+
+def run() -> None:
+    """Serve until SIGTERM; then finish open requests and commit the log.
+
+    Raises:
+        SystemExit: The settings do not hold, or another process runs under the same gateway id.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    for name, value in _MLFLOW_LIMITS.items():
+        os.environ.setdefault(name, value)
+    try:
+        settings = GatewaySettings()
+        app = build(settings)
+    except (ValidationError, SpoolInUseError) as error:
+        raise SystemExit(str(error)) from error
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,112 @@
+"""Rows on their way to a model, in the form its signature asks for."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One input of a signature.
+
+    Attributes:
+        name: Its name.
+        type: MLflow's name of its type: boolean, integer, long, float, double, string, binary, datetime.
+        required: Whether every row must have it.
+    """
+
+    name: str
+    type: str
+    required: bool = True
+
+
+class Payload(Protocol):
+    """Rows of one request."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    @property
+    def key(self) -> Hashable | None:
+        """Payloads of one key may be scored in one call; None: on its own only."""
+
+    def take(self, indices: Sequence[int]) -> "Payload":
+        """Some of the rows, in the order asked for."""
+
+    def data(self) -> Any:
+        """What `predict` is called with."""
+
+    def features(self, index: int) -> Mapping[str, Any]:
+        """The inputs of one row as the log keeps them: numbers, booleans, text or None."""
+
+
+_DTYPES: dict[str, Any] = {
+    "boolean": np.dtype("bool"),
+    "integer": np.dtype("int32"),
+    "long": np.dtype("int64"),
+    "float": np.dtype("float32"),
+    "double": np.dtype("float64"),
+    "string": np.dtype("object"),
+    "binary": np.dtype("object"),
+    "datetime": np.dtype("datetime64[ns]"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a signature with named columns of plain types.
+
+    Attributes:
+        columns: Those that are there, in the signature's order.
+        values: One list a column, each as long as there are rows.
+    """
+
+    columns: tuple[Column, ...]
+    values: tuple[list[Any], ...]
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.values[0])
+
+    @property
+    def key(self) -> Hashable:
+        """The columns: an optional column that only some requests have keeps them apart."""
+        return self.columns
+
+    def take(self, indices: Sequence[int]) -> "Table":
+        """Some of the rows, in the order asked for."""
+        return Table(self.columns, tuple([column[i] for i in indices] for column in self.values))
+
+    def joined(self, others: Sequence[Self]) -> "Table":
+        """These rows and those of the others, which have the same key."""
+        values = tuple(list(column) for column in self.values)
+        for other in others:
+            for column, more in zip(values, other.values, strict=True):
+                column.extend(more)
+        return Table(self.columns, values)
+
+    def data(self) -> Any:
+        """A DataFrame with exactly the signature's dtypes, whatever values a batch happens to hold."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {c.name: np.array(v, dtype=_DTYPES[c.type]) for c, v in zip(self.columns, self.values, strict=True)}
+        )
+
+    def features(self, index: int) -> dict[str, Any]:
+        """The inputs of one row as the log keeps them."""
+        return {c.name: _loggable(c.type, v[index]) for c, v in zip(self.columns, self.values, strict=True)}
+
+
+def _loggable(kind: str, value: Any) -> Any:
+    if kind == "datetime":
+        return None if np.isnat(value) else np.datetime_as_string(value, unit="us")
+    if kind == "binary":
+        import base64
+
+        return base64.b64encode(value).decode()
+    return value

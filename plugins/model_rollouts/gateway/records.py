@@ -1,0 +1,77 @@
+"""Rows of the prediction log, as docs/contracts.md has them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from model_rollouts.core.rollout import Traffic
+from model_rollouts.gateway.answers import Answer, Failure
+from model_rollouts.gateway.payload import Payload
+from model_rollouts.gateway.routing import Arm
+
+_ERROR_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the rows of one request have in common.
+
+    Attributes:
+        gateway_id: The process.
+        traffic: The row it was routed by.
+        taken_us: When the gateway took the request: microseconds since 1970, UTC.
+        request_ids: The id of each row.
+        units: The unit of each row.
+        cohorts: The group that each row counts for.
+    """
+
+    gateway_id: str
+    traffic: Traffic
+    taken_us: int
+    request_ids: tuple[str, ...]
+    units: tuple[str | None, ...]
+    cohorts: tuple[Arm | None, ...]
+
+
+def record(
+    context: Context,
+    index: int,
+    arm: Arm,
+    result: Answer | Failure,
+    latency_ms: float,
+    *,
+    served: bool,
+    features: tuple[Payload, int] | None,
+) -> dict[str, Any]:
+    """One row of `predictions`.
+
+    Args:
+        context: The request.
+        index: Row of the request.
+        arm: Who answered, or failed to.
+        result: What came of it.
+        latency_ms: From taking the request to the result.
+        served: Whether the caller gets this answer.
+        features: The inputs as this version read them, and the row's place in them; None when it could not.
+    """
+    traffic, cohort = context.traffic, context.cohorts[index]
+    answer = result if isinstance(result, Answer) else None
+    return {
+        "request_id": context.request_ids[index],
+        "ts": context.taken_us,
+        "model": traffic.model,
+        "version": traffic.challenger if arm is Arm.CHALLENGER else traffic.champion,
+        "arm": arm.value,
+        "cohort": cohort.value if cohort else None,
+        "served": served,
+        "rollout_id": traffic.rollout_id,
+        "stage": traffic.stage,
+        "unit_id": context.units[index],
+        "status": result.status if isinstance(result, Failure) else "ok",
+        "error": result.error[:_ERROR_CHARS] if isinstance(result, Failure) else None,
+        "latency_ms": latency_ms,
+        "prediction": answer.prediction if answer else None,
+        "score": answer.score if answer else None,
+        "gateway_id": context.gateway_id,
+        "traffic_revision": traffic.revision,
+        "features": dict(features[0].features(features[1])) if features else {},
+    }

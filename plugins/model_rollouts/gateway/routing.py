@@ -1,0 +1,58 @@
+"""Which version answers a row, and which randomised group the row counts for. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from model_rollouts.core.bucketing import in_share
+from model_rollouts.core.rollout import Traffic
+
+_EVERYBODY = 100.0
+
+
+class Arm(StrEnum):
+    """The role of the version that answers."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one row goes.
+
+    Attributes:
+        arm: Who answers it.
+        cohort: The group it counts for, or None when it is no evidence.
+        control: Whether the champion scores it too, unseen by the caller, for the control sample.
+    """
+
+    arm: Arm
+    cohort: Arm | None
+    control: bool = False
+
+
+_NO_ROLLOUT = Route(Arm.CHAMPION, None)
+_TO_CHAMPION = Route(Arm.CHAMPION, Arm.CHAMPION)
+_TO_CHALLENGER = Route(Arm.CHALLENGER, Arm.CHALLENGER)
+_CONTROL = Route(Arm.CHALLENGER, Arm.CHAMPION, control=True)
+
+
+def route(traffic: Traffic, unit: str | None, request_id: str, *, challenger_ready: bool) -> Route:
+    """Assign one row.
+
+    Args:
+        traffic: The row of the traffic table to route by.
+        unit: Who the request is for; a request of nobody is dealt by its id.
+        request_id: The row's id.
+        challenger_ready: Whether the challenger is loaded. A unit of the challenger that the champion answers
+            for it counts for neither group: it says nothing about either version.
+    """
+    if traffic.rollout_id is None or traffic.challenger is None:
+        return _NO_ROLLOUT
+    if not in_share(traffic.salt, unit or request_id, traffic.share):
+        return _TO_CHAMPION
+    if not challenger_ready:
+        return _NO_ROLLOUT
+    if traffic.share >= _EVERYBODY and in_share(f"{traffic.salt}:control", request_id, traffic.control_percent):
+        return _CONTROL
+    return _TO_CHALLENGER

@@ -1,0 +1,159 @@
+"""Rows on disk between the answer and the log: numbered files, one JSON line a row.
+
+A row is in the page cache before its request is answered, so it survives the death of the process at any point
+(`kill -9`, out of memory). It is not synced: a power cut may lose the last moments.
+
+Numbers only grow, whatever happens to the files: a number that the log has seen is skipped there as a repetition, so
+using one again would lose rows without a word. They start at the clock (microseconds) and at a synced counter,
+whichever is higher, so neither a lost folder nor a clock that was set back brings one back.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_SUFFIX = ".rows"
+_BLOCK = 1000  # numbers reserved by one write of the counter
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a sealed segment holds.
+
+    Attributes:
+        rows: Its whole lines.
+        torn_bytes: Length of a last line that was cut off in mid write. Its request was never answered.
+        damaged: Whole lines that are no JSON; the segment is kept aside then.
+    """
+
+    rows: list[dict[str, Any]]
+    torn_bytes: int = 0
+    damaged: int = 0
+
+
+class SegmentLog:
+    """The segments of one model and table.
+
+    Args:
+        folder: Theirs alone; made when missing. Files that are there are sealed segments of an earlier process.
+        roll_bytes: Size after which a new segment is begun.
+    """
+
+    def __init__(self, folder: Path, roll_bytes: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._roll_bytes = roll_bytes
+        self._lock = threading.Lock()
+        self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob(f"*{_SUFFIX}")}
+        self.inherited = frozenset(self._sizes)
+        self._next = max([self._counter(), time.time_ns() // 1000, *(n + 1 for n in self._sizes)])
+        self._reserved = self._next
+        self._active: int | None = None
+        self._fd = -1
+
+    @property
+    def bytes(self) -> int:
+        """Size of all segments."""
+        with self._lock:
+            return sum(self._sizes.values())
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows with one write: all of them, or none.
+
+        Raises:
+            OSError: The disk took less than all of it; nothing was added.
+            TypeError: A row holds what is no JSON; nothing was added.
+        """
+        data = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        with self._lock:
+            if self._active is None:
+                self._begin()
+            number = self._active
+            assert number is not None  # noqa: S101  # for the type checker: _begin has set it
+            size = self._sizes[number]
+            try:
+                written = os.write(self._fd, data)
+            except OSError:
+                os.ftruncate(self._fd, size)
+                raise
+            if written != len(data):
+                os.ftruncate(self._fd, size)
+                raise OSError(f"the disk took {written} of {len(data)} bytes in {self._folder}; free some space")
+            self._sizes[number] = size + written
+            if size + written >= self._roll_bytes:
+                self._seal()
+
+    def seal(self) -> None:
+        """Close the segment that is written to, if there is one."""
+        with self._lock:
+            self._seal()
+
+    def sealed(self) -> list[int]:
+        """Numbers of the sealed segments, oldest first."""
+        with self._lock:
+            return sorted(number for number in self._sizes if number != self._active)
+
+    def read(self, number: int) -> Contents:
+        """The rows of a sealed segment."""
+        path = self._path(number)
+        whole, _, torn = path.read_bytes().rpartition(b"\n")
+        rows, damaged = [], 0
+        for line in whole.splitlines():
+            try:
+                rows.append(orjson.loads(line))
+            except orjson.JSONDecodeError:
+                damaged += 1
+        if damaged:
+            shutil.copyfile(path, path.with_suffix(".damaged"))
+        return Contents(rows, len(torn), damaged)
+
+    def drop(self, number: int) -> None:
+        """Delete a sealed segment."""
+        self._path(number).unlink(missing_ok=True)
+        with self._lock:
+            del self._sizes[number]
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:020d}{_SUFFIX}"
+
+    def _begin(self) -> None:
+        if self._next >= self._reserved:
+            self._reserve(self._next + _BLOCK)
+        number = self._next
+        self._fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        self._next += 1
+        self._sizes[number] = 0
+        self._active = number
+
+    def _seal(self) -> None:
+        if self._active is not None:
+            os.close(self._fd)
+            self._active, self._fd = None, -1
+
+    def _counter(self) -> int:
+        try:
+            return int((self._folder / "next").read_text())
+        except FileNotFoundError:
+            return 0
+
+    def _reserve(self, upto: int) -> None:
+        """Put on disk, synced, that numbers below `upto` may have been used."""
+        path, fresh = self._folder / "next", self._folder / "next.new"
+        with fresh.open("w") as file:
+            file.write(str(upto))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._reserved = upto

@@ -1,0 +1,60 @@
+"""Settings of the serving process, from the environment (prefix MODEL_ROLLOUTS_)."""
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from model_rollouts.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """What one gateway process needs. Every queue, body and folder has a bound."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; beyond this machine only with a token")
+    port: int = Field(8600, ge=1, le=65535, description="Port to listen on")
+    gateway_token: SecretStr | None = Field(None, description="Bearer token that every call but /ping must carry")
+    models: tuple[str, ...] = Field((), description="Models to adopt and follow; none: follow every model in the store")
+    default_model: str = Field("", description="Model behind /invocations; empty: the only one that is followed")
+    gateway_id: str = Field("", max_length=200, description="Name of this process in the log, the same after restarts")
+    unit_columns: dict[str, str] = Field({}, description="Input column that names the unit, for each model")
+
+    poll_seconds: float = Field(0.2, gt=0, le=10, description="Time between looks at the traffic table")
+    retry_seconds: float = Field(5.0, gt=0, le=600, description="Wait before a failed load or adoption is tried again")
+    challenger_timeout_seconds: float = Field(1.0, gt=0, le=60, description="After this the champion answers instead")
+    champion_timeout_seconds: float = Field(10.0, gt=0, le=600, description="After this the call fails")
+
+    max_body_bytes: int = Field(4_194_304, ge=1024, description="Largest request body")
+    max_rows: int = Field(10_000, ge=1, description="Most rows in one request")
+    max_batch_rows: int = Field(256, ge=1, description="Most waiting rows that are scored in one call")
+    max_waiting_rows: int = Field(4_096, ge=1, description="Rows that may wait for one version; more are refused")
+    mirror_queue: int = Field(256, ge=1, description="Requests that may wait to be mirrored; more are dropped")
+
+    spool_dir: Path = Field(Path(".local/spool"), description="Answered rows on their way to the log")
+    flush_seconds: float = Field(0.5, gt=0, le=60, description="Time between commits to the log")
+    max_spool_bytes: int = Field(1_073_741_824, ge=1_048_576, description="Spool size at which answers are refused")
+    drain_seconds: int = Field(20, ge=1, le=600, description="Time that open requests get when the process ends")
+
+    @model_validator(mode="after")
+    def _only_safe(self) -> Self:
+        if not self.gateway_id:
+            self.gateway_id = f"{socket.gethostname()}-{self.port}"
+        if not _is_loopback(self.host) and not (self.gateway_token and self.gateway_token.get_secret_value()):
+            raise ValueError(
+                f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1 "
+                "or set MODEL_ROLLOUTS_GATEWAY_TOKEN"
+            )
+        if self.default_model and self.models and self.default_model not in self.models:
+            raise ValueError(f"default_model is {self.default_model}, must be one of models: {', '.join(self.models)}")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,267 @@
+"""The log path: rows go to the spool before a request is answered, and from there to the log, exactly once.
+
+A writer thread seals the segments every `flush_seconds` and commits each as one transaction whose version is the
+segment's number. A segment that is committed again after a crash is recognised by the log and skipped. Segments of a
+table are committed in the order of their numbers, and the first that fails holds up those behind it: the log would
+take a lower number that comes later for a repetition.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from urllib.parse import quote, unquote
+
+import structlog
+
+from model_rollouts.gateway.errors import LogUnavailableError
+from model_rollouts.gateway.segments import SegmentLog
+
+Table = Literal["predictions", "outcomes"]
+_TABLES: tuple[Table, ...] = ("predictions", "outcomes")
+_ROLL_BYTES = 8 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class LogWriter(Protocol):
+    """Appends to the log, recognising what it has appended before."""
+
+    def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]], version: int) -> bool:
+        """Commit rows; False when this version was committed already."""
+
+
+class SpoolInUseError(Exception):
+    """Another process writes under the same gateway id."""
+
+
+class Spool:
+    """One process's spool.
+
+    Args:
+        root: Folder of all spools of this machine; each gateway id has one of its own in it. What other ids left
+            behind, and no process holds, is committed too, under their ids: a host name that changes with every
+            container must not strand rows.
+        gateway_id: This process, the same after restarts.
+        open_writer: A writer for an application id.
+        flush_seconds: Time between commits.
+        max_bytes: Size at which appending is refused.
+
+    Raises:
+        SpoolInUseError: Another process holds this id.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        gateway_id: str,
+        open_writer: Callable[[str], LogWriter],
+        flush_seconds: float,
+        max_bytes: int,
+    ) -> None:
+        self._flush_seconds = flush_seconds
+        self._max_bytes = max_bytes
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._flushing = threading.Lock()
+        self._error: str | None = None
+        self._flushed_at: float | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        own = _try_lock(root / _quoted(gateway_id))
+        if own is None:
+            raise SpoolInUseError(
+                f"another process uses gateway id {gateway_id} and its spool in {root}; "
+                "give each process its own MODEL_ROLLOUTS_GATEWAY_ID"
+            )
+        self._own = _Shipment(root / _quoted(gateway_id), own, gateway_id, open_writer)
+        self._orphans = list(_orphans(root, gateway_id, open_writer))
+
+    def start(self) -> None:
+        """Begin to commit, with what earlier processes left behind first."""
+        self._thread = threading.Thread(target=self._work, name="spool", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Refuse before anything is scored what could not be logged.
+
+        Raises:
+            LogUnavailableError: The spool is full.
+        """
+        size = self._own.bytes
+        if size >= self._max_bytes:
+            raise LogUnavailableError(
+                f"the spool holds {size} bytes that the log has not taken, must be below {self._max_bytes}; "
+                f"bring the log back ({self._error or 'it is slower than the traffic'})"
+            )
+
+    def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put rows where they survive the process: all of them, or none.
+
+        Raises:
+            LogUnavailableError: The spool is full, or the disk does not take them.
+        """
+        self.check()
+        try:
+            self._own.log(model, table).append(rows)
+        except OSError as error:
+            raise LogUnavailableError(f"the answer can't be logged: {error}") from error
+
+    def status(self) -> dict[str, Any]:
+        """Backlog, the last error, and seconds since everything was in the log."""
+        shipments = [self._own, *self._orphans]
+        age = None if self._flushed_at is None else round(time.monotonic() - self._flushed_at, 3)
+        return {
+            "bytes": sum(s.bytes for s in shipments),
+            "segments": sum(s.segments for s in shipments),
+            "max_bytes": self._max_bytes,
+            "torn_lines": sum(s.torn for s in shipments),
+            "damaged_lines": sum(s.damaged for s in shipments),
+            "inherited_from": [s.gateway_id for s in self._orphans],
+            "flushed_seconds_ago": age,
+            "error": self._error,
+        }
+
+    def flush(self) -> bool:
+        """Commit everything that was appended before the call; False when the log does not take it."""
+        with self._flushing:
+            errors = [e for s in [self._own, *self._orphans] for e in s.ship()]
+            for orphan in [o for o in self._orphans if not o.segments]:
+                self._orphans.remove(orphan)
+                orphan.release()
+        if errors:
+            if self._error != errors[0]:
+                _log.error("log_away", error=errors[0])
+            self._error = errors[0]
+            return False
+        if self._error:
+            _log.info("log_back")
+        self._error, self._flushed_at = None, time.monotonic()
+        return True
+
+    def close(self) -> None:
+        """Commit what is left and let go of the folder. What the log does not take stays for the next start."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if not self.flush():
+            _log.error("spool_left_behind", error=self._error, bytes=self._own.bytes)
+        for shipment in [self._own, *self._orphans]:
+            shipment.release()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                self.flush()
+            except Exception as error:  # nothing may end this thread: rows would pile up unseen
+                self._error = f"{type(error).__name__}: {error}"
+                _log.exception("flush_failed")
+            if self._stop.wait(self._flush_seconds):
+                return
+
+
+class _Shipment:
+    """The segments of one gateway id on their way to the log."""
+
+    def __init__(self, folder: Path, lock: int, gateway_id: str, open_writer: Callable[[str], LogWriter]) -> None:
+        self.gateway_id = gateway_id
+        self.torn = 0
+        self.damaged = 0
+        self._folder = folder
+        self._lock = lock
+        self._open_writer = open_writer
+        self._writer: LogWriter | None = None
+        self._logs: dict[tuple[str, Table], SegmentLog] = {}
+        self._attempted: set[tuple[str, Table, int]] = set()
+        for model in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+            for table in _TABLES:
+                if (folder / model / table).is_dir():
+                    self.log(unquote(model), table)
+
+    @property
+    def bytes(self) -> int:
+        return sum(log.bytes for log in list(self._logs.values()))
+
+    @property
+    def segments(self) -> int:
+        return sum(len(log.sealed()) for log in list(self._logs.values()))
+
+    def log(self, model: str, table: Table) -> SegmentLog:
+        if (model, table) not in self._logs:
+            folder = self._folder / _quoted(model) / table
+            log = self._logs[model, table] = SegmentLog(folder, _ROLL_BYTES)
+            self._attempted.update((model, table, number) for number in log.inherited)
+        return self._logs[model, table]
+
+    def ship(self) -> list[str]:
+        """Commit every sealed segment in order; the errors of the tables that are held up."""
+        errors = []
+        for (model, table), log in list(self._logs.items()):
+            try:
+                for number in log.sealed():
+                    self._commit(model, table, log, number)
+                # Sealed only now: while the log is away, one segment grows instead of many small ones.
+                log.seal()
+                for number in log.sealed():
+                    self._commit(model, table, log, number)
+            except Exception as error:
+                errors.append(f"{table} of {model}: {type(error).__name__}: {error}"[:500])
+        return errors
+
+    def _commit(self, model: str, table: Table, log: SegmentLog, number: int) -> None:
+        contents = log.read(number)
+        tried = (model, table, number)
+        known = tried in self._attempted
+        if contents.rows:
+            if self._writer is None:
+                self._writer = self._open_writer(self.gateway_id)
+            self._attempted.add(tried)  # first: the log may have taken it even when the call fails
+            if not self._writer.append(model, table, contents.rows, number) and not known:
+                self._attempted.discard(tried)
+                raise RuntimeError(
+                    f"the log has seen segment {number} of {self.gateway_id}, which was never sent: the clock went "
+                    "back and the spool's counter is lost. Set another MODEL_ROLLOUTS_GATEWAY_ID"
+                )
+        if contents.torn_bytes:
+            self.torn += 1
+            _log.warning("torn_line_cut", model=model, table=table, segment=number, bytes=contents.torn_bytes)
+        if contents.damaged:
+            self.damaged += contents.damaged
+            _log.error("damaged_lines_kept_aside", model=model, table=table, segment=number, lines=contents.damaged)
+        log.drop(number)
+        self._attempted.discard(tried)
+
+    def release(self) -> None:
+        for log in self._logs.values():
+            log.seal()
+        os.close(self._lock)
+
+
+def _orphans(root: Path, own: str, open_writer: Callable[[str], LogWriter]) -> Iterator[_Shipment]:
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name != _quoted(own)):
+        lock = _try_lock(folder)
+        if lock is None:
+            continue
+        shipment = _Shipment(folder, lock, unquote(folder.name), open_writer)
+        if shipment.segments:
+            yield shipment
+        else:
+            shipment.release()
+
+
+def _try_lock(folder: Path) -> int | None:
+    """The lock's descriptor, or None while a process holds it. The kernel lets go when the process dies."""
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="").replace(".", "%2E")  # a name of dots alone would be another folder
