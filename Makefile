@@ -1,0 +1,72 @@
+# Each target makes its own environment first: .venv, from requirements.txt, made again when that file changes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Passed through to the demo.
+CHALLENGERS ?=
+KEEP ?=
+MLFLOW_PORT ?= 5000
+GATEWAY_PORT ?= 8600
+AIRFLOW_PORT ?= 8080
+export CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
+
+.PHONY: help demo test lint types lock clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	echo
+	echo "  demo: CHALLENGERS=better,inaccurate,raises,slow KEEP=1 MLFLOW_PORT= GATEWAY_PORT= AIRFLOW_PORT="
+	echo "  PYTHON=... names a Python 3.11 to make the environment with"
+
+demo: $(READY) ## start everything and roll out good and bad models under real traffic (minutes)
+	@exec $(BIN)/python -m demo.run
+
+test: $(READY) ## every test, with real servers
+	@exec $(BIN)/python -m pytest
+
+lint: $(READY) ## style, imports, layers
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+	$(BIN)/mypy demo/*.py
+	# On its own: seen from here, its folder would be the package mlflow.
+	cd mlflow/flights && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py replay.py
+
+lock: $(READY) ## compile requirements.in to requirements.txt
+	@echo "locking requirements.txt"
+	$(BIN)/uv pip compile requirements.in -o requirements.txt --python-version 3.11 -q --no-emit-index-url
+
+clean: ## remove what the demo, the tests and the checks wrote (the environment stays)
+	@rm -rf .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache reports/out
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): requirements.txt pyproject.toml
+	@began=$$(date +%s)
+	if [ ! -x $(BIN)/python ]; then
+	  command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name a Python 3.11 with PYTHON=..." >&2; exit 1; }
+	  found=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	  if [ "$$found" != 3.11 ]; then
+	    echo "$(PYTHON) is Python $$found, must be 3.11; name one with PYTHON=/path/to/python3.11" >&2
+	    exit 1
+	  fi
+	  echo "making $(VENV)"
+	  $(PYTHON) -m venv $(VENV)
+	fi
+	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install -q --disable-pip-version-check uv
+	echo "installing requirements.txt (about a minute the first time)"
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q -r requirements.txt
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --no-deps -e .
+	touch $@
+	echo "environment ready after $$(( $$(date +%s) - began )) s"
