@@ -194,7 +194,7 @@ def adopt(model: str, champion: str, cause: Cause) -> Change:
     return Change(event, traffic, None, 0, 0)
 
 
-def start(  # noqa: PLR0917 - what a rollout consists of, in the order of a sentence
+def start(
     rollout_id: str, plan: Plan, challenger: str, salt: str, traffic: Traffic, cause: Cause
 ) -> Change:
     """Take the model's lease and have the challenger loaded beside the champion, for no unit yet.
@@ -350,7 +350,7 @@ def _next(rollout: Rollout, state: State, cause: Cause, **more: Any) -> Rollout:
     return replace(rollout, state=state, reason=cause.reason, revision=rollout.revision + 1, **more)
 
 
-def _change(  # noqa: PLR0917 - private, one line a call
+def _change(
     kind: EventKind, cause: Cause, before: Rollout, after: Rollout, traffic: Traffic, moved: Traffic | None
 ) -> Change:
     event = _event(kind, cause, after, traffic.shares(), moved or traffic)
