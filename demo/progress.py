@@ -27,7 +27,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(f"[dim]{self.elapsed:6.1f} s[/]  {text}", highlight=False)
+        self.console.print(f"[dim]{self.elapsed:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
