@@ -85,3 +85,10 @@ def test_salts_deal_independently_of_each_other() -> None:
 
 def test_the_salt_is_not_simply_put_before_the_unit() -> None:
     assert position("ab", "c") != position("a", "bc")
+
+
+@given(any_text, any_text)
+def test_the_share_is_counted_up_to_the_unit_and_without_it(salt: str, unit: str) -> None:
+    own = position(salt, unit)
+    assert not in_share(salt, unit, own)
+    assert in_share(salt, unit, math.nextafter(own, 101))

@@ -199,6 +199,10 @@ def test_labels_that_stop_in_this_stage_do_not_hide_behind_those_before() -> Non
     decision = decide(plan(ERRORS, WRONG), 1, seen, BAKE)
     assert decision.gates[1].coverage == pytest.approx(1 / 3)
     assert outcome(decision) == WAITING
+    unripe = looks(50) + looks(5, stage=1, champion_labels=None, challenger_labels=None)
+    decision = decide(plan(ERRORS, WRONG), 1, unripe, BAKE)
+    assert outcome(decision) == WAITING
+    assert "no due label of this stage has arrived, needed 80%" in decision.reason
 
 
 def test_harm_is_weighed_with_every_start_of_the_plan_from_the_beginning() -> None:

@@ -235,9 +235,8 @@ def _gate_verdict(gate: Gate, r: GateResult) -> tuple[Verdict, str]:
             f"evidence {_plain(r.log_e_harm)}, needed {_plain(r.harm_threshold)})"
         )
     if r.coverage is not None and r.coverage < gate.coverage:
-        return Verdict.WAIT, (
-            f"{name} can't be judged: {r.coverage:.0%} of the due labels have arrived, needed {gate.coverage:.0%}"
-        )
+        arrived = f"{r.coverage:.0%} of the due labels have" if r.coverage else "no due label of this stage has"
+        return Verdict.WAIT, f"{name} can't be judged: {arrived} arrived, needed {gate.coverage:.0%}"
     if r.stage_n < gate.min_requests:
         return Verdict.WAIT, f"{name}: {r.stage_n:,} judged requests in this stage, needed {gate.min_requests:,}"
     if gate.role is Role.TRIPWIRE:

@@ -194,9 +194,7 @@ def adopt(model: str, champion: str, cause: Cause) -> Change:
     return Change(event, traffic, None, 0, 0)
 
 
-def start(
-    rollout_id: str, plan: Plan, challenger: str, salt: str, traffic: Traffic, cause: Cause
-) -> Change:
+def start(rollout_id: str, plan: Plan, challenger: str, salt: str, traffic: Traffic, cause: Cause) -> Change:
     """Take the model's lease and have the challenger loaded beside the champion, for no unit yet.
 
     Raises:
