@@ -15,6 +15,8 @@ from model_rollouts.adapters.delta_queries import (
     ARM_ROWS,
     CHAMPION_ROWS,
     LABEL_COUNTS,
+    OUTCOME_COUNT,
+    OUTCOME_SAMPLE,
     REQUESTS,
     ROW_COUNT,
     SAMPLE,
@@ -93,7 +95,7 @@ class DeltaPredictionLog:
         result = run(SCORE_MEANS, {"predictions": where}, parameters)
         return {arm: (n, mean) for arm, n, mean in result.fetchall()} if result else {}
 
-    def stage_frame(  # noqa: PLR0917 - a stage and a time range, in the order of a sentence
+    def stage_frame(
         self,
         model: str,
         rollout_id: str,
@@ -124,7 +126,7 @@ class DeltaPredictionLog:
         condition, parameters = _stage_filter(rollout_id, stage, arm)
         return self._sample(model, condition, parameters, start, end, limit, seed)
 
-    def champion_frame(  # noqa: PLR0917 - as stage_frame
+    def champion_frame(
         self, model: str, version: str, start: datetime, end: datetime, limit: int = 5_000, seed: int = 0
     ) -> "pd.DataFrame":
         """A sample of a version's answers as champion, in or out of rollouts: the reference before a rollout.
@@ -133,7 +135,7 @@ class DeltaPredictionLog:
         """
         return self._sample(model, CHAMPION_ROWS, {"version": version}, start, end, limit, seed)
 
-    def count_rows(  # noqa: PLR0917 - as stage_frame
+    def count_rows(
         self, model: str, rollout_id: str, stage: int, arm: Arm | None, start: datetime, end: datetime
     ) -> int:
         """How many rows `stage_frame` samples from."""
@@ -143,6 +145,23 @@ class DeltaPredictionLog:
     def count_champion_rows(self, model: str, version: str, start: datetime, end: datetime) -> int:
         """How many rows `champion_frame` samples from."""
         return self._total(model, CHAMPION_ROWS, {"version": version}, start, end)
+
+    def outcomes_frame(
+        self, model: str, start: datetime, end: datetime, limit: int = 5_000, seed: int = 0
+    ) -> "pd.DataFrame":
+        """A sample of the outcomes that became known in [start, end), as they were logged; drawn like `stage_frame`."""
+        import pandas as pd
+
+        where = (table_path(self.root, model, "outcomes"), start, end)
+        parameters = {"low": _us(start), "high": _us(end), "limit": _bounded(limit), "seed": str(seed)}
+        result = run(OUTCOME_SAMPLE, {"outcomes": where}, parameters)
+        return pd.DataFrame(columns=SCHEMAS["outcomes"].names[1:]) if result is None else result.df()
+
+    def count_outcomes(self, model: str, start: datetime, end: datetime) -> int:
+        """How many rows `outcomes_frame` samples from."""
+        where = (table_path(self.root, model, "outcomes"), start, end)
+        result = run(OUTCOME_COUNT, {"outcomes": where}, {"low": _us(start), "high": _us(end)})
+        return int(result.fetchall()[0][0]) if result else 0
 
     # --- inside
 
@@ -173,7 +192,7 @@ class DeltaPredictionLog:
         result = run(sql, tables, parameters)
         return result.fetchall() if result else []
 
-    def _sample(  # noqa: PLR0917 - as stage_frame
+    def _sample(
         self,
         model: str,
         condition: str,
@@ -185,14 +204,18 @@ class DeltaPredictionLog:
     ) -> "pd.DataFrame":
         import pandas as pd
 
-        if not 1 <= limit <= MAX_SAMPLE:
-            raise ValueError(f"limit is {limit}, must be between 1 and {MAX_SAMPLE}")
         since = start - _OUTCOME_SLACK
         tables = {
             "predictions": (table_path(self.root, model, "predictions"), start, end),
             "outcomes": (table_path(self.root, model, "outcomes"), since, _FAR),
         }
-        given = {"low": _us(start), "high": _us(end), "limit": limit, "seed": str(seed), "outcomes_from": _us(since)}
+        given = {
+            "low": _us(start),
+            "high": _us(end),
+            "limit": _bounded(limit),
+            "seed": str(seed),
+            "outcomes_from": _us(since),
+        }
         result = run(SAMPLE % condition, tables, given | parameters)
         if result is None:
             return pd.DataFrame(columns=[*SCHEMAS["predictions"].names[1:], "label", "value"])  # without `day`
@@ -208,6 +231,12 @@ def _stage_filter(rollout_id: str, stage: int, arm: Arm | None) -> tuple[str, di
     if arm is None:
         return STAGE_ROWS, {"rollout": rollout_id, "stage": stage}
     return ARM_ROWS, {"rollout": rollout_id, "stage": stage, "arm": arm}
+
+
+def _bounded(limit: int) -> int:
+    if not 1 <= limit <= MAX_SAMPLE:
+        raise ValueError(f"limit is {limit}, must be between 1 and {MAX_SAMPLE}")
+    return limit
 
 
 def _us(moment: datetime) -> int:

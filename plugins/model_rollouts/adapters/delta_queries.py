@@ -71,6 +71,15 @@ SELECT arm, count(*), avg(score) FROM (
 
 ROW_COUNT = "SELECT count(*) FROM {predictions} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND (%s)"
 
+OUTCOME_SAMPLE = """
+SELECT * FROM (
+    SELECT * FROM {outcomes} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high
+    ORDER BY md5($seed || coalesce(request_id, '')), ts, label, value LIMIT $limit
+) ORDER BY ts, request_id
+"""
+
+OUTCOME_COUNT = "SELECT count(*) FROM {outcomes} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high"
+
 STAGE_ROWS = "rollout_id = $rollout AND stage = $stage"
 ARM_ROWS = f"{STAGE_ROWS} AND arm = $arm AND cohort = $arm"
 CHAMPION_ROWS = "arm = 'champion' AND version = $version AND coalesce(cohort, 'champion') = 'champion'"

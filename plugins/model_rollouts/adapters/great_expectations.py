@@ -1,0 +1,243 @@
+"""Data checks of the log with Great Expectations: is the evidence what the contract says it is?"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_rollouts.adapters.delta_schema import feature_column
+from model_rollouts.adapters.html_page import banner, heading, note, page, table
+from model_rollouts.core.errors import RolloutError
+from model_rollouts.ports import ModelVersion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EXAMPLES = 5
+_EXAMPLE_LENGTH = 100
+_ANY_TIME = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+
+
+class SuiteError(RolloutError):
+    """A suite that can't check anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedExpectation:
+    """One expectation that does not hold.
+
+    Attributes:
+        expectation: Its type, such as "expect_column_values_to_not_be_null".
+        column: The column, or the columns with commas; "" for the whole table.
+        condition: The rows it is about; "" for all of them.
+        unexpected: How many rows break it; None where it is not about rows.
+        checked: How many rows it looked at; None where it is not about rows.
+        examples: Some of the values, cut to 100 characters.
+        detail: Why it matters, and what went wrong where it could not be evaluated.
+    """
+
+    expectation: str
+    column: str
+    condition: str
+    unexpected: int | None
+    checked: int | None
+    examples: tuple[str, ...]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationResult:
+    """Outcome of a suite on a frame.
+
+    Attributes:
+        success: Whether there were rows and every expectation held.
+        reason: One sentence for a person.
+        evaluated: How many expectations were evaluated.
+        failed: Those that do not hold.
+        rows_checked: Rows of the frame.
+        rows_total: Rows that the frame was drawn from.
+        files: The result as JSON and as HTML.
+    """
+
+    success: bool
+    reason: str
+    evaluated: int
+    failed: tuple[FailedExpectation, ...]
+    rows_checked: int
+    rows_total: int
+    files: tuple[Path, ...]
+
+
+def required_features(version: ModelVersion) -> list[str]:
+    """The log's columns of the inputs that a version can't do without; none where it has no signature."""
+    return [feature_column(name) for name, _ in version.inputs or () if name not in version.optional]
+
+
+def validate(
+    suite_path: Path,
+    frame: "pd.DataFrame",
+    *,
+    out_dir: Path,
+    rows_total: int,
+    window: tuple[datetime, datetime] | None = None,
+    required: Sequence[str] = (),
+    missing_tolerance: float = 0.0,
+) -> ValidationResult:
+    """Check a frame of the log against a suite, and write down what was found.
+
+    Args:
+        suite_path: An ExpectationSuite as JSON; the parameters `window_start` and `window_end` are given to it.
+        frame: Rows of the log.
+        out_dir: Gets `data_checks_<suite>.json` and `.html`.
+        rows_total: Rows that the frame was drawn from, at least its own.
+        window: Times [start, end) that the rows must lie in, UTC.
+        required: Columns that must be there and be filled (see `required_features`).
+        missing_tolerance: Share of rows in which a required column may be empty, 0 to 1.
+
+    Raises:
+        SuiteError: The suite has no expectations.
+        ValueError: rows_total or missing_tolerance is out of its bounds.
+    """
+    if rows_total < len(frame):
+        raise ValueError(f"rows_total is {rows_total}, must be at least the frame's {len(frame)} rows")
+    if not 0 <= missing_tolerance < 1:
+        raise ValueError(f"missing_tolerance is {missing_tolerance}, must be at least 0 and below 1")
+    spec = json.loads(Path(suite_path).read_text(encoding="utf-8"))
+    if not spec.get("expectations"):
+        raise SuiteError(f"{suite_path} has no expectations, so it could only pass; add some")
+    spec["expectations"] = [*spec["expectations"], *_required(required, missing_tolerance)]
+    results = _evaluate(spec, frame, window or _ANY_TIME)
+    failed = tuple(_failure(result) for result in results if not result["success"])
+    if not len(frame):
+        reason = f"no rows to check, of {rows_total:,} in the log"
+    elif failed:
+        reason = f"{len(failed)} of {len(results)} expectations do not hold: " + "; ".join(map(_sentence, failed[:3]))
+    else:
+        reason = f"all {len(results)} expectations hold"
+    success = bool(len(frame)) and bool(results) and not failed
+    out_dir.mkdir(parents=True, exist_ok=True)
+    files = (out_dir / f"data_checks_{spec['name']}.json", out_dir / f"data_checks_{spec['name']}.html")
+    outcome = ValidationResult(success, reason, len(results), failed, len(frame), rows_total, files)
+    summary = {key: value for key, value in asdict(outcome).items() if key != "files"}
+    document = {**summary, "suite": spec["name"], "results": results}
+    files[0].write_text(json.dumps(document, indent=2, default=str), encoding="utf-8")
+    files[1].write_text(_render(spec["name"], outcome, results), encoding="utf-8")
+    return outcome
+
+
+def _required(columns: Iterable[str], tolerance: float) -> list[dict[str, Any]]:
+    meta = {"notes": "The model's signature requires this input."}
+    expectations: list[dict[str, Any]] = []
+    for column in columns:
+        expectations.append({"type": "expect_column_to_exist", "kwargs": {"column": column}, "meta": meta})
+        kwargs = {"column": column, "mostly": 1.0 - tolerance}
+        expectations.append({"type": "expect_column_values_to_not_be_null", "kwargs": kwargs, "meta": meta})
+    return expectations
+
+
+def _evaluate(
+    spec: Mapping[str, Any], frame: "pd.DataFrame", window: tuple[datetime, datetime]
+) -> list[dict[str, Any]]:
+    """Every expectation's result as JSON types, the failed ones first, without tracebacks."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    from great_expectations.core import ExpectationSuite
+
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    suite = ExpectationSuite(name=spec["name"], expectations=spec["expectations"], meta=spec.get("meta"))
+    asset = context.data_sources.add_pandas("log").add_dataframe_asset("rows")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    outcome = batch.validate(
+        suite,
+        result_format={"result_format": "BASIC", "partial_unexpected_count": _EXAMPLES},
+        expectation_parameters={"window_start": window[0], "window_end": window[1]},
+    )
+    results = [_plain(result.to_json_dict()) for result in outcome.results]
+    if len(results) != len(spec["expectations"]):
+        raise SuiteError(f"{len(results)} of {len(spec['expectations'])} expectations were evaluated; none may be lost")
+    return sorted(results, key=lambda result: (result["success"], result["expectation"], result["column"]))
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    config = result["expectation_config"]
+    kwargs = {k: v for k, v in config["kwargs"].items() if k not in ("batch_id", "condition_parser", "row_condition")}
+    condition = config["kwargs"].get("row_condition") or ""
+    if isinstance(condition, Mapping):
+        condition = condition.get("pass_through_filter", condition)
+    raised = [v["exception_message"] for v in (result.get("exception_info") or {}).values() if isinstance(v, Mapping)]
+    return {
+        # An expectation that could not be evaluated does not hold.
+        "success": result["success"] is True and not raised,
+        "expectation": config["type"],
+        "column": kwargs.get("column") or ", ".join(kwargs.get("column_list", ())),
+        "condition": str(condition),
+        "arguments": {k: v for k, v in kwargs.items() if k not in ("column", "column_list")},
+        "why": str((config.get("meta") or {}).get("notes", "")),
+        "error": "; ".join(sorted(set(raised))),
+        "result": result["result"],
+    }
+
+
+def _failure(result: Mapping[str, Any]) -> FailedExpectation:
+    found = result["result"]
+    examples = found.get("partial_unexpected_list") or []
+    if "observed_value" in found:
+        examples = [f"observed {found['observed_value']}"]
+    return FailedExpectation(
+        expectation=result["expectation"],
+        column=result["column"],
+        condition=result["condition"],
+        unexpected=found.get("unexpected_count"),
+        checked=found.get("element_count"),
+        examples=tuple(str(example)[:_EXAMPLE_LENGTH] for example in examples[:_EXAMPLES]),
+        detail=" ".join(part for part in (result["why"], result["error"]) if part),
+    )
+
+
+def _sentence(failure: FailedExpectation) -> str:
+    where = f" of {failure.column}" if failure.column else ""
+    rows = f" ({failure.unexpected:,} of {failure.checked:,} rows)" if failure.unexpected and failure.checked else ""
+    return f"{failure.expectation.removeprefix('expect_').replace('_', ' ')}{where}{rows}"
+
+
+def _render(name: str, outcome: ValidationResult, results: Sequence[Mapping[str, Any]]) -> str:
+    rows = f"{outcome.rows_checked:,} of {outcome.rows_total:,} rows were checked."
+    body = [banner("pass" if outcome.success else "fail", "passed" if outcome.success else "failed", outcome.reason)]
+    body.append(note(rows if outcome.rows_checked == outcome.rows_total else f"A sample: {rows}"))
+    if outcome.failed:
+        body += [
+            heading("What does not hold"),
+            table(
+                ("expectation", "column", "rows", "unexpected", "of", "examples", "detail"),
+                (
+                    (
+                        f.expectation,
+                        f.column,
+                        f.condition or "all",
+                        _count(f.unexpected),
+                        _count(f.checked),
+                        ", ".join(f.examples),
+                        f.detail,
+                    )
+                    for f in outcome.failed
+                ),
+            ),
+        ]
+    held = [result for result in results if result["success"]]
+    body += [
+        heading("What holds"),
+        table(
+            ("expectation", "column", "rows", "why"),
+            ((r["expectation"], r["column"], r["condition"] or "all", r["why"]) for r in held),
+        ),
+    ]
+    return page(f"Data checks: {name}", body)
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
