@@ -1,0 +1,256 @@
+"""Drift of the logged inputs and answers, with Evidently, on bounded samples."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_rollouts.adapters.html_page import banner, heading, note, page, table
+from model_rollouts.core.errors import RolloutError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_ROWS = 30  # values of a column, per side: fewer can't tell drift from chance
+MAX_ROWS = 50_000  # per side; Evidently takes minutes beyond
+# Evidently writes names and values into its page's scripts as they are: a feature value with "</script>" in it would
+# run in the reader's browser.
+_HARMLESS = str.maketrans({"<": "\u2039", ">": "\u203a"})  # quotation marks that look alike
+
+
+class DriftReportError(RolloutError):
+    """Evidently's answer is not of the form that this adapter knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDrift:
+    """One column's drift.
+
+    Attributes:
+        column: Its name.
+        method: How the two samples are compared, in Evidently's words.
+        score: A p-value where the method's name says so, a distance otherwise.
+        threshold: Below it a p-value is drift; at or above it a distance is.
+        drifted: Whether it is.
+    """
+
+    column: str
+    method: str
+    score: float
+    threshold: float
+    drifted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DriftResult:
+    """Drift of all columns asked for.
+
+    Attributes:
+        computed: Whether every column could be compared. Where not, nothing says that there is no drift.
+        reason: One sentence for a person.
+        share: Share of the columns that drifted, 0 to 1; None where not computed.
+        columns: The columns that could be compared, the drifted ones first.
+        uncomparable: The others, each with its reason.
+        rows_reference: Reference rows that were used.
+        rows_current: Current rows that were used.
+        total_reference: Rows that the reference was drawn from.
+        total_current: Rows that the current sample was drawn from.
+        files: The result as JSON and as HTML.
+    """
+
+    computed: bool
+    reason: str
+    share: float | None
+    columns: tuple[ColumnDrift, ...]
+    uncomparable: tuple[tuple[str, str], ...]
+    rows_reference: int
+    rows_current: int
+    total_reference: int
+    total_current: int
+    files: tuple[Path, ...]
+
+
+def drift_report(
+    reference: "pd.DataFrame",
+    current: "pd.DataFrame",
+    columns: Sequence[str],
+    *,
+    out_dir: Path,
+    rows_reference: int,
+    rows_current: int,
+    title: str,
+    max_rows: int = 5_000,
+    seed: int = 0,
+) -> DriftResult:
+    """Compare two samples column by column.
+
+    Args:
+        reference: What the columns looked like, such as the champion's requests.
+        current: What they look like, such as the challenger's.
+        columns: Columns to compare. Numbers are compared as numbers, everything else as categories.
+        out_dir: Gets `drift.json` and `drift.html`.
+        rows_reference: Rows that the reference was drawn from.
+        rows_current: Rows that the current sample was drawn from.
+        title: Says on the page what is compared with what.
+        max_rows: Most rows a side, 30 to 50,000; larger frames are sampled by `seed`.
+        seed: Another seed draws another sample.
+
+    Raises:
+        ValueError: max_rows or a total is out of its bounds, or `columns` is empty or names one twice.
+        DriftReportError: Evidently's answer is of an unknown form.
+    """
+    if not MIN_ROWS <= max_rows <= MAX_ROWS:
+        raise ValueError(f"max_rows is {max_rows}, must be between {MIN_ROWS} and {MAX_ROWS}")
+    if not columns or len(set(columns)) != len(columns):
+        raise ValueError(f"columns is {list(columns)}, must name at least one column, each once")
+    for name, total, frame in (("rows_reference", rows_reference, reference), ("rows_current", rows_current, current)):
+        if total < len(frame):
+            raise ValueError(f"{name} is {total}, must be at least the sample's {len(frame)} rows")
+    reference, current = (
+        frame.sample(max_rows, random_state=seed) if len(frame) > max_rows else frame for frame in (reference, current)
+    )
+    sides = {}
+    uncomparable = {}
+    for column in columns:
+        pair, problem = _comparable(column, reference, current)
+        if pair is None:
+            uncomparable[column] = problem
+        else:
+            sides[column] = pair
+    found, html = _compare(sides) if sides else ([], None)
+    for drift in [d for d in found if math.isnan(d.score)]:
+        found.remove(drift)
+        uncomparable[drift.column] = f"{drift.method} gave no number"
+    found.sort(key=lambda d: (not d.drifted, d.column))
+    computed = not uncomparable
+    drifted = [d.column for d in found if d.drifted]
+    share = len(drifted) / len(found) if computed else None
+    reason = (
+        f"{len(drifted)} of {len(found)} columns drifted" + (f": {', '.join(drifted)}" if drifted else "")
+        if computed
+        else "drift can't be told: " + "; ".join(f"{name}: {why}" for name, why in uncomparable.items())
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    result = DriftResult(
+        computed=computed,
+        reason=reason,
+        share=share,
+        columns=tuple(found),
+        uncomparable=tuple(uncomparable.items()),
+        rows_reference=len(reference),
+        rows_current=len(current),
+        total_reference=rows_reference,
+        total_current=rows_current,
+        files=(out_dir / "drift.json", out_dir / "drift.html"),
+    )
+    summary = {key: value for key, value in asdict(result).items() if key != "files"}
+    result.files[0].write_text(json.dumps({"title": title, **summary}, indent=2), encoding="utf-8")
+    result.files[1].write_text(_render(title, result, html), encoding="utf-8")
+    return result
+
+
+def _comparable(column: str, reference: "pd.DataFrame", current: "pd.DataFrame") -> tuple[tuple[Any, Any] | None, str]:
+    """The column's values of both sides without missing ones, or why they can't be compared."""
+    from pandas.api.types import is_numeric_dtype
+
+    values = []
+    for side, frame in (("reference", reference), ("current", current)):
+        if column not in frame.columns:
+            return None, f"the {side} sample has no such column"
+        series = frame[column]
+        if is_numeric_dtype(series):
+            series = series.astype("float64").replace([math.inf, -math.inf], math.nan)
+        series = series.dropna()
+        if len(series) < MIN_ROWS:
+            return None, f"{len(series)} values in the {side} sample of {len(frame):,} rows, needed {MIN_ROWS}"
+        values.append(series)
+    numeric = [is_numeric_dtype(series) for series in values]
+    if numeric[0] != numeric[1]:
+        return None, "numbers on one side, text on the other"
+    return (values[0], values[1]), ""
+
+
+def _compare(sides: dict[str, tuple[Any, Any]]) -> tuple[list[ColumnDrift], str]:
+    """Each column's drift, and Evidently's page."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently's switch for its telemetry
+    import pandas as pd
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+    from pandas.api.types import is_numeric_dtype
+
+    shown: dict[str, str] = {}  # name on the page -> column
+    for column in sides:
+        name = column.translate(_HARMLESS)
+        while name in shown:
+            name += "'"
+        shown[name] = column
+    frames = []
+    for side in (0, 1):
+        series = {name: _harmless(sides[column][side]).reset_index(drop=True) for name, column in shown.items()}
+        frames.append(pd.DataFrame(series))
+    numeric = [name for name, column in shown.items() if is_numeric_dtype(sides[column][0])]
+    categorical = [name for name in shown if name not in numeric]
+    definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
+    before, now = (Dataset.from_pandas(frame, data_definition=definition) for frame in frames)
+    snapshot = Report([DataDriftPreset(columns=list(shown))]).run(now, before)
+    metrics = snapshot.dict()["metrics"]
+    return _columns(metrics, shown), snapshot.get_html_str(as_iframe=False)
+
+
+def _harmless(series: Any) -> Any:
+    from pandas.api.types import is_numeric_dtype
+
+    return series if is_numeric_dtype(series) else series.map(lambda value: str(value).translate(_HARMLESS))
+
+
+def _columns(metrics: Iterable[dict[str, Any]], shown: dict[str, str]) -> list[ColumnDrift]:
+    found = []
+    counted = None
+    for metric in metrics:
+        config, value = metric["config"], metric["value"]
+        if config["type"].endswith("DriftedColumnsCount"):
+            counted = int(value["count"])
+        elif config["type"].endswith("ValueDrift"):
+            score, threshold = float(value), float(config["threshold"])
+            drifted = score < threshold if "p_value" in config["method"] else score >= threshold
+            found.append(ColumnDrift(shown[config["column"]], config["method"], score, threshold, drifted))
+    if len(found) != len(shown) or counted != sum(d.drifted for d in found):
+        raise DriftReportError(
+            f"Evidently tells of {len(found)} columns and {counted} drifted ones, expected {len(shown)} columns and "
+            f"{sum(d.drifted for d in found)}; check its version"
+        )
+    return found
+
+
+def _render(title: str, result: DriftResult, html: str | None) -> str:
+    """The summary, above Evidently's own page where there is one."""
+    state = "inconclusive" if not result.computed else "fail" if any(d.drifted for d in result.columns) else "pass"
+    headline = {"inconclusive": "not computed", "fail": "drift", "pass": "no drift found"}[state]
+    samples = (
+        f"Reference: {result.rows_reference:,} of {result.total_reference:,} rows. "
+        f"Current: {result.rows_current:,} of {result.total_current:,} rows. "
+        "Missing and infinite values are left out of the comparison."
+    )
+    columns = [
+        (d.column, d.method, f"{d.score:.4g}", f"{d.threshold:g}", "drifted" if d.drifted else "no")
+        for d in result.columns
+    ] + [(name, "", "", "", why) for name, why in result.uncomparable]
+    body = [
+        banner(state, headline, result.reason),
+        note(samples),
+        heading("Columns"),
+        table(("column", "method", "score", "threshold", "drift"), columns),
+    ]
+    own = page(title, body)
+    if html is None:
+        return own
+    content = own[own.index("<body>") + len("<body>") : own.index("</body>")]
+    styles = own[own.index("<style>") : own.index("</style>") + len("</style>")]
+    merged, places = re.subn(r"<body[^>]*>", lambda tag: f"{tag[0]}{styles}{content}", html, count=1)
+    if not places:
+        raise DriftReportError("Evidently's page has no body; check its version")
+    return merged
