@@ -1,0 +1,120 @@
+"""Databases and registered models for the adapters' tests."""
+
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from model_rollouts.adapters.mlflow_client import make_client
+from model_rollouts.adapters.sql_store import SqlStore
+
+_numbers = count()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def new_postgres(postgres_server: str) -> Callable[[str], str]:
+    """Makes an empty database, or a copy of a named one, and gives its URL."""
+    server = sa.make_url(postgres_server)
+
+    def make(template: str = "template1") -> str:
+        name = f"store_{next(_numbers)}"
+        engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return server.set(database=name).render_as_string(hide_password=False)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(new_postgres: Callable[..., str]) -> str:
+    """Name of a database with the tables, to be copied."""
+    url = new_postgres()
+    store = SqlStore(url)
+    store.migrate()
+    store.close()
+    return str(sa.make_url(url).database)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database without tables, on each engine."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new' / 'store.db'}"
+    url: str = request.getfixturevalue("new_postgres")()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a store that is ready for use, on each engine."""
+    if request.param == "postgresql":
+        template = request.getfixturevalue("migrated_postgres")
+        url: str = request.getfixturevalue("new_postgres")(template)
+        return url
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    SqlStore(url).migrate()
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[SqlStore]:
+    """A store that is ready for use, on each engine."""
+    made = SqlStore(store_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def logged_models(mlflow_server: str) -> list[tuple[str, str]]:
+    """Source and id of logged models: two with the same signature, one without any."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import PythonModel
+    from mlflow.types import ColSpec, DataType, Schema
+
+    class Late(PythonModel):  # type: ignore[misc]  # mlflow is untyped here
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            return [1] * len(model_input)
+
+    columns = [
+        ColSpec(DataType.double, "distance"),
+        ColSpec(DataType.string, "carrier"),
+        ColSpec(DataType.long, "hour", required=False),
+    ]
+    signature = ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec(DataType.long)]))
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        patch.setenv("MLFLOW_REGISTRY_URI", mlflow_server)
+        for each in (signature, signature, None):
+            with mlflow.start_run():
+                info = mlflow.pyfunc.log_model(
+                    name="model", python_model=Late(), signature=each, pip_requirements=["mlflow"]
+                )
+            made.append((info.model_uri, info.model_id))
+    return made
+
+
+@pytest.fixture
+def registered_model(mlflow_server: str, logged_models: list[tuple[str, str]]) -> str:
+    """A registered model of its own, with versions 1 and 2 (same signature) and 3 (none), without aliases."""
+    client = make_client(mlflow_server)
+    name = f"flights-{uuid.uuid4().hex[:8]}"
+    client.create_registered_model(name)
+    for source, model_id in logged_models:
+        client.create_model_version(name, source=source, model_id=model_id)
+    return name
