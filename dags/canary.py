@@ -45,7 +45,8 @@ def number(default: float, low: float, high: float, title: str, section: str, de
 PARAMS = {
     "model": Param(type="string", minLength=1, title="Registered model", description="Name in the MLflow registry."),
     "challenger": Param("challenger", type="string", minLength=1, title="Challenger", description="Version or alias."),
-    "steps": Param(list(D.steps), type="array", minItems=1, items=SHARE, title="Steps, % of units", section=STEPS, description="Increasing shares of the challenger."),
+    "steps": Param(list(D.steps), type="array", minItems=1, items=SHARE, title="Steps, % of units",
+        section=STEPS, description="Increasing shares of the challenger."),
     "control_percent": number(D.control_percent, 1, 50, "Control sample, %", STEPS,
         "At 100 %, this much of the requests is also answered by the champion, to have something to compare with."),
     "min_requests": Param(D.min_requests, type="integer", minimum=1, title="Minimum requests", section=STEPS,

@@ -187,7 +187,6 @@ def test_a_form_with_a_value_out_of_bounds_moves_nothing(world):
 
 
 def test_a_watch_that_fails_holds_the_share(world, monkeypatch):
-    monkeypatch.setattr(world.dag.get_task("watch"), "retries", 0)
     monkeypatch.setattr(
         "model_rollouts.triggers.watch.look_once", lambda *_: (_ for _ in ()).throw(OSError("store is away"))
     )
