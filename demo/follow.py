@@ -76,9 +76,12 @@ class Follower:
             )
         seconds = time.monotonic() - began
         self._settle()
+        events = self._store.events(rollout_id=rollout.id)
+        if rollout.active:
+            self._free_the_lease(rollout)
         return report_of(
             rollout,
-            self._store.events(rollout_id=rollout.id),
+            events,
             self._mlflow_runs(rollout.id),
             challenger=challenger,
             expected=EXPECTED[challenger],
@@ -133,6 +136,15 @@ class Follower:
                 raise DemoError(f"runs still going {SETTLE_SECONDS:g} s after the end: {unfinished}; {self._logs()}")
             self._progress.waiting("waiting for the last tasks")
             time.sleep(_POLL_SECONDS)
+
+    def _free_the_lease(self, rollout: Rollout) -> None:
+        """Roll back what held or did not end, so that the next challenger can be judged; the report keeps its state."""
+        from model_rollouts.wiring import Wiring
+
+        service = Wiring().service
+        service.roll_back(rollout.id, "demo", "not ended by itself; rolled back to make way for the next challenger")
+        service.sync_registry(rollout.id)
+        self._progress.say(f"[yellow]{rollout.id} is {rollout.state}: rolled back to make way for the next one[/]")
 
     def _mlflow_runs(self, rollout_id: str) -> dict[int, str]:
         """MLflow run of each stage, from what preflight returned."""

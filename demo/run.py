@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    os.environ.update(config.environment())  # this process reads the store by the same settings as the others
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=False)
     progress = Progress(console)
