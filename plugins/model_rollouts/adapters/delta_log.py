@@ -25,7 +25,7 @@ from model_rollouts.adapters.delta_queries import (
 )
 from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, feature_column, table_path
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
-from model_rollouts.core.evidence import LATENCY_FLOOR_MS, LATENCY_RATIO, LabelCounts, RequestCounts
+from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO, LabelCounts, RequestCounts
 from model_rollouts.ports import Window
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class DeltaPredictionLog:
     ) -> list[tuple[RequestCounts, RequestCounts]]:
         """(champion, challenger) for each window, in order; zeros where there are no rows.
 
+        An answer whose latency is no finite number counts as an error.
+
         Raises:
             LogReadError: The log can't be read.
         """
@@ -63,11 +65,11 @@ class DeltaPredictionLog:
         requests: dict[tuple[int, str], int] = defaultdict(int)
         errors: dict[tuple[int, str], int] = defaultdict(int)
         latency: dict[tuple[int, str], dict[int, int]] = defaultdict(dict)
-        for at, arm, ok, index, n in rows:
+        for at, arm, index, n in rows:
             requests[at, arm] += n
-            if not ok:
+            if index is None:
                 errors[at, arm] += n
-            elif index is not None:
+            else:
                 latency[at, arm][index] = n
         counts = [
             [RequestCounts(requests[at, arm], errors[at, arm], latency[at, arm]) for arm in _ARMS]
@@ -188,7 +190,7 @@ class DeltaPredictionLog:
             tables["outcomes"] = (table_path(self.root, model, "outcomes"), since, _FAR)
             parameters["outcomes_from"] = _us(since)
         else:
-            parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO}
+            parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
         result = run(sql, tables, parameters)
         return result.fetchall() if result else []
 

@@ -19,16 +19,18 @@ windows AS (SELECT unnest($indices) AS window_at, unnest($lows) AS low, unnest($
 placed AS (SELECT counted.*, window_at FROM counted JOIN windows ON us >= low AND us < high)
 """
 
-# Answers with a latency that is no number are left out of the histogram: they prove nothing about speed, and the
-# data checks report them.
+# An answer whose latency is no number, or beyond the last bin, counts as an error: no bin tells the truth about it.
 REQUESTS = f"""
-WITH {_EVIDENCE}
-SELECT window_at, arm, coalesce(status = 'ok', false) AS ok,
-    CASE WHEN NOT ok OR latency_ms IS NULL OR NOT isfinite(latency_ms / $floor) THEN NULL
-        WHEN latency_ms > $floor THEN CAST(floor(ln(latency_ms / $floor) / ln($ratio)) AS INTEGER)
-        ELSE 0 END AS bin,
-    count(*) AS n
-FROM placed GROUP BY ALL
+WITH {_EVIDENCE},
+binned AS (
+    SELECT window_at, arm,
+        CASE WHEN status IS DISTINCT FROM 'ok' OR latency_ms IS NULL OR NOT isfinite(latency_ms) THEN NULL
+            WHEN NOT latency_ms > $floor THEN 0
+            WHEN isfinite(latency_ms / $floor) THEN CAST(floor(ln(latency_ms / $floor) / ln($ratio)) AS INTEGER)
+        END AS bin
+    FROM placed
+)
+SELECT window_at, arm, CASE WHEN bin < $bins THEN bin END AS bin, count(*) AS n FROM binned GROUP BY ALL
 """
 
 _LABELS = """

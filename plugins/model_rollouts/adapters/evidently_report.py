@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,8 @@ class DriftResult:
         computed: Whether every column could be compared. Where not, nothing says that there is no drift.
         reason: One sentence for a person.
         share: Share of the columns that drifted, 0 to 1; None where not computed.
-        columns: The columns that could be compared, the drifted ones first.
-        uncomparable: The others, each with its reason.
+        columns: The columns that could be compared, by name, the drifted ones first.
+        uncomparable: Why each of the others could not.
         rows_reference: Reference rows that were used.
         rows_current: Current rows that were used.
         total_reference: Rows that the reference was drawn from.
@@ -65,8 +65,8 @@ class DriftResult:
     computed: bool
     reason: str
     share: float | None
-    columns: tuple[ColumnDrift, ...]
-    uncomparable: tuple[tuple[str, str], ...]
+    columns: Mapping[str, ColumnDrift]
+    uncomparable: Mapping[str, str]
     rows_reference: int
     rows_current: int
     total_reference: int
@@ -129,18 +129,16 @@ def drift_report(
     computed = not uncomparable
     drifted = [d.column for d in found if d.drifted]
     share = len(drifted) / len(found) if computed else None
-    reason = (
-        f"{len(drifted)} of {len(found)} columns drifted" + (f": {', '.join(drifted)}" if drifted else "")
-        if computed
-        else "drift can't be told: " + "; ".join(f"{name}: {why}" for name, why in uncomparable.items())
-    )
+    reason = f"{len(drifted)} of {len(found)} columns drifted" + (f": {', '.join(drifted)}" if drifted else "")
+    if not computed:
+        reason = "; ".join(f"{name}: {why}" for name, why in uncomparable.items()) + (f"; {reason}" if found else "")
     out_dir.mkdir(parents=True, exist_ok=True)
     result = DriftResult(
         computed=computed,
         reason=reason,
         share=share,
-        columns=tuple(found),
-        uncomparable=tuple(uncomparable.items()),
+        columns={d.column: d for d in found},
+        uncomparable=uncomparable,
         rows_reference=len(reference),
         rows_current=len(current),
         total_reference=rows_reference,
@@ -228,7 +226,9 @@ def _columns(metrics: Iterable[dict[str, Any]], shown: dict[str, str]) -> list[C
 
 def _render(title: str, result: DriftResult, html: str | None) -> str:
     """The summary, above Evidently's own page where there is one."""
-    state = "inconclusive" if not result.computed else "fail" if any(d.drifted for d in result.columns) else "pass"
+    state = (
+        "inconclusive" if not result.computed else "fail" if any(d.drifted for d in result.columns.values()) else "pass"
+    )
     headline = {"inconclusive": "not computed", "fail": "drift", "pass": "no drift found"}[state]
     samples = (
         f"Reference: {result.rows_reference:,} of {result.total_reference:,} rows. "
@@ -237,8 +237,8 @@ def _render(title: str, result: DriftResult, html: str | None) -> str:
     )
     columns = [
         (d.column, d.method, f"{d.score:.4g}", f"{d.threshold:g}", "drifted" if d.drifted else "no")
-        for d in result.columns
-    ] + [(name, "", "", "", why) for name, why in result.uncomparable]
+        for d in result.columns.values()
+    ] + [(name, "", "", "", why) for name, why in result.uncomparable.items()]
     body = [
         banner(state, headline, result.reason),
         note(samples),

@@ -1,0 +1,208 @@
+"""Challenger against champion in numbers: the comparison that goes with every verdict."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from model_rollouts.adapters.comparison_page import render
+from model_rollouts.core.decision import Decision
+from model_rollouts.core.evidence import LATENCY_RATIO, LabelCounts, Look, RequestCounts, latency_edge_ms
+from model_rollouts.core.rollout import Rollout
+
+_Z = 1.959963984540054  # 97.5 % quantile of the normal law: two-sided 95 %
+
+
+class ScoreLog(Protocol):
+    """What the comparison asks of the log; `DeltaPredictionLog` has it."""
+
+    def score_means(
+        self, model: str, rollout_id: str, start: datetime, end: datetime
+    ) -> Mapping[Any, tuple[int, float]]:
+        """Count and mean of the scores, by arm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share with its 95 % Wilson interval; all None while nothing was counted."""
+
+    count: int
+    of: int
+    rate: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """One arm over some looks.
+
+    Attributes:
+        requests: Requests it was asked to answer.
+        errors: Errors and timeouts among them.
+        due: Answers whose label should have arrived.
+        labelled: Those that have one.
+        accuracy: Right predictions among the labelled ones.
+        coverage: Labels that arrived among those that are due, 0 to 1; None while none is due.
+        latency_ms: "p50", "p95" and "p99" of the answers: upper edges of histogram bins; None without answers.
+        scores: How many scores `mean_score` is over.
+        mean_score: Mean of the finite scores; None without any.
+    """
+
+    requests: int
+    errors: Rate
+    due: int
+    labelled: int
+    coverage: float | None
+    accuracy: Rate
+    latency_ms: dict[str, float | None]
+    scores: int | None = None
+    mean_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonResult:
+    """What was written.
+
+    Attributes:
+        files: `comparison.json` and `comparison.html`.
+        metrics: The main numbers by name, all finite; those that are not known are left out.
+    """
+
+    files: tuple[Path, ...]
+    metrics: dict[str, float]
+
+
+def wilson(count: int, of: int) -> Rate:
+    """A share with its 95 % Wilson score interval, clipped to 0 to 1.
+
+    Raises:
+        ValueError: count is not between 0 and of.
+    """
+    if not 0 <= count <= of:
+        raise ValueError(f"count is {count} of {of}, must be between 0 and {of}")
+    if of == 0:
+        return Rate(0, 0, None, None, None)
+    rate = count / of
+    middle = (rate + _Z * _Z / (2 * of)) / (1 + _Z * _Z / of)
+    half = _Z / (1 + _Z * _Z / of) * math.sqrt(rate * (1 - rate) / of + _Z * _Z / (4 * of * of))
+    # Rounding must not push the interval off its own rate at 0 or 1.
+    return Rate(count, of, rate, max(0.0, min(middle - half, rate)), min(1.0, max(middle + half, rate)))
+
+
+def write_comparison(
+    rollout: Rollout, decision: Decision, looks: Sequence[Look], log: ScoreLog, out_dir: Path
+) -> ComparisonResult:
+    """Write what the verdict rests on.
+
+    Args:
+        rollout: The rollout.
+        decision: The verdict on `looks`.
+        looks: The closed looks of the rollout.
+        log: Gives the mean scores; everything else comes from the looks.
+        out_dir: Gets `comparison.json` and `comparison.html`.
+
+    Raises:
+        LogReadError: The log can't be read.
+    """
+    scores = _scores(rollout, looks, log)
+    rollout_arms = _arms(looks, scores)
+    stage_arms = _arms([look for look in looks if look.stage == decision.stage], {})
+    document: dict[str, Any] = {
+        "rollout": rollout.id,
+        "model": rollout.model,
+        "champion": rollout.champion,
+        "challenger": rollout.challenger,
+        "stage": decision.stage,
+        "share": rollout.plan.stage(decision.stage).share,
+        "looks": len(looks),
+        "latency_bin_width": round(LATENCY_RATIO - 1, 6),
+        "interval": "95 % Wilson, for one point in time",
+        "arms": {arm: asdict(summary) for arm, summary in rollout_arms.items()},
+        "stage_arms": {arm: asdict(summary) for arm, summary in stage_arms.items()},
+        "decision": decision.to_dict(),
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    files = (out_dir / "comparison.json", out_dir / "comparison.html")
+    files[0].write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+    files[1].write_text(render(document, decision), encoding="utf-8")
+    return ComparisonResult(files, _metrics(rollout_arms, decision))
+
+
+def _scores(rollout: Rollout, looks: Sequence[Look], log: ScoreLog) -> dict[str, tuple[int, float]]:
+    """Mean scores up to the end of the last closed look, so that they are of the time the verdict is of."""
+    if rollout.opened_at is None:
+        return {}
+    closed = max((look.index + 1 for look in looks if look.stage == rollout.stage), default=0)
+    end = rollout.opened_at + timedelta(seconds=closed * rollout.plan.look_seconds)
+    return dict(log.score_means(rollout.model, rollout.id, rollout.created_at, end))
+
+
+def _arms(looks: Sequence[Look], scores: dict[str, tuple[int, float]]) -> dict[str, ArmSummary]:
+    return {
+        "champion": _summary(
+            [k.champion for k in looks], [k.champion_labels for k in looks if k.champion_labels], scores.get("champion")
+        ),
+        "challenger": _summary(
+            [k.challenger for k in looks],
+            [k.challenger_labels for k in looks if k.challenger_labels],
+            scores.get("challenger"),
+        ),
+    }
+
+
+def _summary(
+    counts: Sequence[RequestCounts], labels: Sequence[LabelCounts], score: tuple[int, float] | None
+) -> ArmSummary:
+    requests = sum(c.requests for c in counts)
+    due = sum(k.due for k in labels)
+    labelled = sum(k.labelled for k in labels)
+    histogram: Counter[int] = Counter()
+    for c in counts:
+        histogram.update(c.latency)
+    return ArmSummary(
+        requests=requests,
+        errors=wilson(sum(c.errors for c in counts), requests),
+        due=due,
+        labelled=labelled,
+        coverage=labelled / due if due else None,
+        accuracy=wilson(labelled - sum(k.wrong for k in labels), labelled),
+        latency_ms={f"p{percent}": _quantile(histogram, percent / 100) for percent in (50, 95, 99)},
+        scores=score[0] if score else None,
+        mean_score=score[1] if score else None,
+    )
+
+
+def _quantile(histogram: Counter[int], quantile: float) -> float | None:
+    """Upper edge of the quantile's bin: at most one bin's width above the truth, never below it."""
+    total = histogram.total()
+    running = 0
+    for index in sorted(histogram):
+        running += histogram[index]
+        if running >= quantile * total > 0:
+            return latency_edge_ms(index + 1)
+    return None
+
+
+def _metrics(arms: dict[str, ArmSummary], decision: Decision) -> dict[str, float]:
+    values: dict[str, float | None] = {}
+    for arm, summary in arms.items():
+        values |= {
+            f"{arm}_requests": summary.requests,
+            f"{arm}_error_rate": summary.errors.rate,
+            f"{arm}_accuracy": summary.accuracy.rate,
+            f"{arm}_label_coverage": summary.coverage,
+            f"{arm}_mean_score": summary.mean_score,
+            **{f"{arm}_latency_{name}_ms": value for name, value in summary.latency_ms.items()},
+        }
+    for gate in decision.gates:
+        values |= {
+            f"{gate.metric}_odds_ratio": gate.odds_ratio,
+            f"{gate.metric}_log_e_harm": gate.log_e_harm,
+            f"{gate.metric}_log_e_pass": gate.log_e_pass,
+        }
+    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
