@@ -214,7 +214,7 @@ def _number(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer beyond a double: huge stays huge
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _text(value: Any) -> str:

@@ -119,7 +119,7 @@ class DeltaLogWriter:
             except DeltaError:
                 if not DeltaTable.is_deltatable(str(path)):  # else another process has just made it
                     raise
-        self._tables[path] = DeltaTable(str(path), without_files=True)
+        self._tables[path] = DeltaTable(str(path))
         return self._tables[path]
 
     def _compact(self, path: Path) -> None:
