@@ -1,10 +1,15 @@
 """Builds the service and its parts from the settings. The only place where adapters are chosen."""
 
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
-from model_rollouts.ports import GatewayStatus, PredictionLog, Registry, StageRuns
+from model_rollouts.ports import GatewayStatus, Registry, StageRuns
 from model_rollouts.service import RolloutService
 from model_rollouts.settings import Settings
+
+if TYPE_CHECKING:
+    from model_rollouts.adapters.delta_log import DeltaPredictionLog
+    from model_rollouts.adapters.sql_store import SqlStore
 
 
 class Wiring:
@@ -14,7 +19,7 @@ class Wiring:
         self.settings = settings or Settings()
 
     @cached_property
-    def store(self):  # type: ignore[no-untyped-def]  # both RolloutStore and EvidenceStore
+    def store(self) -> "SqlStore":
         """The rollout store, which also keeps the closed looks."""
         from model_rollouts.adapters.sql_store import SqlStore
 
@@ -28,7 +33,7 @@ class Wiring:
         return MlflowRegistry(self.settings.mlflow_tracking_uri, sync_stages=self.settings.sync_stages)
 
     @cached_property
-    def log(self) -> PredictionLog:
+    def log(self) -> "DeltaPredictionLog":
         """The Delta prediction log, read with DuckDB."""
         from model_rollouts.adapters.delta_log import DeltaPredictionLog
 

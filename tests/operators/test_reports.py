@@ -8,9 +8,9 @@ from model_rollouts.operators.reports import judge_drift
 def drift(computed: bool = True, drifted: bool = False):
     return SimpleNamespace(
         computed=computed,
-        reason="12 rows, needed 30",
+        reason="12 rows, needed 30" if not computed else "1 of 2 columns drifted: f_dep_delay",
         columns={"f_dep_delay": SimpleNamespace(drifted=drifted), "score": SimpleNamespace(drifted=False)},
-        share=0.5 if drifted else 0.0,
+        share=None if not computed else 0.5 if drifted else 0.0,
     )
 
 

@@ -11,9 +11,12 @@ from model_rollouts.operators.base import WATCH, StageOperator, pull, wiring
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from model_rollouts.adapters.delta_log import Arm
+    from model_rollouts.adapters.evidently_report import DriftResult
     from model_rollouts.core.decision import Decision
     from model_rollouts.core.rollout import Rollout
 
+_ARMS: tuple["Arm", "Arm"] = ("champion", "challenger")
 _REPORT_ROWS = 5_000  # rows a side in pictures; what decides is counted over all rows
 _CHECK_ROWS = 50_000
 _SEED = 20130101
@@ -58,39 +61,58 @@ class CompareOperator(ReportOperator):
         looks = [look for look in parts.store.looks(rollout.id) if look.stage <= stage]
         decision = decision_of(context) or parts.service.judge(rollout, looks, datetime.now(UTC))
         made = write_comparison(rollout, decision, looks, parts.log, out_dir)
-        judged = sum(look.challenger.requests for look in looks if look.stage == stage)
+        requests = sum(look.challenger.requests for look in looks if look.stage == stage)
         return {
-            "state": "ok" if judged else "missing",
-            "detail": f"{judged:,} of the challenger's requests in this stage",
+            "state": "ok" if requests else "missing",
+            "detail": f"{requests:,} of the challenger's requests in this stage",
             "files": made.files,
             "metrics": made.metrics,
         }
 
 
 class ValidateDataOperator(ReportOperator):
-    """Great Expectations over the stage's rows: can the evidence be trusted at all?"""
+    """Great Expectations over the stage's rows: can the evidence be trusted at all?
+
+    Predictions always; outcomes where a gate of the stage is judged on labels.
+    """
 
     def make(self, rollout: "Rollout", stage: int, context: "Context", out_dir: Path) -> dict[str, Any]:
         """Validation of predictions and outcomes as JSON and HTML."""
-        from model_rollouts.adapters.great_expectations import validate
+        from model_rollouts.adapters.great_expectations import required_features, validate
 
         parts = wiring()
         start, end = stage_window(rollout)
-        total = parts.log.count_rows(rollout.model, rollout.id, stage, None, start, end)
+        version = parts.registry.resolve(rollout.model, rollout.challenger)
         frame = parts.log.stage_frame(rollout.model, rollout.id, stage, None, start, end, _CHECK_ROWS, _SEED)
-        suite = parts.settings.expectations_dir / "predictions.json"
-        required = [
-            f"f_{name}"
-            for name, _ in parts.registry.resolve(rollout.model, rollout.challenger).inputs or ()
-            if name not in parts.registry.resolve(rollout.model, rollout.challenger).optional
-        ]
-        result = validate(suite, frame, out_dir=out_dir, rows_total=total, required=required)
-        failures = "; ".join(result.failed)
+        results = {
+            "predictions": validate(
+                parts.settings.expectations_dir / "predictions.json",
+                frame,
+                out_dir=out_dir,
+                # counted after the sample was drawn: the log only grows
+                rows_total=parts.log.count_rows(rollout.model, rollout.id, stage, None, start, end),
+                window=(start, end),
+                required=required_features(version),
+            )
+        }
+        if any(gate.coverage > 0 for gate in rollout.plan.stage(stage).gates):
+            outcomes = parts.log.outcomes_frame(rollout.model, start, end, _CHECK_ROWS, _SEED)
+            results["outcomes"] = validate(
+                parts.settings.expectations_dir / "outcomes.json",
+                outcomes,
+                out_dir=out_dir,
+                rows_total=parts.log.count_outcomes(rollout.model, start, end),
+                window=(start, end),
+            )
+        if not all(result.rows_checked for result in results.values()):
+            state = "missing"
+        else:
+            state = "ok" if all(result.success for result in results.values()) else "failed"
         return {
-            "state": ("ok" if result.success else "failed") if result.rows_checked else "missing",
-            "detail": failures or f"{result.evaluated} expectations held on {result.rows_checked:,} of {total:,} rows",
-            "files": result.files,
-            "metrics": {"validation_rows": result.rows_checked, "validation_failed": len(result.failed)},
+            "state": state,
+            "detail": "; ".join(f"{name}: {result.reason}" for name, result in results.items()),
+            "files": [file for result in results.values() for file in result.files],
+            "metrics": {f"data_checks_failed_{name}": len(result.failed) for name, result in results.items()},
         }
 
 
@@ -101,39 +123,38 @@ class DriftReportOperator(ReportOperator):
         """Drift as HTML and JSON."""
         from model_rollouts.adapters.evidently_report import drift_report
 
-        parts = wiring()
+        log = wiring().log
         start, end = stage_window(rollout)
-        sides = {}
-        for arm in ("champion", "challenger"):
-            rows = parts.log.count_rows(rollout.model, rollout.id, stage, arm, start, end)
-            frame = parts.log.stage_frame(rollout.model, rollout.id, stage, arm, start, end, _REPORT_ROWS, _SEED)
-            sides[arm] = frame, rows
-        columns = [c for c in sides["champion"][0].columns if c.startswith("f_") or c in ("prediction", "score")]
+        frames, totals = {}, {}
+        for arm in _ARMS:
+            frames[arm] = log.stage_frame(rollout.model, rollout.id, stage, arm, start, end, _REPORT_ROWS, _SEED)
+            totals[arm] = log.count_rows(rollout.model, rollout.id, stage, arm, start, end)
+        columns = [c for c in frames["champion"].columns if c.startswith("f_") or c in ("prediction", "score")]
         result = drift_report(
-            sides["champion"][0],
-            sides["challenger"][0],
+            frames["champion"],
+            frames["challenger"],
             columns,
             out_dir=out_dir,
-            rows_reference=sides["champion"][1],
-            rows_current=sides["challenger"][1],
+            rows_reference=totals["champion"],
+            rows_current=totals["challenger"],
             title=f"{rollout.id} stage {stage}: challenger against champion",
         )
         return {**judge_drift(result, context["params"].get("on_drift", "report")), "files": result.files}
 
 
-def judge_drift(result: Any, on_drift: str) -> dict[str, Any]:
+def judge_drift(result: "DriftResult", on_drift: str) -> dict[str, Any]:
     """What a drift result means for the stage, by the plan's choice.
 
-    Where drift is only reported, too few rows for a test are reported too. Where it holds the stage, a test that
-    could not be made is missing evidence.
+    Where drift is only reported, a comparison that could not be made is reported too. Where it holds the stage, that
+    is missing evidence.
     """
+    metrics = {} if result.share is None else {"drift_share": result.share}
     if not result.computed:
         state = "missing" if on_drift == "hold" else "ok"
-        return {"state": state, "detail": f"not computed: {result.reason}", "metrics": {}}
-    drifted = [name for name, column in result.columns.items() if column.drifted]
-    detail = f"{len(drifted)} of {len(result.columns)} columns drifted" + (f": {', '.join(drifted)}" if drifted else "")
+        return {"state": state, "detail": f"not fully computed: {result.reason}"[:1000], "metrics": metrics}
+    drifted = any(column.drifted for column in result.columns.values())
     state = "failed" if drifted and on_drift == "hold" else "ok"
-    return {"state": state, "detail": detail, "metrics": {"drift_share": result.share}}
+    return {"state": state, "detail": result.reason, "metrics": metrics}
 
 
 def stage_window(rollout: "Rollout") -> tuple[datetime, datetime]:

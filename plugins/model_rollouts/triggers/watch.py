@@ -21,7 +21,7 @@ class WatchTrigger(BaseTrigger):
     """
 
     def __init__(self, rollout_id: str, stage: int, poll_seconds: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is not annotated
         self.rollout_id = rollout_id
         self.stage = stage
         self.poll_seconds = poll_seconds
@@ -38,7 +38,7 @@ class WatchTrigger(BaseTrigger):
         while True:
             found = await asyncio.to_thread(look_once, self.rollout_id, self.stage)
             if found is not None:
-                yield TriggerEvent(found)
+                yield TriggerEvent(found)  # type: ignore[no-untyped-call]  # the same
                 return
             await asyncio.sleep(self.poll_seconds)
 
