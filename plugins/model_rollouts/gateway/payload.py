@@ -109,4 +109,6 @@ def _loggable(kind: str, value: Any) -> Any:
         import base64
 
         return base64.b64encode(value).decode()
+    if kind == "string" and not isinstance(value, str):
+        return None  # NaN, as MLflow has a missing text in CSV
     return value

@@ -7,6 +7,7 @@ What `mlflow models serve` accepts is accepted here: the JSON dictionaries `data
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,7 +207,7 @@ def _csv_records(body: bytes) -> list[dict[str, Any]]:
     for index, row in enumerate(rows):
         if len(row) != len(header):
             raise BadRequestError(f"row {index} of the CSV has {len(row)} values, must have {len(header)}")
-    return [{k: None if v in _CSV_NULLS else v for k, v in zip(header, row, strict=True)} for row in rows]
+    return [{k: math.nan if v in _CSV_NULLS else v for k, v in zip(header, row, strict=True)} for row in rows]
 
 
 def _parquet_records(body: bytes, max_rows: int, max_bytes: int) -> list[dict[str, Any]]:

@@ -95,9 +95,9 @@ def _boolean(value: Any) -> bool:
     raise _ValueError("must be true or false")
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any) -> Any:
     if is_null(value):
-        return None
+        return value  # null from JSON, NaN from CSV: models see what they see behind MLflow's server
     if not isinstance(value, str):
         raise _ValueError("must be text")
     try:

@@ -1,0 +1,161 @@
+"""Micro-batching: what is scored together, what fails alone, what is bounded."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_rollouts.gateway.answers import Answer, Failure
+from model_rollouts.gateway.payload import Column, Table
+from model_rollouts.gateway.scorer import MicroBatcher
+
+X, N = Column("x", "double"), Column("n", "long", required=False)
+
+
+def table(*values: float, columns: tuple[Column, ...] = (X,)) -> Table:
+    return Table(columns, tuple(list(values) for _ in columns))
+
+
+class Model:
+    """Doubles x; can be held in its first call, and remembers every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.entered = threading.Event()
+
+    def __call__(self, data: Any, params: Any) -> Any:
+        self.calls.append(len(data))
+        self.entered.set()
+        assert self.free.wait(10)
+        if (data["x"] == 13).any():
+            raise ValueError("13 is unlucky")
+        if (data["x"] == 99).any():
+            raise SystemExit(1)
+        if (data["x"] == 77).any():
+            return np.zeros(len(data) + 1)
+        return np.asarray(data["x"]) * 2
+
+
+def texts(results: Sequence[Answer | Failure]) -> list[str]:
+    return [r.prediction if isinstance(r, Answer) else f"{r.status}: {r.error}" for r in results]
+
+
+async def while_busy(model: Model, scorer: MicroBatcher) -> "asyncio.Task[Any]":
+    """Occupy the worker with one call."""
+    model.free.clear()
+    model.entered.clear()
+    task = asyncio.create_task(scorer.score(table(1000), {}, 10))
+    await asyncio.to_thread(model.entered.wait, 5)
+    return task
+
+
+def test_what_waits_is_scored_in_one_call_and_answered_as_if_alone() -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 64, 256)
+        first = await while_busy(model, scorer)
+        waiting = [asyncio.create_task(scorer.score(table(100 + i, 0.5), {}, 5)) for i in range(20)]
+        await asyncio.sleep(0)
+        model.free.set()
+        assert texts(await first) == ["2000"]
+        for i, results in enumerate(await asyncio.gather(*waiting)):
+            assert texts(results) == [str(200 + i * 2), "1"]
+        assert model.calls == [1, 40]
+
+    asyncio.run(run())
+
+
+def test_a_call_holds_no_more_rows_than_the_limit_and_one_set_of_columns() -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 4, 256)
+        first = await while_busy(model, scorer)
+        jobs = [table(1, 2), table(3, 4), table(5), table(6, columns=(X, N)), *(table(*range(6)),)]
+        waiting = [asyncio.create_task(scorer.score(job, {}, 5)) for job in jobs]
+        with_params = asyncio.create_task(scorer.score(table(8), {"t": 1}, 5))
+        await asyncio.sleep(0)
+        model.free.set()
+        await asyncio.gather(first, with_params, *waiting)
+        assert model.calls == [1, 4, 1, 1, 6, 1]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("bad", "says"), [(13, "13 is unlucky"), (99, "SystemExit"), (77, "2 answers, must be 1")])
+def test_a_bad_row_fails_alone(bad: float, says: str) -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 64, 256)
+        first = await while_busy(model, scorer)
+        waiting = [asyncio.create_task(scorer.score(t, {}, 5)) for t in (table(1, bad, 2), table(3))]
+        await asyncio.sleep(0)
+        model.free.set()
+        await first
+        (one, failed, two), (three,) = await asyncio.gather(*waiting)
+        assert texts([one, two, three]) == ["2", "4", "6"]
+        assert isinstance(failed, Failure)
+        assert says in failed.error
+        assert texts(await scorer.score(table(5), {}, 5)) == ["10"], "the worker lives on"
+
+    asyncio.run(run())
+
+
+def test_a_row_that_takes_too_long_times_out_and_leaves_the_queue() -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 64, 3)
+        first = await while_busy(model, scorer)
+        assert texts(await scorer.score(table(1, 2), {}, 0.01)) == ["timeout: no answer within 0.01 s"] * 2
+        late = asyncio.create_task(scorer.score(table(4, 5, 6), {}, 5))  # there is room again
+        await asyncio.sleep(0)
+        model.free.set()
+        assert texts(await late) == ["8", "10", "12"]
+        await first
+        assert model.calls == [1, 3], "rows that nobody waits for are not scored"
+
+    asyncio.run(run())
+
+
+def test_a_stuck_model_gathers_a_bounded_queue() -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 64, 10)
+        first = await while_busy(model, scorer)
+        waiting = [asyncio.create_task(scorer.score(table(i), {}, 5)) for i in range(25)]
+        await asyncio.sleep(0.01)
+        refused = [task.result()[0] for task in waiting if task.done()]
+        assert len(refused) == 15
+        assert all(isinstance(r, Failure) and r.overloaded and "overloaded" in r.error for r in refused)
+        model.free.set()
+        assert [len(r) for r in await asyncio.gather(first, *waiting)] == [1] * 26
+
+    asyncio.run(run())
+
+
+def test_a_version_that_is_dropped_while_it_scores_still_answers_and_is_then_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("model_rollouts.gateway.scorer._IDLE_SECONDS", 0.01)
+
+    async def run() -> "weakref.ref[Model]":
+        model = Model()
+        scorer = MicroBatcher(model, "dropped", 64, 10)
+        task = await while_busy(model, scorer)
+        del scorer
+        model.free.set()
+        assert texts(await task) == ["2000"]
+        return weakref.ref(model)
+
+    gone = asyncio.run(run())
+    for thread in threading.enumerate():
+        if thread.name == "score dropped":
+            thread.join(5)
+    gc.collect()
+    assert gone() is None

@@ -1,0 +1,319 @@
+"""From the answer to the log, exactly once, whatever dies in between."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_rollouts.gateway.errors import LogUnavailableError
+from model_rollouts.gateway.log_writer import open_writer
+from model_rollouts.gateway.segments import SegmentLog
+from model_rollouts.gateway.spool import Spool, SpoolInUseError
+
+
+def row(request_id: str, **more: Any) -> dict[str, Any]:
+    return {"request_id": request_id, **more}
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return [r["request_id"] for r in rows]
+
+
+@pytest.fixture
+def spool(tmp_path: Path, writer: Any) -> Callable[..., Spool]:
+    def make(gateway_id: str = "g1", max_bytes: int = 1_000_000) -> Spool:
+        return Spool(tmp_path, gateway_id, writer.open, 0.01, max_bytes)
+
+    return make
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.rows"))
+
+
+def test_rows_are_on_disk_when_append_returns_and_in_the_log_once_after_a_flush(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    s = spool()
+    s.append("m", "predictions", [row("a"), row("b")])
+    assert [line for path in segments(tmp_path) for line in path.read_text().splitlines()] == [
+        '{"request_id":"a"}',
+        '{"request_id":"b"}',
+    ]
+    assert s.flush()
+    assert s.flush()
+    assert ids(writer.of()) == ["a", "b"]
+    assert segments(tmp_path) == []
+    s.close()
+
+
+def test_models_and_tables_are_kept_apart_and_names_stay_inside_the_folder(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    s = spool("../../evil")
+    s.append("..", "predictions", [row("a")])
+    s.append("a/b c", "outcomes", [row("b")])
+    assert all(path.is_relative_to(tmp_path) for path in segments(tmp_path))
+    s.close()
+    assert ids(writer.of("..")) == ["a"]
+    assert ids(writer.of("a/b c", "outcomes")) == ["b"]
+
+
+def test_the_thread_commits_by_itself(spool: Callable[..., Spool], writer: Any, until: Any) -> None:
+    s = spool()
+    s.start()
+    s.append("m", "predictions", [row("a")])
+    until(lambda: ids(writer.of()) == ["a"])
+    s.close()
+
+
+def test_a_log_that_is_away_keeps_the_rows_in_order_and_takes_them_when_it_is_back(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    s = spool()
+    writer.away = True
+    for i in range(5):
+        s.append("m", "predictions", [row(str(i))])
+        assert not s.flush()
+    assert len(segments(tmp_path)) == 2, "one that failed, and one that grows behind it"
+    assert "the log is away" in s.status()["error"]
+    assert s.status()["bytes"] > 0
+    writer.away = False
+    assert s.flush()
+    assert ids(writer.of()) == list("01234")
+    assert s.status()["error"] is None
+    assert s.status()["bytes"] == 0
+    s.close()
+
+
+def test_what_the_log_took_though_the_call_failed_is_not_written_twice(
+    spool: Callable[..., Spool], writer: Any
+) -> None:
+    s = spool()
+    s.append("m", "predictions", [row("a")])
+    writer.fails_after_commit = True
+    assert not s.flush()
+    assert s.flush()
+    assert ids(writer.of()) == ["a"]
+    s.close()
+
+
+def test_beyond_its_bound_the_spool_refuses(spool: Callable[..., Spool], writer: Any) -> None:
+    s = spool(max_bytes=1000)
+    writer.away = True
+    while s.status()["bytes"] < 1000:
+        s.append("m", "predictions", [row("fits", pad="x" * 100)])
+    with pytest.raises(LogUnavailableError, match="must be below 1000"):
+        s.append("m", "predictions", [row("too much")])
+    with pytest.raises(LogUnavailableError):
+        s.check()
+    kept = s.status()["bytes"]
+    writer.away = False
+    s.flush()
+    s.check()
+    assert 1000 <= kept < 1200
+    assert len(writer.of()) == 8
+    assert "too much" not in ids(writer.of())
+    s.close()
+
+
+def test_a_disk_that_takes_a_part_of_a_write_takes_none(
+    spool: Callable[..., Spool], writer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = spool()
+    s.append("m", "predictions", [row("a")])
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:5]))
+    with pytest.raises(LogUnavailableError, match="took 5 of"):
+        s.append("m", "predictions", [row("b")])
+    monkeypatch.undo()
+    s.append("m", "predictions", [row("c")])
+    s.close()
+    assert ids(writer.of()) == ["a", "c"]
+    assert s.status()["torn_lines"] == 0
+
+
+def test_what_a_process_left_behind_is_committed_first_and_a_torn_line_is_cut_and_reported(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    dead = SegmentLog(tmp_path / "g1" / "m" / "predictions", 10_000)
+    dead.append([row("a"), row("b")])
+    dead.seal()
+    with segments(tmp_path)[0].open("ab") as file:
+        file.write(b'{"request_id": "tor')
+    s = spool()
+    s.append("m", "predictions", [row("c")])
+    s.flush()
+    assert ids(writer.of()) == ["a", "b", "c"]
+    assert s.status()["torn_lines"] == 1
+    s.close()
+
+
+def test_a_damaged_line_is_reported_and_kept_aside_and_the_rest_is_logged(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    dead = SegmentLog(tmp_path / "g1" / "m" / "predictions", 10_000)
+    dead.append([row("a"), row("b")])
+    path = segments(tmp_path)[0]
+    path.write_bytes(b"\x00\x00\n" + path.read_bytes())
+    s = spool()
+    s.flush()
+    assert ids(writer.of()) == ["a", "b"]
+    assert s.status()["damaged_lines"] == 1
+    assert len(list(tmp_path.rglob("*.damaged"))) == 1
+    s.close()
+
+
+def test_a_segment_that_was_committed_before_the_crash_is_recognised(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    dead = SegmentLog(tmp_path / "g1" / "m" / "predictions", 10_000)
+    dead.append([row("a")])
+    number = dead.sealed() or [int(segments(tmp_path)[0].stem)]
+    writer.open("g1").append("m", "predictions", [row("a")], number[0])
+    s = spool()
+    assert s.flush()
+    assert ids(writer.of()) == ["a"]
+    assert segments(tmp_path) == []
+    s.close()
+
+
+def test_numbers_only_grow_over_restarts_deleted_files_and_a_clock_that_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    for clock in (10**18, 10**18 - 10**15, 10**18 + 10**9, 5):
+        monkeypatch.setattr(time, "time_ns", lambda clock=clock: clock)
+        log = SegmentLog(tmp_path, 10_000)
+        for _ in range(1500):  # more than one reserved block
+            log.append([row("a")])
+            log.seal()
+            (number,) = log.sealed()
+            used.append(number)
+            log.drop(number)
+    assert used == sorted(set(used))
+
+
+def test_numbers_go_on_from_the_clock_when_the_folder_is_lost(tmp_path: Path) -> None:
+    log = SegmentLog(tmp_path / "one", 10_000)
+    log.append([row("a")])
+    log.seal()
+    again = SegmentLog(tmp_path / "two", 10_000)
+    again.append([row("a")])
+    again.seal()
+    assert again.sealed() > log.sealed()
+
+
+def test_a_number_that_the_log_knows_from_elsewhere_is_no_silent_loss(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    writer.last["g1", "m", "predictions"] = 2**62
+    s = spool()
+    s.append("m", "predictions", [row("a")])
+    assert not s.flush()
+    assert not s.flush()
+    assert "was never sent" in s.status()["error"]
+    assert len(segments(tmp_path)) == 1
+    s.close()
+
+
+def test_two_processes_cannot_share_a_gateway_id(spool: Callable[..., Spool]) -> None:
+    first = spool()
+    with pytest.raises(SpoolInUseError, match="MODEL_ROLLOUTS_GATEWAY_ID"):
+        spool()
+    other = spool("g2")
+    first.close()
+    spool().close()
+    other.close()
+
+
+def test_rows_of_an_id_that_is_gone_are_committed_under_that_id(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    living = spool("living")
+    living.append("m", "predictions", [row("l")])
+    SegmentLog(tmp_path / "gone" / "m" / "predictions", 10_000).append([row("a")])
+    s = spool("new")
+    assert s.status()["inherited_from"] == ["gone"]
+    assert s.flush()
+    assert ids(writer.of()) == ["a"]
+    assert [key[0] for key in writer.last] == ["gone"]
+    assert s.status()["inherited_from"] == []
+    s.close()
+    living.close()
+
+
+_WORKER = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from model_rollouts.gateway.log_writer import open_writer
+from model_rollouts.gateway.spool import Spool
+root, life = Path(sys.argv[1]), sys.argv[2]
+spool = Spool(root / "spool", "g1", partial(open_writer, root / "log"), 0.02, 10**9)
+spool.start()
+for i in range(1_000_000):
+    spool.append("m", "outcomes", [{"request_id": f"{life}-{i}", "ts": 1_700_000_000_000_000, "label": "1"}])
+    print(f"{life}-{i}", flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_after_kill_9_at_any_moment_every_acknowledged_row_is_in_the_real_log_once(tmp_path: Path) -> None:
+    from deltalake import DeltaTable
+
+    acknowledged: set[str] = set()
+    log = tmp_path / "log" / "m" / "outcomes" / "_delta_log"
+    for life in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, str(tmp_path), str(life)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        before = len(list(log.glob("*.json")))
+        for line in process.stdout:
+            acknowledged.add(line.strip())
+            if len(list(log.glob("*.json"))) >= before + 4:
+                break
+        process.send_signal(signal.SIGKILL)
+        acknowledged.update(line.strip() for line in process.stdout if line.endswith("\n"))
+        process.wait()
+        process.stdout.close()
+    s = Spool(tmp_path / "spool", "g1", lambda app_id: open_writer(tmp_path / "log", app_id), 60, 10**9)
+    left = s.status()["bytes"]
+    assert s.flush()
+    s.close()
+    table = DeltaTable(str(tmp_path / "log" / "m" / "outcomes")).to_pyarrow_table()
+    logged = [row["request_id"] for row in table.to_pylist()]
+    assert left > 0, "the last kill left rows that only the spool had"
+    assert len(acknowledged) > 20
+    assert len(logged) == len(set(logged))
+    assert acknowledged <= set(logged)
+    assert len(set(logged) - acknowledged) <= 3, "written, and killed before it could be said"
+
+
+def test_inputs_that_the_log_cannot_hold_do_not_hold_up_the_rows(tmp_path: Path) -> None:
+    from deltalake import DeltaTable
+
+    base = {
+        "ts": 1_700_000_000_000_000,
+        "model": "m",
+        "version": "1",
+        "arm": "champion",
+        "served": True,
+        "status": "ok",
+        "latency_ms": 1.0,
+        "prediction": "1",
+        "gateway_id": "g",
+        "traffic_revision": 1,
+    }
+    appender = open_writer(tmp_path, "g")
+    assert appender.append("m", "predictions", [base | {"request_id": "a", "features": {"x": 1.0}}], 1)
+    assert appender.append("m", "predictions", [base | {"request_id": "b", "features": {"x": "text"}}], 2)
+    rows = DeltaTable(str(tmp_path / "m" / "predictions")).to_pyarrow_table().to_pylist()
+    assert {r["request_id"]: r["f_x"] for r in rows} == {"a": 1.0, "b": None}
