@@ -1,6 +1,5 @@
 """Checks of single values, with one wording: the value, the bound, what is wrong with it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
@@ -19,7 +18,7 @@ def number(name: str, value: object, low: float, high: float) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PlanError(f"{name} is {value!r} ({type(value).__name__}), must be a number between {low:g} and {high:g}")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high:  # written so that NaN is refused too
         raise PlanError(f"{name} is {value!r}, must be between {low:g} and {high:g}")
 
 
