@@ -90,6 +90,10 @@ def postgres_server() -> Iterator[str]:
     try:
         server = get_server(folder, cleanup_mode="stop")
         try:
+            # its machine will not lose power before the tests end, and syncing takes most of the time
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                server.psql(f"ALTER SYSTEM SET {setting} = off;")
+            server.psql("SELECT pg_reload_conf();")
             yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
         finally:
             server.cleanup()

@@ -3,14 +3,21 @@
 import socket
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.sql_store import SqlStore
+from model_rollouts.core import rollout as core
+from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
+from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+from model_rollouts.core.rollout import Cause, Change, Rollout, Traffic
 
 _numbers = count()
 
@@ -33,7 +40,7 @@ def new_postgres(postgres_server: str) -> Callable[[str], str]:
         name = f"store_{next(_numbers)}"
         engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return server.set(database=name).render_as_string(hide_password=False)
 
     return make
@@ -118,3 +125,57 @@ def registered_model(mlflow_server: str, logged_models: list[tuple[str, str]]) -
     for source, model_id in logged_models:
         client.create_model_version(name, source=source, model_id=model_id)
     return name
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Drives one model's rollout through a store, as the service does: read, change, apply."""
+
+    store: SqlStore
+    model: str = "flights"
+    at: datetime = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def cause(self, reason: str = "because", **evidence: Any) -> Cause:
+        return Cause("test", self.at, reason, evidence)
+
+    def now(self, rollout_id: str) -> tuple[Rollout, Traffic]:
+        traffic = self.store.traffic(self.model)
+        assert traffic is not None
+        return self.store.rollout(rollout_id), traffic
+
+    def adopt(self) -> None:
+        self.store.apply(core.adopt(self.model, "1", self.cause("first seen")))
+
+    def starting(self, rollout_id: str, challenger: str = "2") -> Change:
+        traffic = self.store.traffic(self.model)
+        assert traffic is not None
+        plan = plan_canary(CanaryParameters(steps=(5, 100)))
+        return core.start(rollout_id, plan, challenger, "salt", traffic, self.cause("started"))
+
+    def start(self, rollout_id: str = "r1") -> None:
+        self.store.apply(self.starting(rollout_id))
+
+    def opening(self, rollout_id: str = "r1", stage: int = 0) -> Change:
+        change = core.open_stage(*self.now(rollout_id), stage, self.cause("opened"))
+        assert change is not None
+        return change
+
+    def rolling_back(self, rollout_id: str = "r1", **evidence: Any) -> Change:
+        change = core.roll_back(*self.now(rollout_id), self.cause("worse", **evidence))
+        assert change is not None
+        return change
+
+
+@pytest.fixture
+def steps(store: SqlStore) -> Steps:
+    """A store with an adopted model, on each engine."""
+    made = Steps(store)
+    made.adopt()
+    return made
+
+
+@pytest.fixture
+def one_look() -> Look:
+    """A closed look with labels."""
+    counts, labels = RequestCounts(10, 1, {3: 9}), LabelCounts(9, 9, 1)
+    return Look(0, 0, counts, counts, labels, labels)

@@ -69,23 +69,15 @@ def to_event(row: RowMapping) -> Event:
 
 
 def from_look(rollout_id: str, look: Look) -> Row:
-    """The row of a closed look.
-
-    Raises:
-        ValueError: Only one arm has labels.
-    """
+    """The row of a closed look."""
     data = look.to_dict()
-    champion, challenger = data["champion_labels"], data["challenger_labels"]
-    if (champion is None) != (challenger is None):
-        raise ValueError(
-            f"look {look.index} of stage {look.stage} has labels of one arm only; count the labels of both arms"
-        )
+    labelled = look.champion_labels is not None  # and so the challenger's: a look has both or none
     return {
         "rollout_id": rollout_id,
         "stage": look.stage,
         "look": look.index,
         "counts": {"champion": data["champion"], "challenger": data["challenger"]},
-        "labels": None if champion is None else {"champion": champion, "challenger": challenger},
+        "labels": {"champion": data["champion_labels"], "challenger": data["challenger_labels"]} if labelled else None,
     }
 
 

@@ -130,7 +130,6 @@ class SqlStore:
 
         Raises:
             NotFoundError: There is no such rollout.
-            ValueError: A look has labels of one arm only.
         """
         # in one order everywhere, so that two writers can't wait for each other in a circle
         rows = [from_look(rollout_id, look) for look in sorted(looks, key=lambda look: (look.stage, look.index))]
