@@ -166,21 +166,28 @@ def _evaluate(
 def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
     config = result["expectation_config"]
     kwargs = {k: v for k, v in config["kwargs"].items() if k not in ("batch_id", "condition_parser", "row_condition")}
-    condition = config["kwargs"].get("row_condition") or ""
-    if isinstance(condition, Mapping):
-        condition = condition.get("pass_through_filter", condition)
     raised = [v["exception_message"] for v in (result.get("exception_info") or {}).values() if isinstance(v, Mapping)]
     return {
         # An expectation that could not be evaluated does not hold.
         "success": result["success"] is True and not raised,
         "expectation": config["type"],
         "column": kwargs.get("column") or ", ".join(kwargs.get("column_list", ())),
-        "condition": str(condition),
+        "condition": _condition(config["kwargs"].get("row_condition")),
         "arguments": {k: v for k, v in kwargs.items() if k not in ("column", "column_list")},
         "why": str((config.get("meta") or {}).get("notes", "")),
         "error": "; ".join(sorted(set(raised))),
         "result": result["result"],
     }
+
+
+def _condition(condition: Mapping[str, Any] | None) -> str:
+    if not condition:
+        return ""
+    if condition.get("type") == "comparison":
+        return f"{condition['column']['name']} {condition['operator']} {condition['parameter']}"
+    if condition.get("type") == "nullity":
+        return f"{condition['column']['name']} is {'' if condition['is_null'] else 'not '}empty"
+    return json.dumps(condition, default=str)
 
 
 def _failure(result: Mapping[str, Any]) -> FailedExpectation:
