@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import FrameType
 from typing import Any
@@ -58,8 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(config: DemoConfig, processes: Processes, progress: Progress) -> int:
     api, services = _start(config, processes, progress)
     _say_addresses(config, progress)
-    reports = _roll_out(config, processes, progress, api, services)
-    found = problems(config.challengers, reports)
+    reports: list[RolloutReport] = []
+    broken: list[str] = []
+    try:
+        for report in _rolled_out(config, processes, progress, api, services):
+            reports.append(report)
+    except DemoError as error:
+        broken.append(str(error))  # what was judged before is still worth telling
+    found = broken + problems(config.challengers, reports)
     summary = config.home / "summary.json"
     content = to_json(reports, found, progress.elapsed, progress.seconds)
     summary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -117,22 +123,21 @@ def _wait_for_all(processes: Processes, futures: Sequence[Future[Any]]) -> None:
         raise
 
 
-def _roll_out(
+def _rolled_out(
     config: DemoConfig, processes: Processes, progress: Progress, api: AirflowApi, services: Sequence[Service]
-) -> list[RolloutReport]:
+) -> Iterator[RolloutReport]:
     from demo.follow import Follower, versions_by_variant
     from model_rollouts.adapters.sql_store import SqlStore
 
     check: Callable[[], None] = lambda: processes.check(*services)  # noqa: E731 - a bound call, not a function
     follower = Follower(config, api, SqlStore(config.store_url), progress, check)
     versions = versions_by_variant(config.mlflow_url)
-    reports = []
     for name in config.challengers:
         if name not in versions:
             raise DemoError(f"training registered no version for {name}; see {config.home / 'logs' / 'training.log'}")
         with progress.step(f"rollout of {name}"):
-            reports.append(follower.roll_out(name, versions[name]))
-    return reports
+            report = follower.roll_out(name, versions[name])
+        yield report
 
 
 def _say_addresses(config: DemoConfig, progress: Progress) -> None:
