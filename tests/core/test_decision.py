@@ -28,7 +28,7 @@ FAST = 300  # a bin of some 4 ms
 
 def plan(*gates: Gate, at_deadline: AtDeadline = AtDeadline.HOLD, stages: int = 3) -> Plan:
     made = tuple(Stage(10.0 * (i + 1), gates, BAKE, DEADLINE) for i in range(stages))
-    return Plan(Pattern.CANARY, made, at_deadline=at_deadline)
+    return Plan(Pattern.CANARY, made, label_maturity_seconds=60.0, at_deadline=at_deadline)
 
 
 def arm(n: int, errors: int = 0, latency_bin: int = FAST) -> RequestCounts:

@@ -95,6 +95,14 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
+def test_a_stage_that_ends_before_its_first_labels_are_due_is_refused() -> None:
+    labelled = replace(STAGE, gates=(Gate(Metric.WRONG_RATE, coverage=0.5),))
+    with pytest.raises(PlanError, match=r"deadline_seconds of stage 0 is 664\.9, must be at least 665"):
+        Plan(Pattern.CANARY, (replace(labelled, deadline_seconds=664.9),), label_maturity_seconds=600)
+    Plan(Pattern.CANARY, (replace(labelled, deadline_seconds=665),), label_maturity_seconds=600)
+    Plan(Pattern.CANARY, (STAGE,), label_maturity_seconds=600)  # without labels there is nothing to wait for
+
+
 @settings(derandomize=True, deadline=None)
 @given(plans())
 def test_a_plan_survives_json_unchanged(plan: Plan) -> None:

@@ -78,7 +78,7 @@ def test_a_good_challenger_goes_through_every_step_and_becomes_champion(world):
         names = set(walk(client, run.info.run_id))
         for wanted in ("comparison.json", "comparison.html", "decision.json", "drift.html", "drift.json"):
             assert any(name.endswith(wanted) for name in names), (wanted, names)
-        assert any("validation" in name for name in names), names
+        assert any("data_checks_predictions" in name for name in names), names
 
 
 def walk(client, run_id, path=None):

@@ -128,6 +128,14 @@ class Plan:
         number("label_maturity_seconds", self.label_maturity_seconds, 0, 90 * 86_400)
         number("alpha", self.alpha, 1e-6, 0.2)
         number("beta", self.beta, 1e-6, 0.2)
+        ripe = self.look_seconds + self.grace_seconds + self.label_maturity_seconds
+        for position, stage in enumerate(self.stages):
+            if stage.deadline_seconds < ripe and any(gate.coverage > 0 for gate in stage.gates):
+                raise PlanError(
+                    f"deadline_seconds of stage {position} is {stage.deadline_seconds:g}, must be at least {ripe:g} "
+                    "(look_seconds + grace_seconds + label_maturity_seconds): the labels of no look would be due "
+                    "before it; give it more time, or set label_coverage to 0 to go without labels"
+                )
 
     def stage(self, index: int) -> Stage:
         """The stage at a position.
