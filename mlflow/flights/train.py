@@ -16,16 +16,15 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import flights_data
+import mlflow
 import pandas as pd
 import skops.io  # type: ignore[import-untyped]  # ships none
+from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 from model import THRESHOLD, FlightsModel
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from variants import Variant, estimator_of, named, parse, tables_of, training_rows
-
-import mlflow
-from mlflow import MlflowClient
 
 HERE = Path(__file__).resolve().parent
 _DESCRIPTION = (
