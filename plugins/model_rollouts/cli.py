@@ -227,3 +227,7 @@ def _told() -> Iterator[None]:
         text = str(error) if isinstance(error, RolloutError | ValueError) else _message(error)
         typer.echo(f"error: {text}", err=True)
         raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

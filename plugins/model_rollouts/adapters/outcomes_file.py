@@ -83,13 +83,11 @@ def parse_row(item: Mapping[str, Any], now: datetime) -> Row:
     Raises:
         ValueError: A value is missing or wrong; says which, and what it must be.
     """
+    request_id = _request_id(item.get("request_id"))
     label, value = _label(item.get("label")), _value(item.get("value"))
     if label is None and value is None:
         raise ValueError("neither label nor value; give at least one")
-    return {"request_id": _request_id(item.get("request_id")), "ts": _time(item.get("ts"), now)} | {
-        "label": label,
-        "value": value,
-    }
+    return {"request_id": request_id, "ts": _time(item.get("ts"), now), "label": label, "value": value}
 
 
 # --- reading

@@ -1,0 +1,236 @@
+"""The command line over a real store, with and without MLflow."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from typer.testing import CliRunner, Result
+
+from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.mlflow_client import make_client
+from model_rollouts.adapters.sql_store import SqlStore
+from model_rollouts.cli import app
+from model_rollouts.core import rollout as core
+from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+from model_rollouts.core.rollout import Cause, EventKind, State
+
+_NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStore]:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    for name in [name for name in os.environ if name.startswith(("MODEL_ROLLOUTS_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MODEL_ROLLOUTS_STORE_URL", url)
+    monkeypatch.setenv("MODEL_ROLLOUTS_LOG_DIR", str(tmp_path / "log"))
+    monkeypatch.setenv("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", _NOWHERE)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    made = SqlStore(url)
+    made.migrate()
+    yield made
+    made.close()
+
+
+def _start(store: SqlStore, model: str = "flights", rollout_id: str = "r1") -> None:
+    """A canary's first stage, at 5 %."""
+    cause = Cause("test", datetime(2026, 1, 1, 12, tzinfo=UTC), "new features [v2]")
+    if store.traffic(model) is None:
+        store.apply(core.adopt(model, "1", cause))
+    traffic = store.traffic(model)
+    assert traffic is not None
+    plan = plan_canary(CanaryParameters(steps=(5, 100)))
+    store.apply(core.start(rollout_id, plan, "2", "salt", traffic, cause))
+    traffic = store.traffic(model)
+    assert traffic is not None
+    opened = core.open_stage(store.rollout(rollout_id), traffic, 0, cause)
+    assert opened is not None
+    store.apply(opened)
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_status_tells_who_answers_and_where_the_rollout_is(store: SqlStore) -> None:
+    _start(store)
+    store.apply(core.adopt("airports", "7", Cause("test", datetime(2026, 1, 1, tzinfo=UTC), "first seen")))
+
+    table = _run("status").output
+    rows = json.loads(_run("status", "--json").output)
+
+    for cell in (
+        "r1",
+        "canary",
+        "champion 1, challenger 2",
+        "baking",
+        "1 of 2",
+        "5 %",
+        "new features [v2]",
+        "airports",
+    ):
+        assert cell in table
+    assert [row["model"] for row in rows] == ["airports", "flights"]
+    assert (rows[0]["rollout"], rows[0]["state"]) == (None, None)
+    assert rows[1]["versions"] == {"champion": "1", "challenger": "2", "previous": None}
+    assert (rows[1]["share"], rows[1]["stage"], rows[1]["revision"]) == (5.0, "1 of 2", 3)
+    assert [row["model"] for row in json.loads(_run("status", "flights", "--json").output)] == ["flights"]
+
+
+def test_history_tells_every_event(store: SqlStore) -> None:
+    _start(store)
+
+    rows = json.loads(_run("history", "flights", "--json").output)
+
+    assert [row["kind"] for row in rows] == ["adopted", "started", "stage_opened"]
+    assert rows[2]["after"] == {"1": 95.0, "2": 5.0}
+    assert rows[2]["at"] == "2026-01-01T12:00:00+00:00"
+    assert "1 95 %, 2 5 %" in _run("history", "flights").output
+
+
+def test_a_model_that_nobody_knows_is_an_error_that_lists_the_known(store: SqlStore) -> None:
+    _start(store)
+
+    for command in (("status", "flihgts"), ("history", "flihgts"), ("rollback", "flihgts", "--reason", "x")):
+        answer = _run(*command)
+        assert answer.exit_code == 1
+        assert answer.output == "error: the store knows no model 'flihgts'; it knows: flights\n"
+
+
+def test_rollback_moves_the_traffic_and_only_warns_when_mlflow_is_away(store: SqlStore) -> None:
+    _start(store)
+
+    answer = _run("rollback", "flights", "--reason", "complaints")
+
+    assert answer.exit_code == 0
+    assert answer.stdout == "rolled back r1: version 1 of flights answers all requests\n"
+    assert answer.stderr.startswith("warning: MLflow's aliases and tags are not updated yet")
+    traffic, event = store.traffic("flights"), store.events("flights")[-1]
+    assert traffic is not None
+    assert (traffic.shares(), store.rollout("r1").state) == ({"1": 100.0}, State.ROLLED_BACK)
+    assert (event.kind, event.reason) == (EventKind.ROLLED_BACK, "complaints")
+    assert event.actor.endswith("(command line)")
+
+
+def test_rollback_again_changes_nothing_and_tells_the_registry(
+    store: SqlStore, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"flights-{uuid.uuid4().hex[:8]}"
+    client = make_client(mlflow_server)
+    client.create_registered_model(model)
+    for alias in ("champion", "challenger"):
+        run = client.create_run("0")
+        version = client.create_model_version(model, f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+        client.set_registered_model_alias(model, alias, version.version)
+    _start(store, model)
+    _run("rollback", model, "--reason", "complaints")
+    events = store.events(model)
+    assert set(client.get_registered_model(model).aliases) == {"champion", "challenger"}
+
+    monkeypatch.setenv("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", mlflow_server)
+    answer = _run("rollback", model, "--reason", "again")
+
+    assert (answer.exit_code, answer.output) == (0, "r1 is rolled back already: complaints\n")
+    assert store.events(model) == events
+    assert client.get_registered_model(model).aliases == {"champion": "1"}
+    assert client.get_model_version(model, "2").tags["rollout.state"] == "rolled_back"
+
+
+def test_rollback_needs_a_reason_and_something_to_roll_back(store: SqlStore) -> None:
+    _start(store)
+    assert _run("rollback", "flights", "--reason", " ").output == "error: reason is empty; say why, it goes on record\n"
+    assert _run("rollback", "flights").exit_code == 2
+
+    store.apply(core.adopt("airports", "7", Cause("test", datetime(2026, 1, 1, tzinfo=UTC), "first seen")))
+    answer = _run("rollback", "airports", "--reason", "x")
+
+    assert (answer.exit_code, answer.output) == (
+        1,
+        "error: model airports has no active rollout to roll back; it never had one\n",
+    )
+    assert store.rollout("r1").state is State.BAKING
+
+
+def test_a_promoted_rollout_is_not_rolled_back(store: SqlStore) -> None:
+    _start(store)
+    cause = Cause("test", datetime(2026, 1, 2, tzinfo=UTC), "passed")
+
+    def take(step: Any, *arguments: Any) -> None:
+        change = step(store.rollout("r1"), store.traffic("flights"), *arguments, cause)
+        assert change is not None
+        store.apply(change)
+
+    take(core.clear, 0)
+    take(core.open_stage, 1)
+    take(core.clear, 1)
+    take(core.cut_over)
+
+    answer = _run("rollback", "flights", "--reason", "x")
+
+    assert (answer.exit_code, answer.output) == (
+        1,
+        "error: model flights has no active rollout to roll back; the last one, r1, is promoted\n",
+    )
+    assert store.rollout("r1").state is State.PROMOTED
+
+
+def test_import_outcomes_adds_a_file_once(store: SqlStore, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("request_id,label\na,1\nb,0\n")
+
+    first, again = (_run("import-outcomes", "flights", str(file)) for _ in range(2))
+
+    assert first.output == "2 outcomes of flights added\n"
+    assert again.output == "0 outcomes of flights added, 2 were added before\n"
+    assert DeltaTable(str(table_path(tmp_path / "log", "flights", "outcomes"))).to_pyarrow_table().num_rows == 2
+
+
+def test_import_outcomes_says_what_is_wrong(store: SqlStore, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("request_id,label\na,1\n,0\n")
+
+    answer = _run("import-outcomes", "flights", str(file))
+    missing = _run("import-outcomes", "flights", str(tmp_path / "absent.csv"))
+
+    assert (answer.exit_code, missing.exit_code) == (1, 1)
+    assert "row 2: request_id is None" in answer.output
+    assert missing.output.startswith("error: FileNotFoundError: ")
+
+
+def test_the_store_is_made_by_the_command_that_its_error_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_ROLLOUTS_STORE_URL", f"sqlite:///{tmp_path / 'new' / 'store.db'}")
+
+    before = _run("status")
+    upgraded = _run("db", "upgrade")
+
+    assert before.exit_code == 1
+    assert "run `rollouts db upgrade`" in before.output
+    assert upgraded.output == "the store is up to date\n"
+    assert json.loads(_run("status", "--json").output) == []
+
+
+def test_a_rollback_in_a_process_of_its_own_needs_neither_airflow_nor_mlflow(store: SqlStore, tmp_path: Path) -> None:
+    _start(store)
+    blocked = tmp_path / "blocked"
+    for package in ("airflow", "mlflow", "pandas"):
+        (blocked / package).mkdir(parents=True)
+        (blocked / package / "__init__.py").write_text(f"raise ImportError('{package} is not installed here')\n")
+    command = [*(sys.executable, "-m", "model_rollouts.cli"), *("rollback", "flights", "--reason", "all is down")]
+
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(blocked)}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "rolled back r1: version 1 of flights answers all requests\n"
+    assert "(ImportError: mlflow is not installed here)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert store.rollout("r1").reason == "all is down"
