@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from model_rollouts.adapters.mlflow_client import DEFAULTS
 from model_rollouts.gateway.app import create_app
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
@@ -26,12 +27,6 @@ from model_rollouts.wiring import Wiring
 
 _MAX_CONNECTIONS = 2048
 _KEEP_ALIVE_SECONDS = 65
-# MLflow's own defaults wait for minutes, and a version that can't be fetched must be said to have failed soon.
-_MLFLOW_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 def build(settings: GatewaySettings) -> FastAPI:
@@ -105,7 +100,7 @@ def run() -> None:
         ],
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
-    for name, value in _MLFLOW_DEFAULTS.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         settings = GatewaySettings()
