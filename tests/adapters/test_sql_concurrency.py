@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 from typing import Any
 
@@ -26,6 +27,15 @@ def _in_child(work: Callable[[], None]) -> int:
     child.join(30)
     assert child.exitcode is not None, "the child hangs"
     return child.exitcode
+
+
+def _session(store: SqlStore) -> int | None:
+    """Number of the session at a PostgreSQL server; SQLite has none."""
+    with store._database.read() as connection:
+        if connection.dialect.name == "sqlite":
+            return None
+        number: int = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        return number
 
 
 def _race(store: SqlStore, changes: list[Change]) -> list[Exception | None]:
@@ -67,6 +77,19 @@ def test_of_threads_that_adopt_a_model_one_wins(steps: Any, store: SqlStore) -> 
         assert len(store.events(model=f"model-{number}")) == 1
 
 
+def test_of_threads_that_change_traffic_outside_any_rollout_one_wins(steps: Any, store: SqlStore) -> None:
+    adopted = core.adopt("flights", "1", steps.cause())
+    for revision in range(1, 6):
+        moved = replace(
+            adopted, traffic=Traffic("flights", "1", revision=revision + 1), expected_traffic_revision=revision
+        )
+
+        answers = _race(store, [moved] * 6)
+
+        assert answers.count(None) == 1
+        assert len(store.events()) == revision + 1
+
+
 def test_of_threads_that_start_a_rollout_one_wins_and_the_others_hear_its_name(steps: Any, store: SqlStore) -> None:
     answers = _race(store, [steps.starting(f"r{number}") for number in range(6)])
 
@@ -100,12 +123,14 @@ def test_of_processes_that_apply_under_one_revision_one_wins(steps: Any, store: 
 
 
 def test_a_store_goes_on_in_both_processes_after_a_fork(steps: Any, store: SqlStore) -> None:
-    steps.start()  # the parent's connections are in the pool now
+    steps.start()
     change = steps.opening()
+    session = _session(store)  # it is in the pool now, and the child inherits it
 
     code = _in_child(lambda: store.apply(change))
 
     assert code == 0
+    assert _session(store) == session  # the child has left it alone
     assert store.traffic("flights") == change.traffic
     store.apply(steps.rolling_back())
     assert store.traffic("flights") == Traffic("flights", "1", revision=4)
