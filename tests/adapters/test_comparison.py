@@ -145,12 +145,19 @@ def test_labels_that_have_not_matured_are_none_due(tmp_path: Path) -> None:
     assert "champion_accuracy" not in metrics
 
 
-def test_every_metric_is_finite_also_when_evidence_is_beyond_a_float(tmp_path: Path) -> None:
-    bad = Look(0, 0, RequestCounts(10**6, 0, {FAST: 10**6}), RequestCounts(10**5, 10**5))
-    _, page, metrics = write(tmp_path, [bad])
-    assert all(math.isfinite(value) for value in metrics.values())
-    assert "1e" in page
+def test_evidence_beyond_a_float_is_shown_and_left_out_of_the_metrics(tmp_path: Path) -> None:
+    looks = [Look(0, 0, RequestCounts(10**6, 0, {FAST: 10**6}), RequestCounts(10**5, 10**5))]
+    subject = rollout()
+    decision = decide(subject.plan, 0, looks, 120.0)
+    gates = (replace(decision.gates[0], log_e_pass=-math.inf), *decision.gates[1:])
+    log = DeltaPredictionLog(tmp_path / "log")
+    result = write_comparison(subject, replace(decision, gates=gates), looks, log, tmp_path)
+    assert "error_rate_log_e_pass" not in result.metrics
+    assert result.metrics["error_rate_log_e_harm"] > 1000
+    page = result.files[1].read_text()
     assert "fail: roll back" in page
+    assert "0 of 20" in page
+    assert json.loads(result.files[0].read_text())["decision"]["gates"][0]["log_e_pass"] == "-inf"
 
 
 def test_a_log_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:

@@ -277,14 +277,19 @@ def test_files_that_are_compacted_and_vacuumed_while_they_are_read_are_listed_ag
     assert bench.requests()[0][0].requests == 4
 
 
-def test_rows_of_an_engine_that_leaves_columns_out_count_too(bench: Bench) -> None:
-    bench.predictions(row("a"))
+def test_files_that_lack_columns_of_later_ones_count_too(bench: Bench) -> None:
     path = str(table_path(bench.root, "delays", "predictions"))
-    names = ["day", "request_id", "ts", "arm", "cohort", "rollout_id", "stage", "status", "latency_ms", "prediction"]
-    table = DeltaTable(path).to_pyarrow_table().select(names)
-    table = table.set_column(1, "request_id", pa.array(["other"]))
-    write_deltalake(path, table, mode="append", schema_mode="merge")
-    assert bench.requests()[0][0].requests == 2
+    early = {name: row("early")[name] for name in ("request_id", "ts", "arm", "cohort", "rollout_id", "status")}
+    early |= {"day": START.date(), "latency_ms": 3.5}
+    table = pa.Table.from_pylist([early | {"stage": 1}])
+    table = table.set_column(1, "ts", table["ts"].cast(pa.timestamp("us", tz="UTC")))
+    write_deltalake(path, table, partition_by=["day"])
+    bench.predictions(row("late", features={"x": 1}))
+    bench.predictions(row("later", features={"x": 2, "y": "new"}))
+    assert bench.requests()[0][0].requests == 3
+    frame = bench.log.stage_frame("delays", "ro", 1, "champion", START, START + MINUTE).set_index("request_id")
+    assert frame["f_x"].dropna().to_dict() == {"late": 1.0, "later": 2.0}
+    assert frame["f_y"].dropna().to_dict() == {"later": "new"}
 
 
 # --- samples
