@@ -19,7 +19,10 @@ GATEWAY_PORT ?= 8600
 AIRFLOW_PORT ?= 8080
 export CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
 
-.PHONY: help demo test lint types lock clean
+screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
+	@exec $(BIN)/python -m demo.screenshots
+
+.PHONY: help demo screenshots test lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'

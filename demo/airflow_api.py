@@ -73,6 +73,17 @@ class AirflowApi:
             raise
         return json.loads(value) if isinstance(value, str) else value
 
+    def task_state(self, dag_id: str, run_id: str, task_id: str) -> str | None:
+        """A task's state, such as "running"; None before it has one."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}"
+        state = self._call("GET", path)["state"]
+        return None if state is None else str(state)
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer a task that waits for a person."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/-1/hitlDetails"
+        self._call("PATCH", path, {"chosen_options": [option], "params_input": {}})
+
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         if self._token is None:
             self._token = self._send("POST", "/auth/token", self._login, None)["access_token"]

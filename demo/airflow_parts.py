@@ -8,6 +8,7 @@ import json
 import secrets
 import shutil
 import sqlite3
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,7 +35,39 @@ if "scheduler" in sys.argv:
 '''
 
 
-def start(config: DemoConfig, processes: Processes, progress: Progress) -> AirflowApi:
+@dataclass(frozen=True, slots=True)
+class Airflow:
+    """A running Airflow.
+
+    Attributes:
+        api: Its REST API, logged in.
+        services: Its components by name.
+        env: What each of them was given.
+        home: AIRFLOW_HOME.
+    """
+
+    api: AirflowApi
+    services: dict[str, Service]
+    env: dict[str, str]
+    home: Path
+
+
+def commands(config: DemoConfig) -> dict[str, list[str]]:
+    """How each component is started."""
+    return {
+        "airflow-api-server": ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(config.airflow_port)],
+        "airflow-scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
+        "airflow-dag-processor": ["airflow", "dag-processor"],
+        "airflow-triggerer": ["airflow", "triggerer", "--skip-serve-logs"],
+    }
+
+
+def start_component(config: DemoConfig, processes: Processes, name: str, env: dict[str, str], home: Path) -> Service:
+    """Start one component, for the first time or again."""
+    return processes.start(name, commands(config)[name], env=env, cwd=home, grace=8.0)
+
+
+def start(config: DemoConfig, processes: Processes, progress: Progress) -> Airflow:
     """Start Airflow and wait until the DAG can be triggered.
 
     Raises:
@@ -49,22 +82,16 @@ def start(config: DemoConfig, processes: Processes, progress: Progress) -> Airfl
         _LOCAL_SETTINGS.format(names=_PRELOADED), encoding="utf-8"
     )
     with progress.step("Airflow"):
-        commands = {
-            "airflow-api-server": ["api-server", "--host", "127.0.0.1", "--port", str(config.airflow_port)],
-            "airflow-scheduler": ["scheduler", "--skip-serve-logs"],
-            "airflow-dag-processor": ["dag-processor"],
-            "airflow-triggerer": ["triggerer", "--skip-serve-logs"],
-        }
-        services = [
-            processes.start(name, ["airflow", *arguments], env=env, cwd=home, grace=8.0)
-            for name, arguments in commands.items()
-        ]
-        server, scheduler, _, _ = services
-        server.wait_until(lambda: answers(f"{config.airflow_url}/api/v2/version"), "answer", START_SECONDS)
+        services = {name: start_component(config, processes, name, env, home) for name in commands(config)}
+        services["airflow-api-server"].wait_until(
+            lambda: answers(f"{config.airflow_url}/api/v2/version"), "answer", START_SECONDS
+        )
         api = AirflowApi(config.airflow_url, USER, password(config))
-        scheduler.wait_until(lambda: _healthy(config, processes, services), "heartbeat", START_SECONDS)
-        services[2].wait_until(lambda: api.dag_is_there("canary"), "DAG canary", START_SECONDS)
-    return api
+        services["airflow-scheduler"].wait_until(
+            lambda: _healthy(config, processes, list(services.values())), "heartbeat", START_SECONDS
+        )
+        services["airflow-dag-processor"].wait_until(lambda: api.dag_is_there("canary"), "DAG canary", START_SECONDS)
+    return Airflow(api, services, env, home)
 
 
 def password(config: DemoConfig) -> str:

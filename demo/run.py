@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.environ.update(config.environment())  # this process reads the store by the same settings as the others
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console(stderr=False)
+    console = Console(stderr=False, width=None if sys.stdout.isatty() else 160)
     progress = Progress(console)
     try:
         require_free_port(config.mlflow_port, "MLflow", "MLFLOW_PORT")
@@ -107,7 +107,7 @@ def _start(config: DemoConfig, processes: Processes, progress: Progress) -> tupl
         data = pool.submit(parts.prepare_replay, config, processes, progress)
         _wait_for_all(processes, [airflow, served, data])
     traffic = parts.start_traffic(config, processes)
-    return airflow.result(), [*served.result(), traffic]
+    return airflow.result().api, [*served.result(), traffic]
 
 
 def _wait_for_all(processes: Processes, futures: Sequence[Future[Any]]) -> None:

@@ -8,7 +8,7 @@ from demo import airflow_parts
 from demo.config import REPO, parse
 
 IMAGES = REPO / "docs" / "images"
-SIZE = {"width": 1360, "height": 820}
+WIDTH, HEIGHT = 1360, 820
 # A headless browser on a machine without a network should not look for one.
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
@@ -37,7 +37,7 @@ def main() -> int:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(f"{config.airflow_url}/auth/login")
         page.fill("input[name=username]", airflow_parts.USER)
         page.fill("input[name=password]", password)
