@@ -1,7 +1,7 @@
 """The comparison as a page: the verdict first, then the picture, the arms and the gates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -43,7 +43,7 @@ def render(document: Mapping[str, Any], decision: Decision) -> str:
         heading("Arms, whole rollout"),
         _arm_table(arms, versions),
         heading("Arms, this stage"),
-        _arm_table(document["stage_arms"], versions),
+        _arm_table(document["stage_arms"], versions, without=("mean score",)),
         note(
             f"Latencies are upper edges of histogram bins, each {document['latency_bin_width']:.0%} wide. "
             "Mean scores are over the whole rollout."
@@ -58,9 +58,9 @@ def render(document: Mapping[str, Any], decision: Decision) -> str:
     return page(f"{document['model']}: challenger {document['challenger']} against {document['champion']}", body)
 
 
-def _arm_table(arms: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+def _arm_table(arms: Mapping[str, Any], versions: Mapping[str, str], without: Sequence[str] = ()) -> str:
     columns = [_arm_cells(arms[arm]) for arm in _ARMS]
-    lines = [(label, *(cells[label] for cells in columns)) for label in columns[0]]
+    lines = [(label, *(cells[label] for cells in columns)) for label in columns[0] if label not in without]
     return table(("", *(versions[arm] for arm in _ARMS)), lines)
 
 
