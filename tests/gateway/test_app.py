@@ -262,6 +262,7 @@ def test_a_control_request_that_the_champion_had_to_answer_is_not_mirrored_again
             await g.routes_by(2)
             control = next(f"r{i}" for i in range(40) if in_share("s:control", f"r{i}", 50.0))
             assert (await g.score(1.0, request_id=control)).status_code == 200
+            await g.mirror.close(2)
             assert [facts(r)[:4] for r in await g.rows()] == [
                 ("champion", "challenger", "2", False),
                 ("champion", "champion", "1", True),
@@ -291,12 +292,17 @@ def test_under_load_the_mirror_gives_way_and_counts_what_it_dropped(gateway: Sta
 def test_what_cannot_be_logged_is_not_answered(gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with gateway(max_spool_bytes=1_048_576) as g:
+            scored: list[int] = []
+            g.models.predicts["9"] = lambda data: scored.append(len(data)) or data["x"]
+            g.set(Traffic("m", "9", revision=2))
+            await g.routes_by(2)
             g.writer.away = True
             body = {"dataframe_records": [{"x": 1.0, "n": 1}] * 2000}
             answers = [await g.client.post("/models/m/invocations", json=body) for _ in range(4)]
             assert [a.status_code for a in answers] == [200, 200, 503, 503]
             assert answers[-1].headers["retry-after"] == "1"
             assert "must be below 1048576" in answers[-1].json()["message"]
+            assert len(scored) == 2, "nothing is scored in vain"
             g.writer.away = False
             await g.rows()
             assert (await g.score()).status_code == 200
@@ -313,7 +319,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "a wrong value": ({"json": {"inputs": {"x": ["a"]}}}, 400, "column x. Row 0 has 'a'"),
     "no rows": ({"json": {"inputs": {"x": []}}}, 400, "0 rows"),
     "too many rows": ({"json": {"inputs": {"x": [1.0] * 6}}}, 400, "6 rows, must have between 1 and 5"),
-    "a large body": ({"content": b" " * 2000}, 413, "2000 bytes, must have at most 1024"),
+    "a large body": ({"content": b" " * 2000}, 413, "more than 1024 bytes"),
     "another type": ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "content types"),
     "an odd request id": ({"json": {"inputs": {"x": [1.0]}}, "headers": {"x-request-id": "a b"}}, 400, "X-Request-Id"),
     "a long request id": ({"json": {"inputs": {"x": [1.0]}}, "headers": {"x-request-id": "a" * 201}}, 400, "1 to 200"),

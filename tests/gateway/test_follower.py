@@ -76,6 +76,21 @@ def test_until_a_new_champion_is_loaded_the_last_state_stays_in_force(gateway: C
     asyncio.run(run())
 
 
+def test_a_state_that_stays_in_force_keeps_both_its_versions(gateway: Callable[..., Any], rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            g.models.errors["9"] = OSError("gone")
+            g.set(Traffic("m", "9", revision=3))
+            await g.happens(lambda: "failed" in g.follower.status("m")["versions"].get("9", ""))
+            g.set(Traffic("n", "1"))  # a change elsewhere puts everything in force anew
+            await g.routes_by(1, "n")
+            assert (await g.score()).headers["x-model-version"] == "2"
+
+    asyncio.run(run())
+
+
 def test_a_cut_over_and_a_rollback_take_force_at_once_because_both_versions_are_warm(
     gateway: Callable[..., Any], rollout: Any
 ) -> None:

@@ -155,24 +155,17 @@ def _unit(request: Request) -> str | None:
 
 async def _body(request: Request, limit: int) -> bytes:
     """The body, read no further than the limit and not for ever."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(declared, limit)
     parts, size = [], 0
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise _too_large(f"over {size}", limit)
+                    raise errors.TooLargeError(f"the body has more than {limit} bytes; send it in smaller parts")
                 parts.append(part)
     except TimeoutError as error:
         raise errors.BadRequestError(f"the body took more than {_BODY_SECONDS:g} s to arrive; send it again") from error
     return b"".join(parts)
-
-
-def _too_large(size: str, limit: int) -> errors.TooLargeError:
-    return errors.TooLargeError(f"the body has {size} bytes, must have at most {limit}; send smaller parts")
 
 
 def _guard(token: str) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
