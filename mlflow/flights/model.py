@@ -37,13 +37,10 @@ class FlightsModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
     def load_context(self, context: Any) -> None:
         """Read the estimator and its tables from the version's artifacts."""
         import skops.io  # type: ignore[import-untyped]  # ships none
-        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships none
 
         estimator = skops.io.load(context.artifacts["estimator"], trusted=list(TRUSTED_TYPES))
         tables = json.loads(Path(context.artifacts["tables"]).read_text(encoding="utf-8"))
         self.use(estimator, tables)
-        # A row is too little work for two threads: waking the second one costs more than the trees do.
-        self._threads = ThreadpoolController().select(user_api="openmp")
 
     def use(self, estimator: Any, tables: dict[str, Any]) -> None:
         """Serve with this estimator and these tables.
@@ -54,7 +51,10 @@ class FlightsModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
                 code), `cabin` (the same by number of seats), `cached_routes` (routes that need no remote lookup, or
                 null when all are at hand).
         """
-        self._threads = None
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships none
+
+        # A row is too little work for two threads: waking the second one costs more than the trees do.
+        self._threads = ThreadpoolController().select(user_api="openmp")
         self._estimator = estimator
         self.tables = tables
         self._cached = None if tables["cached_routes"] is None else frozenset(tables["cached_routes"])
@@ -83,11 +83,8 @@ class FlightsModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
     def score(self, rows: pd.DataFrame) -> Column:
         """Probability of arriving late, one a row."""
         matrix = self.matrix(rows)
-        if self._threads is None:
+        with self._threads.limit(limits=1):
             proba = self._estimator.predict_proba(matrix)
-        else:
-            with self._threads.limit(limits=1):
-                proba = self._estimator.predict_proba(matrix)
         late: Column = np.ascontiguousarray(proba[:, 1])
         return late
 
