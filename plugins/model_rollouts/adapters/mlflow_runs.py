@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -11,6 +12,8 @@ from typing import Any
 from model_rollouts.adapters.mlflow_client import is_taken, logged_model_id, make_client, quoted
 from model_rollouts.core.plan import Stage
 from model_rollouts.core.rollout import Rollout
+
+_SETTLE_SECONDS = 1.0  # far above the time between looking for a run and having made it; once a stage
 
 
 class MlflowStageRuns:
@@ -42,7 +45,9 @@ class MlflowStageRuns:
                 tags=_tags(rollout, stage, setting),
                 run_name=f"{rollout.id} stage {stage} at {setting.share:g} %",
             )
-            # Of two that were made at once both callers take the elder, and the other one goes.
+            # Of two that were made at once both callers take the elder, and the other one goes. MLflow has no way to
+            # claim a name for a run, so both wait until the other one's can be seen.
+            time.sleep(_SETTLE_SECONDS)
             run_id = self._find(experiment, rollout.id, stage) or made.info.run_id
             if run_id != made.info.run_id:
                 self._client.delete_run(made.info.run_id)
