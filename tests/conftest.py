@@ -41,8 +41,14 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
     raise RuntimeError(f"{url} is not healthy after {_START_SECONDS:g} s:\n{log.read_text()[-4000:]}")
 
 
+def _end_with_us(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Watch from within the server's group: when these tests are killed, the pipe ends, and the group with it."""
+    watch = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
+    return subprocess.Popen([sys.executable, "-S", "-c", watch], stdin=subprocess.PIPE, process_group=process.pid)
+
+
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a server with all its workers; it was started in a session, so a group, of its own."""
+    """End a server with all its workers; it was started in a group of its own."""
     for way in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, way)
@@ -71,13 +77,15 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=root, env=inherited | quiet, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=root, env=inherited | quiet, stdout=out, stderr=subprocess.STDOUT, process_group=0
         )
+    watch = _end_with_us(process)
     try:
         _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}"
     finally:
         _end_group(process)
+        watch.communicate()
 
 
 @pytest.fixture(scope="session")
