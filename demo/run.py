@@ -92,11 +92,12 @@ def _start(config: DemoConfig, processes: Processes, progress: Progress) -> tupl
     from model_rollouts.adapters.sql_store import SqlStore
 
     SqlStore(config.store_url).migrate()
+    # Training waits for MLflow and everything else waits for a core: with two of them MLflow goes first, alone.
+    mlflow = parts.start_mlflow(config, processes, progress)
     # Its imports take seconds, so it starts now; it asks for the champion until there is one.
     gateway = parts.start_gateway(config, processes)
 
     def models() -> list[Service]:
-        mlflow = parts.start_mlflow(config, processes, progress)
         parts.train(config, processes, progress)
         parts.wait_for_gateway(config, gateway, progress)
         return [mlflow, gateway]

@@ -131,7 +131,7 @@ def test_labels_that_never_come_do_not_pass(world, monkeypatch):
     with world.replay():
         world.run(deadline_seconds=6)
     assert world.rollout.state == "holding"
-    assert "labels have arrived" in world.rollout.reason
+    assert "no due label of this stage has arrived" in world.rollout.reason
 
 
 def test_a_log_that_cannot_be_read_does_not_pass(world):
