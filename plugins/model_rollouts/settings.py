@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -14,6 +14,9 @@ class Settings(BaseSettings):
     store_url: str = Field("sqlite:///.local/rollouts.db", description="SQLAlchemy URL of the rollout store")
     log_dir: Path = Field(Path(".local/log"), description="Root folder of the Delta prediction log")
     gateway_url: str = Field("http://127.0.0.1:8600", description="Where operators reach the gateway")
+    gateway_token: SecretStr | None = Field(
+        None, description="Bearer token of the gateway: it asks every call but /ping for it, and operators send it"
+    )
     mlflow_tracking_uri: str = Field(
         "http://127.0.0.1:5000",
         description="MLflow server with the registry",

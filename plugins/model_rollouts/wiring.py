@@ -44,7 +44,8 @@ class Wiring:
         """The gateway's own word on what it has loaded."""
         from model_rollouts.adapters.gateway_client import GatewayClient
 
-        return GatewayClient(self.settings.gateway_url)
+        token = self.settings.gateway_token
+        return GatewayClient(self.settings.gateway_url, token.get_secret_value() if token else None)
 
     @cached_property
     def stage_runs(self) -> StageRuns:

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from model_rollouts.settings import Settings
 
@@ -15,7 +15,6 @@ class GatewaySettings(Settings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; beyond this machine only with a token")
     port: int = Field(8600, ge=1, le=65535, description="Port to listen on")
-    gateway_token: SecretStr | None = Field(None, description="Bearer token that every call but /ping must carry")
     models: tuple[str, ...] = Field((), description="Models to adopt and follow; none: follow every model in the store")
     default_model: str = Field("", description="Model behind /invocations; empty: the only one that is followed")
     gateway_id: str = Field("", max_length=200, description="Name of this process in the log, the same after restarts")
