@@ -16,6 +16,8 @@ from typing import Self
 
 _GUARD = Path(__file__).with_name("guard.py")
 _POLL_SECONDS = 0.2
+# Whatever the caller's shell says of another Airflow, registry or gateway, the demo keeps to its own.
+_FOREIGN = ("AIRFLOW", "MLFLOW_", "_MLFLOW_", "MODEL_ROLLOUTS_")
 _LOG_TAIL = 25
 
 
@@ -102,7 +104,7 @@ class Processes:
         Args:
             name: For messages and for the log's name.
             command: Program and arguments.
-            env: Added to this process's environment.
+            env: Added to this process's environment, without what that says of other Airflows or registries.
             cwd: Working directory.
             grace: Seconds between asking it to end and killing it.
 
@@ -124,7 +126,7 @@ class Processes:
                 stdin=subprocess.PIPE,  # never written to: it closes when this process is gone
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)} | dict(env or {}),
                 cwd=cwd,
                 start_new_session=True,
             )

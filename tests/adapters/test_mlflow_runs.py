@@ -1,16 +1,13 @@
 """Stage runs against a real MLflow server."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
 
-from model_rollouts.adapters import mlflow_runs
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.mlflow_registry import MlflowRegistry
 from model_rollouts.adapters.mlflow_runs import MlflowStageRuns
@@ -38,12 +35,6 @@ def rollout(registered_model: str) -> Rollout:
 @pytest.fixture
 def runs(mlflow_server: str) -> MlflowStageRuns:
     return MlflowStageRuns(mlflow_server)
-
-
-@pytest.fixture(autouse=True)
-def settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody else opens the same stage, but in the test of just that."""
-    monkeypatch.setattr(mlflow_runs, "_SETTLE_SECONDS", 0.0)
 
 
 def _artifact(client: Any, run_id: str, name: str, folder: Path) -> str:
@@ -92,29 +83,6 @@ def test_opening_again_gives_the_same_run_and_completes_it(
     assert run.data.params["bake_seconds"] == "3600.0"
     assert len(run.inputs.model_inputs) == 1
     assert len(make_client(mlflow_server).search_runs([run.info.experiment_id])) == 1
-
-
-def test_two_that_open_a_stage_at_once_get_one_run(
-    rollout: Rollout, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mlflow_runs, "_SETTLE_SECONDS", 1.0)
-    looked = Barrier(2)
-
-    class Slow(MlflowStageRuns):
-        """Looks, and goes on when the other one has looked too."""
-
-        def _find(self, experiment: str, rollout_id: str, stage: int) -> str | None:
-            found = super()._find(experiment, rollout_id, stage)
-            looked.wait(10)
-            return found
-
-    with ThreadPoolExecutor(2) as pool:
-        ids = list(pool.map(lambda _: Slow(mlflow_server).open(rollout, 0), range(2)))
-
-    client = make_client(mlflow_server)
-    left = client.search_runs([client.get_run(ids[0]).info.experiment_id])
-    assert ids[0] == ids[1]
-    assert [run.info.run_id for run in left] == [ids[0]]
 
 
 def test_stages_and_rollouts_have_runs_of_their_own(runs: MlflowStageRuns, rollout: Rollout) -> None:

@@ -214,9 +214,9 @@ def test_a_rollback_by_hand_ends_the_watch(world):
 
 
 def test_a_held_step_is_resumed_and_can_pass(world):
-    world.run(deadline_seconds=6)
+    world.run(deadline_seconds=12)
     assert world.rollout.state == "holding"
-    with world.replay():
+    with world.replay(wrong={"1": 0.12, "2": 0.08}):
         run = world.run(rollout_id=world.rollout.id)
     assert world.states(run)["expand"] == "success", world.states(run)
     assert world.kinds.count("stage_opened") == 1

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -12,8 +11,6 @@ from typing import Any
 from model_rollouts.adapters.mlflow_client import is_taken, logged_model_id, make_client, quoted
 from model_rollouts.core.plan import Stage
 from model_rollouts.core.rollout import Rollout
-
-_SETTLE_SECONDS = 1.0  # far above the time between looking for a run and having made it; once a stage
 
 
 class MlflowStageRuns:
@@ -33,6 +30,9 @@ class MlflowStageRuns:
     def open(self, rollout: Rollout, stage: int) -> str:
         """The run's id; opening it again gives the same run, and completes what a crash left out.
 
+        MLflow has no way to claim a name for a run: two callers at the same moment may each make one, and later ones
+        get the elder. Preflight is the only caller, once a stage.
+
         Raises:
             PlanError: The plan has no such stage.
         """
@@ -45,12 +45,7 @@ class MlflowStageRuns:
                 tags=_tags(rollout, stage, setting),
                 run_name=f"{rollout.id} stage {stage} at {setting.share:g} %",
             )
-            # Of two that were made at once both callers take the elder, and the other one goes. MLflow has no way to
-            # claim a name for a run, so both wait until the other one's can be seen.
-            time.sleep(_SETTLE_SECONDS)
-            run_id = self._find(experiment, rollout.id, stage) or made.info.run_id
-            if run_id != made.info.run_id:
-                self._client.delete_run(made.info.run_id)
+            run_id = str(made.info.run_id)
         self._complete(run_id, rollout, stage, setting)
         return run_id
 
