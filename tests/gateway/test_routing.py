@@ -1,5 +1,7 @@
 """Assignment of rows to arms and cohorts."""
 
+import pytest
+
 from model_rollouts.core.rollout import Traffic
 from model_rollouts.gateway.routing import Arm, Route, route
 
@@ -46,11 +48,11 @@ def test_a_request_of_nobody_is_dealt_by_its_own_id() -> None:
         assert route(row, None, f"id{i}", challenger_ready=True) == route(row, f"id{i}", "x", challenger_ready=True)
 
 
-def test_a_unit_whose_challenger_is_not_loaded_is_no_evidence_for_either_side() -> None:
-    ready, away = arms(50.0), traffic(share=50.0)
+@pytest.mark.parametrize("share", [0.0, 5.0, 50.0, 100.0])
+def test_while_the_challenger_is_not_loaded_nobody_is_evidence_for_either_side(share: float) -> None:
+    away = traffic(share=share, control_percent=50.0)
     for unit in UNITS[:200]:
-        got = route(away, unit, "r", challenger_ready=False)
-        assert got == (Route(CHAMPION, CHAMPION) if ready[unit].arm is CHAMPION else Route(CHAMPION, None))
+        assert route(away, unit, f"request of {unit}", challenger_ready=False) == Route(CHAMPION, None)
 
 
 def test_at_100_percent_a_random_control_sample_counts_as_the_champions() -> None:

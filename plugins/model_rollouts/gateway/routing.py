@@ -31,7 +31,7 @@ class Route:
     control: bool = False
 
 
-_NO_ROLLOUT = Route(Arm.CHAMPION, None)
+_NO_EVIDENCE = Route(Arm.CHAMPION, None)
 _TO_CHAMPION = Route(Arm.CHAMPION, Arm.CHAMPION)
 _TO_CHALLENGER = Route(Arm.CHALLENGER, Arm.CHALLENGER)
 _CONTROL = Route(Arm.CHALLENGER, Arm.CHAMPION, control=True)
@@ -44,15 +44,14 @@ def route(traffic: Traffic, unit: str | None, request_id: str, *, challenger_rea
         traffic: The row of the traffic table to route by.
         unit: Who the request is for; a request of nobody is dealt by its id.
         request_id: The row's id.
-        challenger_ready: Whether the challenger is loaded. A unit of the challenger that the champion answers
-            for it counts for neither group: it says nothing about either version.
+        challenger_ready: Whether the challenger is loaded. Until it is, the champion answers everybody and no row
+            counts for either group: the champion's would come from times and gateways that have none of the
+            challenger's to compare them with.
     """
-    if traffic.rollout_id is None or traffic.challenger is None:
-        return _NO_ROLLOUT
+    if traffic.rollout_id is None or traffic.challenger is None or not challenger_ready:
+        return _NO_EVIDENCE
     if not in_share(traffic.salt, unit or request_id, traffic.share):
         return _TO_CHAMPION
-    if not challenger_ready:
-        return _NO_ROLLOUT
     if traffic.share >= _EVERYBODY and in_share(f"{traffic.salt}:control", request_id, traffic.control_percent):
         return _CONTROL
     return _TO_CHALLENGER
