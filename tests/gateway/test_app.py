@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 
 from model_rollouts.core.bucketing import in_share
 from model_rollouts.core.rollout import Traffic
+from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.payload import Column
+from model_rollouts.gateway.reading import Reading
 from model_rollouts.gateway.settings import GatewaySettings
 
 Start = Callable[..., Any]
@@ -24,6 +27,12 @@ SPARED = [u for u in UNITS if not in_share("s", u, 50.0)]
 
 def raises(data: Any) -> Any:
     raise ValueError("the challenger is broken")
+
+
+def once_more(reader: Any, payload: Any) -> Any:
+    """A `read` that gives this payload when it is this reader's, and reads for the others."""
+    read = type(reader).read
+    return lambda self, *args: Reading(payload, ()) if self is reader else read(self, *args)
 
 
 def facts(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -150,6 +159,39 @@ def test_input_that_only_the_challenger_refuses_is_the_challengers_failure(gatew
             failed, served = await g.rows()
             assert "missing inputs ['extra']" in failed["error"]
             assert (failed["features"], served["features"]) == ({}, {"x": 1.0})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("step", ["read", "take", "score"])
+def test_whatever_goes_wrong_on_the_way_to_the_challenger_is_its_failure(
+    gateway: Start, rollout: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def breaks(*_: Any) -> Any:
+        raise RecursionError(f"bug in {step}")
+
+    async def run() -> None:
+        async with gateway() as g:
+            g.models.columns["2"] = (Column("x", "float"),)
+            g.set(rollout(50.0))
+            await g.routes_by(2)
+            challenger = g.follower.serving("m").challenger
+            broken = SimpleNamespace(rows=1, take=breaks)
+            with monkeypatch.context() as patch:
+                match step:
+                    case "read":
+                        patch.setattr(DataPlane, "_read_again", breaks)
+                    case "take":
+                        patch.setattr(type(challenger.reader), "read", once_more(challenger.reader, broken))
+                    case _:
+                        patch.setattr(challenger.scorer, "score", breaks)
+                answer = await g.score(2.0, unit=EXPOSED[0])
+            assert (answer.json(), answer.headers["x-model-version"]) == ({"predictions": [4.0]}, "1")
+            failed, served = await g.rows()
+            assert facts(failed) == ("challenger", "challenger", "2", False, "error", None)
+            assert failed["error"] == f"RecursionError: bug in {step}"
+            assert failed["features"] == {}
+            assert facts(served) == ("challenger", "champion", "1", True, "ok", "4")
 
     asyncio.run(run())
 

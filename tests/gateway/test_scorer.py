@@ -107,6 +107,25 @@ def test_a_bad_row_fails_alone(bad: float, says: str) -> None:
     asyncio.run(run())
 
 
+def test_payloads_that_cannot_be_joined_fail_alone_and_the_worker_lives_on() -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 64, 256)
+        first = await while_busy(model, scorer)
+        ragged = Table((X, N), ([1.0, 2.0],))  # a column without values
+        whole = table(3, columns=(X, N))
+        waiting = [asyncio.create_task(scorer.score(t, {}, 5)) for t in (ragged, whole)]
+        await asyncio.sleep(0)
+        model.free.set()
+        await first
+        failed, scored = await asyncio.gather(*waiting)
+        assert [r.status for r in failed if isinstance(r, Failure)] == ["error", "error"]
+        assert texts(scored) == ["6"]
+        assert texts(await scorer.score(table(5), {}, 5)) == ["10"]
+
+    asyncio.run(run())
+
+
 def test_a_row_that_takes_too_long_times_out_and_leaves_the_queue() -> None:
     async def run() -> None:
         model = Model()

@@ -25,6 +25,7 @@ from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.reading import Reading
 from model_rollouts.gateway.records import Context, record
 from model_rollouts.gateway.routing import Arm, Route, route
+from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.scoring_protocol import Document, decode
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool
@@ -189,14 +190,16 @@ class DataPlane:
         challenger = request.serving.challenger
         if not indices or challenger is None:
             return
+        timeout = self._settings.challenger_timeout_seconds
+        results: Results
         try:
-            request.challenger_payload = payload = await self._read_again(request, challenger)
-        except BadRequestError as error:  # good for the champion, so it is the challenger that fails
-            self._note(request, Arm.CHALLENGER, indices, [failure(error)] * len(indices))
-        else:
-            timeout = self._settings.challenger_timeout_seconds
+            payload = await self._read_again(request, challenger)
             results = await challenger.scorer.score(payload.take(indices), request.document.params, timeout)
-            self._note(request, Arm.CHALLENGER, indices, results)
+        except Exception as error:  # good for the champion, so whatever it is, it is the challenger that fails
+            results = [failure(error)] * len(indices)
+        else:
+            request.challenger_payload = payload
+        self._note(request, Arm.CHALLENGER, indices, results)
         failed = [a.index for a in request.attempts if a.arm is Arm.CHALLENGER and isinstance(a.result, Failure)]
         await self._ask_champion(request, failed)
 

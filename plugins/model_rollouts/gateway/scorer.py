@@ -137,11 +137,12 @@ class MicroBatcher:
 
     def _score(self, jobs: Sequence[_Job]) -> list[Results]:
         """Results of each job; when a call fails, row by row, so that one bad row fails alone."""
-        payload = _joined([job.payload for job in jobs])
+        rows = sum(job.payload.rows for job in jobs)
         try:
-            results = split(self._predict(payload.data(), jobs[0].params), payload.rows)
+            payload = _joined([job.payload for job in jobs])
+            results = split(self._predict(payload.data(), jobs[0].params), rows)
         except BaseException as error:  # a model that calls sys.exit() fails its rows, not the worker
-            if payload.rows == 1:
+            if rows == 1:
                 return [[failure(error)]]
             return [self._row_by_row(job) for job in jobs]
         parts, start = [], 0
