@@ -97,8 +97,14 @@ def _make_engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         return _make_sqlite(url)
     # a server or a lock holder that is gone must not hang whoever asks
-    limits = {
+    limits: dict[str, str | int] = {
         "connect_timeout": 5,
+        # a host that vanished answers nothing, not even that it is gone: the kernel asks, and gives up after seconds
+        "keepalives": 1,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,  # milliseconds
         "options": "-c lock_timeout=10s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s",
         "application_name": "model-rollouts",
     }
