@@ -144,6 +144,43 @@ def test_rollback_again_changes_nothing_and_tells_the_registry(
     assert client.get_model_version(model, "2").tags["rollout.state"] == "rolled_back"
 
 
+def test_sync_brings_the_registry_to_what_the_store_says(
+    store: SqlStore, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"flights-{uuid.uuid4().hex[:8]}"
+    client = make_client(mlflow_server)
+    client.create_registered_model(model)
+    for _ in range(2):
+        run = client.create_run("0")
+        client.create_model_version(model, f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+    client.set_registered_model_alias(model, "champion", "2")
+    client.set_registered_model_alias(model, "previous", "1")
+    _start(store, model)
+    events = store.events(model)
+    monkeypatch.setenv("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", mlflow_server)
+
+    first, again = _run("sync", model), _run("sync", model)
+
+    says = f"the registry follows r1 of {model} (baking): champion 1, challenger 2, previous none\n"
+    assert (first.exit_code, first.output) == (again.exit_code, again.output) == (0, says)
+    assert client.get_registered_model(model).aliases == {"champion": "1", "challenger": "2"}
+    tags = client.get_model_version(model, "2").tags
+    assert (tags["rollout.state"], tags["rollout.share"]) == ("baking", "5")
+    assert store.events(model) == events
+
+
+def test_sync_says_what_is_wrong(store: SqlStore) -> None:
+    _start(store)
+    store.apply(core.adopt("airports", "7", Cause("test", datetime(2026, 1, 1, tzinfo=UTC), "first seen")))
+
+    never, unknown, away = (_run("sync", model) for model in ("airports", "flihgts", "flights"))
+
+    assert [answer.exit_code for answer in (never, unknown, away)] == [1, 1, 1]
+    says = "error: model airports never had a rollout; there is nothing to bring to the registry\n"
+    assert (never.output, unknown.output[:40]) == (says, "error: the store knows no model 'flihgts")
+    assert away.output.startswith("error: MlflowException: ")
+
+
 def test_rollback_needs_a_reason_and_something_to_roll_back(store: SqlStore) -> None:
     _start(store)
     assert _run("rollback", "flights", "--reason", " ").output == "error: reason is empty; say why, it goes on record\n"

@@ -99,6 +99,24 @@ def rollback(
             )
 
 
+@app.command()
+def sync(model: Annotated[str, typer.Argument(help="Registered model.")]) -> None:
+    """Bring MLflow's aliases and tags of a model to what the store says. Harmless when they are."""
+    with _told():
+        wiring = _wiring()
+        _require_known(wiring.store, model)
+        newest = wiring.store.rollouts(model, limit=1)
+        if not newest:
+            raise NotFoundError(f"model {model} never had a rollout; there is nothing to bring to the registry")
+        wiring.service.sync_registry(newest[0].id)
+        traffic, rollout = wiring.store.traffic(model), wiring.store.rollout(newest[0].id)
+        if traffic is None:
+            raise NotFoundError(f"traffic of {model} is gone; run the command again")
+        roles = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
+        said = ", ".join(f"{role} {'none' if version is None else version}" for role, version in roles.items())
+        typer.echo(f"the registry follows {rollout.id} of {model} ({rollout.state}): {said}")
+
+
 @app.command("import-outcomes")
 def import_outcomes(
     model: Annotated[str, typer.Argument(help="Registered model.")],
