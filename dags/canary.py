@@ -92,15 +92,22 @@ with DAG(
     max_active_runs=50,
     params=PARAMS,
     tags=["model-rollouts", "canary"],
-    default_args={"retries": 3, "retry_delay": timedelta(seconds=5), "execution_timeout": timedelta(minutes=15)},
+    default_args={
+        # some eight minutes in all: a database that fails over, a registry that restarts
+        "retries": 8,
+        "retry_delay": timedelta(seconds=3),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=2),
+        "execution_timeout": timedelta(minutes=15),
+    },
 ):
     preflight = PreflightOperator(task_id="preflight", pattern="canary")
     shift_traffic = ShiftTrafficOperator(task_id="shift_traffic")
     watch = WatchStageOperator(task_id="watch")
     reports = [
-        CompareOperator(task_id="compare"),
-        ValidateDataOperator(task_id="validate_data"),
-        DriftReportOperator(task_id="drift_report"),
+        CompareOperator(task_id="compare", retries=3),
+        ValidateDataOperator(task_id="validate_data", retries=3),
+        DriftReportOperator(task_id="drift_report", retries=3),
     ]
     approve = ApproveOperator(
         task_id="approve", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, execution_timeout=None

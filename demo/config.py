@@ -24,7 +24,7 @@ CANARY: dict[str, Any] = {
     "bake_seconds": 5,
     "deadline_seconds": 120,
     "look_seconds": 1.5,
-    "grace_seconds": 1,
+    "grace_seconds": 2,  # above the gateway's time limit for the challenger and the log's half second
     "label_maturity_seconds": 4.5,
     "label_coverage": 0.8,
     "min_requests": 30,

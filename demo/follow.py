@@ -75,10 +75,10 @@ class Follower:
                 f"{challenger}: run {first} has made no rollout after {ROLLOUT_SECONDS:g} s; {self._logs()}"
             )
         seconds = time.monotonic() - began
-        self._settle()
         events = self._store.events(rollout_id=rollout.id)
         if rollout.active:
-            self._free_the_lease(rollout)
+            self._free_the_lease(rollout)  # also ends the run: a stage that holds is watched until it no longer does
+        self._settle()
         return report_of(
             rollout,
             events,

@@ -221,7 +221,14 @@ class RolloutService:
         if traffic.rollout_id not in (rollout_id, None):
             return  # a later rollout owns the roles by now
         roles = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
-        self.registry.set_roles(rollout.model, roles)
+        try:
+            self.registry.set_roles(rollout.model, roles)
+        except NotFoundError:
+            if traffic.previous is None:
+                raise
+            # an old champion that was deleted from the registry must not hold up the roles of those that serve
+            logger.warning("version %s of %s (previous) is gone from the registry", traffic.previous, rollout.model)
+            self.registry.set_roles(rollout.model, {**roles, "previous": None})
         share = 100.0 if rollout.state is State.PROMOTED else traffic.share
         self.registry.tag(
             rollout.model,

@@ -109,12 +109,13 @@ def test_the_last_stage_cuts_over() -> None:
 
 def test_proof_from_earlier_stages_does_not_replace_the_stages_own_minimum() -> None:
     before = looks(20)
-    assert outcome(decide(plan(ERRORS), 1, before, BAKE)) == WAITING
+    made = plan(replace(ERRORS, role=Role.TRIPWIRE))
+    assert outcome(decide(made, 1, before, BAKE)) == WAITING
     few = [*before, *looks(1, stage=1, challenger=arm(49, 1))]
-    assert decide(plan(ERRORS), 1, few, BAKE).gates[0].stage_n == 49
-    assert outcome(decide(plan(ERRORS), 1, few, BAKE)) == WAITING
+    assert decide(made, 1, few, BAKE).gates[0].stage_n == 49
+    assert outcome(decide(made, 1, few, BAKE)) == WAITING
     enough = [*before, *looks(1, stage=1, challenger=arm(50, 1))]
-    assert outcome(decide(plan(ERRORS), 1, enough, BAKE)) == (Verdict.PASS, Action.EXPAND)
+    assert outcome(decide(made, 1, enough, BAKE)) == (Verdict.PASS, Action.EXPAND)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -360,3 +361,25 @@ def test_a_thousand_looks_and_four_gates_are_judged_well_within_a_second() -> No
     began = time.process_time()
     decide(made, 4, seen, 4000.0)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("arms", [("champion", "challenger"), ("champion",), ("challenger",)])
+def test_nothing_passes_while_an_arm_is_silent(arms: tuple[str, ...]) -> None:
+    made = plan(ERRORS)
+    good = looks(20, challenger=arm(1000, 5))
+    silence = {name: arm(0) for name in arms}
+    assert decide(made, 0, good + looks(4, first=20, **silence), BAKE).verdict is Verdict.PASS
+    quiet = good + looks(8, first=20, **silence)
+    waiting = decide(made, 0, quiet, BAKE)
+    assert waiting.verdict is Verdict.WAIT
+    assert "has no requests in the last 8 looks" in waiting.reason
+    late = decide(made, 0, quiet, DEADLINE)
+    assert (late.verdict, late.action) == (Verdict.INCONCLUSIVE, Action.HOLD)
+
+
+def test_a_stage_is_passed_on_its_own_looks_alone() -> None:
+    """What was good at a small share says nothing of a larger one."""
+    earlier = looks(200, challenger=arm(1000, 20))
+    assert decide(plan(ERRORS), 0, earlier, BAKE).verdict is Verdict.PASS
+    here = looks(2, stage=1, champion=arm(60, 1), challenger=arm(60, 1))
+    assert decide(plan(ERRORS), 1, earlier + here, BAKE).verdict is Verdict.WAIT

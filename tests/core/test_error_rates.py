@@ -138,7 +138,9 @@ def test_the_simulated_rule_is_the_one_that_decides() -> None:
     counts = rollouts(7, 3, 1000, RAMP, 0.02, 0.03, WAVE)
     gate = Gate(Metric.ERROR_RATE)
     plan = Plan(Pattern.CANARY, tuple(Stage(s, (gate,), 0, 1) for s in (1, 5, 25, 50)))
-    harmful, good = harm(counts, 1.25, RAMP_STARTS), paths(counts, 1.5, better_than(1.5))
+    harmful = harm(counts, 1.25, RAMP_STARTS)
+    stages = [paths(counts[:, first : first + 50], 1.5, better_than(1.5)) for first in (0, 50, 100, 150)]
+    good = np.concatenate(stages, axis=1)  # each stage is proven on its own looks
     for run, rows in enumerate(counts.tolist()):
         looks = [
             Look(i // 50, i % 50, RequestCounts(a_n, a), RequestCounts(b_n, b))

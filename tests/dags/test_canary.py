@@ -197,6 +197,61 @@ def test_a_watch_that_fails_holds_the_share(world, monkeypatch):
     assert world.traffic.share == 50
 
 
+def test_a_stage_that_holds_is_still_watched_for_harm(world):
+    world.dag.get_task("hold").watch_harm = True
+
+    def fail_while_it_holds():
+        while not world.wiring.store.rollouts(world.model) or world.rollout.state != "holding":
+            threading.Event().wait(0.05)
+        with world.replay(errors={"2": 0.6}):
+            while world.rollout.active:
+                threading.Event().wait(0.05)
+
+    late = threading.Thread(target=fail_while_it_holds)
+    late.start()
+    run = world.run(deadline_seconds=3)
+    late.join()
+    assert world.states(run)["hold"] == "success", world.states(run)
+    assert world.kinds[-2:] == ["held", "rolled_back"]
+    assert world.traffic.share == 0
+    assert world.alias("challenger") is None
+
+
+def test_harm_that_shows_after_the_verdict_still_rolls_back(world, monkeypatch):
+    from model_rollouts.core.decision import Verdict
+    from model_rollouts.operators.approve import ApproveOperator
+
+    with world.replay(wrong={"1": 0.12, "2": 0.08}) as traffic:
+
+        def thinks_long(self, context):
+            traffic.errors = {"2": 0.9}
+            while world.wiring.service.look(world.rollout.id).verdict is not Verdict.FAIL:
+                threading.Event().wait(0.1)
+            return {"answer": "Approve"}
+
+        monkeypatch.setattr(ApproveOperator, "execute", thinks_long)
+        run = world.run()
+    assert world.states(run)["roll_back"] == "success", world.states(run)
+    assert world.states(run)["expand"] == "skipped"
+    assert "error rate" in world.rollout.reason
+    assert "cleared" not in world.kinds
+
+
+def test_a_previous_version_that_is_gone_does_not_hold_up_the_roles(world):
+    from dataclasses import replace
+
+    from model_rollouts.core.patterns.canary import plan_canary
+    from model_rollouts.core.rollout import Change
+
+    service, store = world.wiring.service, world.wiring.store
+    before = service.adopt(world.model, "test")
+    after = replace(before, previous="99", revision=before.revision + 1)
+    event = replace(store.events(model=world.model)[-1], traffic_revision=after.revision)
+    store.apply(Change(event, after, None, before.revision, 0))
+    service.start("r", world.model, "2", plan_canary(CanaryParameters()), "test", "go")
+    assert (world.alias("champion"), world.alias("challenger"), world.alias("previous")) == ("1", "2", None)
+
+
 def test_a_rollback_by_hand_ends_the_watch(world):
     def by_hand():
         while not world.wiring.store.rollouts(world.model) or world.rollout.state != "baking":

@@ -1,7 +1,5 @@
 import asyncio
 
-import pytest
-
 from model_rollouts.triggers import watch
 from model_rollouts.triggers.watch import WatchTrigger
 
@@ -9,7 +7,7 @@ from model_rollouts.triggers.watch import WatchTrigger
 def test_serialize_gives_exactly_what_makes_the_trigger_again():
     path, arguments = WatchTrigger(rollout_id="r-1", stage=2, poll_seconds=0.5).serialize()
     assert path == f"{WatchTrigger.__module__}.{WatchTrigger.__qualname__}"
-    assert arguments == {"rollout_id": "r-1", "stage": 2, "poll_seconds": 0.5}
+    assert arguments == {"rollout_id": "r-1", "stage": 2, "poll_seconds": 0.5, "held": False}
     again = WatchTrigger(**arguments)
     assert again.serialize() == (path, arguments)
 
@@ -25,7 +23,7 @@ def test_fires_once_when_there_is_a_verdict(monkeypatch):
     found = iter([None, None, {"decision": {"verdict": "fail"}}])
     asked = []
 
-    def look(rollout_id, stage):
+    def look(rollout_id, stage, held):
         asked.append((rollout_id, stage))
         return next(found)
 
@@ -55,10 +53,21 @@ def test_looking_does_not_block_the_event_loop(monkeypatch):
     assert asyncio.run(main()) == [{"ended": "rolled_back"}]
 
 
-def test_a_store_that_is_away_fails_the_trigger_loudly(monkeypatch):
-    def away(*_):
-        raise OSError("store is away")
+def test_a_store_that_is_away_is_asked_again(monkeypatch):
+    from types import SimpleNamespace
 
-    monkeypatch.setattr(watch, "look_once", away)
-    with pytest.raises(OSError, match="store is away"):
-        run(WatchTrigger("r", 0, 0.01))
+    from model_rollouts import wiring
+    from model_rollouts.core.rollout import State
+
+    answers = [OSError("store is away"), SimpleNamespace(state=State.ROLLED_BACK, stage=0)]
+
+    def rollout(_):
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    store = SimpleNamespace(rollout=rollout)
+    monkeypatch.setattr(wiring, "shared", lambda: SimpleNamespace(service=SimpleNamespace(store=store)))
+    assert run(WatchTrigger("r", 0, 0.01)) == [{"ended": "rolled_back", "stage": 0}]
+    assert answers == []

@@ -44,7 +44,7 @@ class GateResult:
         reason: One sentence for a person.
         odds_ratio: Mantel-Haenszel estimate over all looks; None where undefined.
         log_e_harm: Natural log of the e-value against "no worse than rollback_odds".
-        log_e_pass: Natural log of the e-value against "worse than pass_odds".
+        log_e_pass: Natural log of the e-value against "worse than pass_odds", over the stage's own looks.
         harm_threshold: Natural log that log_e_harm has to reach to roll back.
         pass_threshold: Natural log that log_e_pass has to reach to pass.
         challenger_bad: Bad outcomes of the challenger, all looks.
@@ -129,6 +129,8 @@ def action_at_deadline(plan: Plan) -> Action:
     return Action.ROLL_BACK if plan.at_deadline is AtDeadline.ROLL_BACK else Action.HOLD
 
 
+_QUIET_LOOKS, _QUIET_SHARE = 3, 0.2
+
 _NAMES = {
     Metric.ERROR_RATE: "error rate",
     Metric.WRONG_RATE: "rate of wrong predictions",
@@ -141,9 +143,9 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
     """Judge a stage.
 
     Harm is looked for over all looks of the rollout, with processes that begin at the rollout's start and at each
-    later stage. Non-inferiority is proven on all looks too, against the stage's own margin, and needs the
-    stage's own minimum of requests. Several guardrails share alpha equally (a union bound); passing needs all of
-    them, so beta needs no correction.
+    later stage. Non-inferiority is proven on the stage's own looks alone, against the stage's own margin: what was
+    good at a small share says nothing of a larger one. Several guardrails share alpha equally (a union bound);
+    passing needs all of them, so beta needs no correction. Nothing passes while an arm is silent.
 
     Args:
         plan: The rollout's plan.
@@ -172,7 +174,9 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
     if failed := [r for r in counted if r.verdict is Verdict.FAIL]:
         worst = max(failed, key=lambda r: r.log_e_harm)
         return made(Verdict.FAIL, Action.ROLL_BACK, worst.reason)
-    waiting = [r for r in counted if r.verdict is Verdict.WAIT]
+    waiting = [r.reason for r in counted if r.verdict is Verdict.WAIT]
+    if silence := _silence(stage, looks):
+        waiting.append(silence)
     if not waiting and elapsed_seconds >= setting.bake_seconds:
         action = Action.CUT_OVER if last else Action.EXPAND
         reason = f"every gate passed at {setting.share:g} %: " + "; ".join(r.reason for r in counted)
@@ -180,11 +184,11 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
     if elapsed_seconds >= setting.deadline_seconds:
         reason = (
             f"deadline of {setting.deadline_seconds:g} s reached at {setting.share:g} % without proof: "
-            + "; ".join(r.reason for r in waiting)
+            + "; ".join(waiting)
         )
         return made(Verdict.INCONCLUSIVE, action_at_deadline(plan), reason)
     if waiting:
-        return made(Verdict.WAIT, Action.WAIT, "; ".join(r.reason for r in waiting))
+        return made(Verdict.WAIT, Action.WAIT, "; ".join(waiting))
     left = setting.bake_seconds - elapsed_seconds
     return made(Verdict.WAIT, Action.WAIT, f"every gate passed; {left:.0f} s of bake time left")
 
@@ -195,14 +199,15 @@ def _judge(plan: Plan, gate: Gate, judging: int, stage: int, looks: Sequence[Loo
     # mixture are fixed when the rollout begins, or it would not be an e-process.
     starts = [0, *(_first_of(looks, s) for s in range(1, len(plan.stages)))]
     total = _total(strata)
+    own = [s for s, look in zip(strata, looks, strict=True) if look.stage == stage]
     # Requests of a look without a champion's are not judged: there was nothing to compare them with.
-    in_stage = sum(s.challenger_n for s, k in zip(strata, looks, strict=True) if k.stage == stage and s.champion_n)
+    in_stage = sum(s.challenger_n for s in own if s.champion_n)
     log_e_harm = log_e_process(strata, gate.rollback_odds, worse_than(gate.rollback_odds), starts)
-    log_e_pass = log_e_process(strata, gate.pass_odds, better_than(gate.pass_odds))
+    log_e_pass = log_e_process(own, gate.pass_odds, better_than(gate.pass_odds))
     if gate.negligible is not None:
         # Harm to prove absent: worse than the margin AND above the negligible rate. Under it both are e-values,
         # and so is their mean.
-        ceiling = log_e_rate_below(total.challenger_bad, total.challenger_n, gate.negligible)
+        ceiling = log_e_rate_below(_total(own).challenger_bad, _total(own).challenger_n, gate.negligible)
         log_e_pass = math.log(0.5) + float(_log_add(log_e_pass, ceiling))
     numbers = GateResult(
         metric=gate.metric,
@@ -250,6 +255,25 @@ def _gate_verdict(gate: Gate, r: GateResult) -> tuple[Verdict, str]:
         f"{name} is not yet proven to be {margin} ({ratio}; {counts}; "
         f"evidence {_plain(r.log_e_pass)}, needed {_plain(r.pass_threshold)})"
     )
+
+
+def _silence(stage: int, looks: Sequence[Look]) -> str:
+    """What is to be said when an arm has been silent for the newest of the stage's looks; "" when none has.
+
+    A gap of a few looks, or of a fifth of the stage's, is ordinary at a small share. A longer one means that the log,
+    the gateway or the challenger is gone, and earlier looks can't speak for the present.
+    """
+    own = [look for look in looks if look.stage == stage]
+    allowed = max(_QUIET_LOOKS, math.ceil(_QUIET_SHARE * len(own)))
+    for arm in ("champion", "challenger"):
+        quiet = 0
+        for look in reversed(own):
+            if getattr(look, arm).requests:
+                break
+            quiet += 1
+        if quiet > allowed:
+            return f"{arm} has no requests in the last {quiet:,} looks, at most {allowed:,} may be empty"
+    return ""
 
 
 def _first_of(looks: Sequence[Look], stage: int) -> int:

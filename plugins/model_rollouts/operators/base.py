@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from model_rollouts.wiring import Wiring
 
+_MAX_POLL_SECONDS = 15.0
+
 PREFLIGHT, WATCH, APPROVE, DECIDE = "preflight", "watch", "approve", "decide"
 
 
@@ -43,6 +45,11 @@ class StageOperator(BaseOperator):
 def pull(context: "Context", task_id: str) -> Any:
     """What a task of this run returned, or None."""
     return context["ti"].xcom_pull(task_ids=task_id)
+
+
+def poll_seconds(context: "Context") -> float:
+    """Time between two looks of a watch: a look's length, or a quarter of a minute where that is longer."""
+    return min(float(pull(context, PREFLIGHT)["poll_seconds"]), _MAX_POLL_SECONDS)
 
 
 def actor_of(context: "Context") -> str:

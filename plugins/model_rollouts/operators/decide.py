@@ -32,7 +32,7 @@ class DecideOperator(StageOperator, BaseBranchOperator):
     def choose_branch(self, context: "Context") -> str:
         """The branch's task id."""
         from model_rollouts.core.conclusion import Conclusion, conclude
-        from model_rollouts.core.decision import Action, Decision
+        from model_rollouts.core.decision import Action, Decision, Verdict
         from model_rollouts.core.rollout import State
 
         rollout_id, stage, _ = self.stage_of(context)
@@ -40,6 +40,12 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         rollout = service.store.rollout(rollout_id)
         event = pull(context, WATCH) or {}
         decision = Decision.from_dict(event["decision"]) if event.get("decision") else None
+        if rollout.state is State.BAKING:
+            # The verdict is as old as the reports, or as a person's answer, took. Harm that shows meanwhile, or that
+            # the watch could not act on, counts; a proof that was there once stays one.
+            fresh = service.look(rollout_id)
+            if fresh.verdict is Verdict.FAIL:
+                decision = fresh
         conclusion = conclude(decision, [self._check(context, name) for name in self.checks], approval_of(context))
         if rollout.state is State.ROLLED_BACK:
             conclusion = Conclusion(Action.ROLL_BACK, rollout.reason)
@@ -48,6 +54,7 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         if conclusion.action in (Action.EXPAND, Action.CUT_OVER):
             service.clear(rollout_id, stage, actor_of(context), event["decision"])
         context["ti"].xcom_push(key="reason", value=conclusion.reason)
+        context["ti"].xcom_push(key="decision", value=decision.to_dict() if decision else {})
         self.log.info("%s: %s", conclusion.action, conclusion.reason)
         return str(conclusion.action)
 

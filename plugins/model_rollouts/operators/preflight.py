@@ -1,6 +1,7 @@
 """The first task of every stage run: nothing moves before it succeeds."""
 
 import hashlib
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,13 @@ def make_plan(pattern: Pattern, params: dict[str, Any]) -> "Plan":
 
 
 def rollout_id_for(model: str, challenger: str, pattern: Pattern, run_id: str) -> str:
-    """A readable id that the same DAG run always gives again."""
+    """A readable id that the same DAG run always gives again.
+
+    It becomes part of Airflow's run ids, which allow few characters; the digest keeps what the readable part loses.
+    """
     digest = hashlib.blake2b(f"{model}\0{challenger}\0{run_id}".encode(), digest_size=4).hexdigest()
-    return f"{model}-{pattern}-{challenger}-{digest}"
+    return f"{_slug(model)}-{pattern}-{_slug(challenger)}-{digest}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:60] or "model"

@@ -3,13 +3,11 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from model_rollouts.operators.base import PREFLIGHT, StageOperator, actor_of, pull, wiring
+from model_rollouts.operators.base import StageOperator, actor_of, poll_seconds, wiring
 from model_rollouts.triggers.watch import WatchTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-_MAX_POLL_SECONDS = 15.0
 
 
 class WatchStageOperator(StageOperator):
@@ -19,13 +17,14 @@ class WatchStageOperator(StageOperator):
     record, and nobody is exposed while they are made.
 
     On retry: the deadline still counts from the moment the traffic moved. When the log is missing: waits, and is
-    inconclusive at the deadline. When the store is missing: fails, and `decide` holds.
+    inconclusive at the deadline. When the store is missing: looks again until it is back; after twice the deadline it
+    fails, and `decide` looks for itself.
     """
 
     def execute(self, context: "Context") -> None:
         """Defer."""
         rollout_id, stage, _ = self.stage_of(context)
-        poll = min(float(pull(context, PREFLIGHT)["poll_seconds"]), _MAX_POLL_SECONDS)
+        poll = poll_seconds(context)
         parts = wiring()
         limit = parts.store.rollout(rollout_id).plan.stage(stage).deadline_seconds
         self.defer(
