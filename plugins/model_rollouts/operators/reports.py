@@ -1,6 +1,7 @@
 """The stage's comparison, data checks and drift report. Evidence is published first, then judged."""
 
 import tempfile
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,9 +32,9 @@ class ReportOperator(StageOperator):
 
     ui_color = "#eef2e3"
 
+    @abstractmethod
     def make(self, rollout: "Rollout", stage: int, context: "Context", out_dir: Path) -> dict[str, Any]:
         """Write the files; return {"state", "detail", "files", "metrics"}."""
-        raise NotImplementedError
 
     def execute(self, context: "Context") -> dict[str, Any]:
         """Return {"state", "detail"}."""
