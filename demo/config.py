@@ -28,6 +28,8 @@ CANARY: dict[str, Any] = {
     "label_maturity_seconds": 4.5,
     "label_coverage": 0.8,
     "min_requests": 30,
+    "control_percent": 30,
+    "first_pass_odds": 6,
     "negligible_error_rate": 0.04,
     "latency_slack_ms": 40,
 }

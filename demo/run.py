@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     os.environ.update(config.environment())  # this process reads the store by the same settings as the others
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(number, _interrupt)
     console = Console(stderr=False, width=None if sys.stdout.isatty() else 160)
     progress = Progress(console)
     try:

@@ -3,9 +3,13 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from demo import airflow_parts
 from demo.config import REPO, parse
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 IMAGES = REPO / "docs" / "images"
 WIDTH, HEIGHT = 1360, 820
@@ -28,11 +32,6 @@ def main() -> int:
     config = parse([], os.environ)
     password = airflow_parts.password(config)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    shots = {
-        "canary-grid.png": f"{config.airflow_url}/dags/canary",
-        "canary-form.png": f"{config.airflow_url}/dags/canary?modal=trigger",
-        "mlflow-versions.png": f"{config.mlflow_url}/#/models/flights",
-    }
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -43,14 +42,25 @@ def main() -> int:
         page.fill("input[name=password]", password)
         page.click("button[type=submit]")
         page.wait_for_url(f"{config.airflow_url}/**")
-        for name, address in shots.items():
-            page.goto(address)
-            page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(2500)  # Airflow's grid draws after its data is there
-            page.screenshot(path=IMAGES / name)
-            print(Path("docs/images") / name)
+        page.goto(f"{config.airflow_url}/dags/canary")
+        page.get_by_text("roll_back").first.wait_for()
+        page.mouse.click(331, 435)  # the arrow between the panels: the grid gets the whole width
+        _save(page, "canary-grid.png")
+        page.goto(f"{config.airflow_url}/dags/canary")
+        page.get_by_role("button", name="Trigger").first.click()
+        page.get_by_text("Registered model").first.wait_for()
+        _save(page, "canary-form.png")
+        page.goto(f"{config.mlflow_url}/#/models/flights")
+        page.get_by_text("Version 1").first.wait_for()
+        _save(page, "mlflow-versions.png")
         browser.close()
     return 0
+
+
+def _save(page: "Page", name: str) -> None:
+    page.wait_for_timeout(2500)  # panels slide and charts draw after their text is there
+    page.screenshot(path=IMAGES / name)
+    print(Path("docs/images") / name)
 
 
 if __name__ == "__main__":
