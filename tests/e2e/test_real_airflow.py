@@ -151,7 +151,7 @@ def test_a_less_accurate_version_is_rolled_back_with_the_reason_on_record(stack:
     last = stack.events(rollout)[-1]
     assert last.kind is EventKind.ROLLED_BACK
     assert last.evidence["verdict"] == "fail"
-    (names,) = stack.artifacts(rollout)
+    names = stack.artifacts(rollout)[-1]  # of the stage that ended it: the coarse first one may have let it through
     assert names >= {"decision.json", "comparison.html", "drift.html", "data_checks_predictions.html"}
 
 
