@@ -237,6 +237,25 @@ def test_harm_that_shows_after_the_verdict_still_rolls_back(world, monkeypatch):
     assert "cleared" not in world.kinds
 
 
+def test_a_pass_is_taken_back_when_the_evidence_has_stopped_coming(world, monkeypatch):
+    from model_rollouts.operators.approve import ApproveOperator
+
+    with world.replay(wrong={"1": 0.12, "2": 0.08}) as running:
+
+        def thinks_long(self, context):
+            running.requests = 0
+            while not world.wiring.service.look(world.rollout.id).blind:
+                threading.Event().wait(0.1)
+            return {"answer": "Approve"}
+
+        monkeypatch.setattr(ApproveOperator, "execute", thinks_long)
+        run = world.run()
+    assert world.states(run)["hold"] == "success", world.states(run)
+    assert world.rollout.state == "holding"
+    assert "has no requests in the last" in world.rollout.reason
+    assert "cleared" not in world.kinds
+
+
 def test_a_previous_version_that_is_gone_does_not_hold_up_the_roles(world):
     from dataclasses import replace
 

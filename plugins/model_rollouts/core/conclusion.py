@@ -97,4 +97,5 @@ def distrust(decision: Decision, failure: str, plan: Plan) -> Decision:
         verdict=Verdict.INCONCLUSIVE if late else Verdict.WAIT,
         action=action_at_deadline(plan) if late else Action.WAIT,
         reason=f"the evidence can't be read ({failure}); before that: {decision.reason}",
+        blind=True,
     )

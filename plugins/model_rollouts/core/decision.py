@@ -85,6 +85,7 @@ class Decision:
         stage: Position of the stage in the plan.
         elapsed_seconds: Time since the stage's traffic moved.
         looks: How many looks it rests on.
+        blind: Whether an arm is silent now, or the evidence could not be read: a pass of earlier no longer counts.
     """
 
     verdict: Verdict
@@ -94,6 +95,7 @@ class Decision:
     stage: int
     elapsed_seconds: float
     looks: int
+    blind: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; infinite e-values become the strings "inf" and "-inf"."""
@@ -167,15 +169,16 @@ def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float
     results = tuple(_judge(plan, gate, judging, stage, looks) for gate in setting.gates)
     counted = [r for r in results if r.role is not Role.MUTED]
     last = stage == len(plan.stages) - 1
+    silence = _silence(stage, looks)
 
     def made(verdict: Verdict, action: Action, reason: str) -> Decision:
-        return Decision(verdict, action, reason, results, stage, elapsed_seconds, len(looks))
+        return Decision(verdict, action, reason, results, stage, elapsed_seconds, len(looks), blind=bool(silence))
 
     if failed := [r for r in counted if r.verdict is Verdict.FAIL]:
         worst = max(failed, key=lambda r: r.log_e_harm)
         return made(Verdict.FAIL, Action.ROLL_BACK, worst.reason)
     waiting = [r.reason for r in counted if r.verdict is Verdict.WAIT]
-    if silence := _silence(stage, looks):
+    if silence:
         waiting.append(silence)
     if not waiting and elapsed_seconds >= setting.bake_seconds:
         action = Action.CUT_OVER if last else Action.EXPAND

@@ -42,9 +42,9 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         decision = Decision.from_dict(event["decision"]) if event.get("decision") else None
         if rollout.state is State.BAKING:
             # The verdict is as old as the reports, or as a person's answer, took. Harm that shows meanwhile, or that
-            # the watch could not act on, counts; a proof that was there once stays one.
+            # the watch could not act on, counts; so does evidence that has stopped coming. A proof stays one otherwise.
             fresh = service.look(rollout_id)
-            if fresh.verdict is Verdict.FAIL:
+            if fresh.verdict is Verdict.FAIL or (decision and decision.verdict is Verdict.PASS and fresh.blind):
                 decision = fresh
         conclusion = conclude(decision, [self._check(context, name) for name in self.checks], approval_of(context))
         if rollout.state is State.ROLLED_BACK:
