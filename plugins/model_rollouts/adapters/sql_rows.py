@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from model_rollouts.adapters.sql_tables import Row
-from model_rollouts.core.evidence import Look
+from model_rollouts.core.evidence import Look, label_parts, request_parts
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Event, EventKind, Rollout, State, Traffic
 
@@ -70,29 +70,18 @@ def to_event(row: RowMapping) -> Event:
 
 def from_look(rollout_id: str, look: Look) -> Row:
     """The row of a closed look."""
-    data = look.to_dict()
-    labelled = look.champion_labels is not None  # and so the challenger's: a look has both or none
-    return {
-        "rollout_id": rollout_id,
-        "stage": look.stage,
-        "look": look.index,
-        "counts": {"champion": data["champion"], "challenger": data["challenger"]},
-        "labels": {"champion": data["champion_labels"], "challenger": data["challenger_labels"]} if labelled else None,
-    }
+    place = {"rollout_id": rollout_id, "stage": look.stage, "look": look.index}
+    return {**place, "counts": request_parts(look), "labels": label_parts(look)}
 
 
 def to_look(row: RowMapping) -> Look:
     """The look of a row."""
-    labels: Mapping[str, Any] = row["labels"] or {"champion": None, "challenger": None}
-    return Look.from_dict(
-        {
-            "stage": row["stage"],
-            "index": row["look"],
-            **row["counts"],
-            "champion_labels": labels["champion"],
-            "challenger_labels": labels["challenger"],
-        }
-    )
+    # rows of earlier versions name the label counts by the arm alone
+    labels = {
+        name if "_" in name or name == "values" else f"{name}_labels": part
+        for name, part in (row["labels"] or {}).items()
+    }
+    return Look.from_dict({"stage": row["stage"], "index": row["look"], **row["counts"], **labels})
 
 
 def _storable(value: Any) -> Any:

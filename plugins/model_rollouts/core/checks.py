@@ -1,11 +1,14 @@
 """Checks of single values, with one wording: the value, the bound, what is wrong with it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from model_rollouts.core.errors import PlanError
+
+MOST_REQUESTS = 10**12  # a look of more is a broken count
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -66,6 +69,16 @@ def count(name: str, value: object, high: int, what: str) -> None:
         raise ValueError(message)  # noqa: TRY004 - bad evidence is one kind of error, whatever is bad about it
     if not 0 <= value <= high:
         raise ValueError(f"{name} is {value}, must be between 0 and {high} ({what})")
+
+
+def finite(name: str, value: object) -> None:
+    """Refuse a sum of evidence that is not a finite number.
+
+    Raises:
+        ValueError: The message states the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, must be a finite number")
 
 
 def names(what: str, data: object, cls: type[Any]) -> Mapping[str, Any]:

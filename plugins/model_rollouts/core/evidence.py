@@ -6,15 +6,15 @@ change after that, so that every verdict can be computed again from them to the 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from model_rollouts.core.checks import count
+from model_rollouts.core.checks import MOST_REQUESTS, count
+from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 
 LATENCY_FLOOR_MS = 0.01
 LATENCY_RATIO = 1.02  # width of a latency bin: 2 %, so a threshold is off by at most that
 LATENCY_BINS = 2000  # the last bin is at 1.6e15 ms: no clock gives more
-MOST_REQUESTS = 10**12  # a look of more is a broken count
 
 
 def latency_bin(latency_ms: float) -> int:
@@ -92,6 +92,9 @@ class LabelCounts:
 class Look:
     """One closed time bucket.
 
+    What belongs to requests is known when the look is closed, what belongs to labels once it has matured. A part that
+    the plan did not ask for is None.
+
     Attributes:
         stage: Position of its stage in the plan.
         index: Its position in the stage, from 0.
@@ -99,6 +102,12 @@ class Look:
         challenger: What the challenger did.
         champion_labels: What is known of the champion's answers; None until the look has matured.
         challenger_labels: The same for the challenger; both arms mature together.
+        champion_units: The champion's units.
+        challenger_units: The challenger's units.
+        pairs: Requests that both answered.
+        champion_label_clusters: Repeat requests of the champion's units among the labelled ones.
+        challenger_label_clusters: The same for the challenger.
+        values: Business values.
     """
 
     stage: int
@@ -107,54 +116,86 @@ class Look:
     challenger: RequestCounts
     champion_labels: LabelCounts | None = None
     challenger_labels: LabelCounts | None = None
+    champion_units: UnitCounts | None = None
+    challenger_units: UnitCounts | None = None
+    pairs: PairCounts | None = None
+    champion_label_clusters: ClusterSums | None = None
+    challenger_label_clusters: ClusterSums | None = None
+    values: ValueSums | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a look that has no place, or labels for one arm only.
+        """Refuse a look that has no place, parts of one arm only, or what belongs to labels without labels.
 
         Raises:
             ValueError: The message states the value and the bound.
         """
         count("stage", self.stage, MOST_REQUESTS, "a position in the plan")
         count("index", self.index, MOST_REQUESTS, "a position in the stage")
-        if (self.champion_labels is None) is not (self.challenger_labels is None):
+        for part in ("labels", "units", "label_clusters"):
+            if (getattr(self, f"champion_{part}") is None) is not (getattr(self, f"challenger_{part}") is None):
+                raise ValueError(
+                    f"look {self.index} of stage {self.stage} has {part} for one arm only; count both, or neither yet"
+                )
+        if self.champion_labels is None and (self.values is not None or self.champion_label_clusters is not None):
             raise ValueError(
-                f"look {self.index} of stage {self.stage} has labels for one arm only; count both, or neither yet"
+                f"look {self.index} of stage {self.stage} has values or clusters of labels and no labels; all three "
+                "are counted once the look has matured"
             )
 
+    @property
+    def matured(self) -> bool:
+        """Whether its labels have been counted."""
+        return self.champion_labels is not None
+
     def to_dict(self) -> dict[str, Any]:
-        """The exact numbers as JSON types."""
-
-        def requests(counts: RequestCounts) -> dict[str, Any]:
-            latency = {str(k): v for k, v in sorted(counts.latency.items())}
-            return {"requests": counts.requests, "errors": counts.errors, "latency": latency}
-
-        def labels(counts: LabelCounts | None) -> dict[str, int] | None:
-            return None if counts is None else {"due": counts.due, "labelled": counts.labelled, "wrong": counts.wrong}
-
-        return {
-            "stage": self.stage,
-            "index": self.index,
-            "champion": requests(self.champion),
-            "challenger": requests(self.challenger),
-            "champion_labels": labels(self.champion_labels),
-            "challenger_labels": labels(self.challenger_labels),
-        }
+        """The exact numbers as JSON types; parts that are None are left out."""
+        data: dict[str, Any] = {"stage": self.stage, "index": self.index}
+        for name in (*_REQUEST_PARTS, *_LABEL_PARTS):
+            part = getattr(self, name)
+            if part is not None:
+                data[name] = asdict(part)
+                if isinstance(part, RequestCounts):
+                    data[name]["latency"] = {str(k): v for k, v in sorted(part.latency.items())}
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Look":
         """The inverse of `to_dict`."""
+        parts = {name: _part(kind, data[name]) for name, kind in _PARTS.items() if data.get(name) is not None}
+        return cls(data["stage"], data["index"], **parts)
 
-        def requests(raw: Mapping[str, Any]) -> RequestCounts:
-            return RequestCounts(raw["requests"], raw["errors"], {int(k): v for k, v in raw["latency"].items()})
 
-        def labels(raw: Mapping[str, int] | None) -> LabelCounts | None:
-            return None if raw is None else LabelCounts(raw["due"], raw["labelled"], raw["wrong"])
+_REQUEST_PARTS: dict[str, type[Any]] = {
+    "champion": RequestCounts,
+    "challenger": RequestCounts,
+    "champion_units": UnitCounts,
+    "challenger_units": UnitCounts,
+    "pairs": PairCounts,
+}
+_LABEL_PARTS: dict[str, type[Any]] = {
+    "champion_labels": LabelCounts,
+    "challenger_labels": LabelCounts,
+    "champion_label_clusters": ClusterSums,
+    "challenger_label_clusters": ClusterSums,
+    "values": ValueSums,
+}
+_PARTS = _REQUEST_PARTS | _LABEL_PARTS
 
-        return cls(
-            data["stage"],
-            data["index"],
-            requests(data["champion"]),
-            requests(data["challenger"]),
-            labels(data["champion_labels"]),
-            labels(data["challenger_labels"]),
-        )
+
+def request_parts(look: Look) -> dict[str, Any]:
+    """What of a look is known when it is closed, in JSON types."""
+    return {name: part for name, part in look.to_dict().items() if name in _REQUEST_PARTS}
+
+
+def label_parts(look: Look) -> dict[str, Any] | None:
+    """What of a look is known once it has matured, in JSON types; None before."""
+    return {name: part for name, part in look.to_dict().items() if name in _LABEL_PARTS} if look.matured else None
+
+
+def _part(kind: type[Any], raw: Mapping[str, Any]) -> Any:
+    values = dict(raw)
+    if kind is RequestCounts:
+        values["latency"] = {int(k): v for k, v in raw["latency"].items()}
+    if kind is UnitCounts:
+        values["clusters"] = {name: ClusterSums(**sums) for name, sums in raw["clusters"].items()}
+    return kind(**values)
