@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
 from model_rollouts.core.rollout import Change, Event, Rollout, Traffic
+from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 
 
 class RolloutStore(Protocol):
@@ -106,6 +108,14 @@ class Window:
     end: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class StageWindow:
+    """One look of one stage."""
+
+    stage: int
+    window: Window
+
+
 class PredictionLog(Protocol):
     """Reads evidence from the log. Only rows whose arm is their cohort count (see docs/contracts.md)."""
 
@@ -119,9 +129,66 @@ class PredictionLog(Protocol):
         """
 
     def label_counts(
-        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], maturity: timedelta
     ) -> list[tuple[LabelCounts, LabelCounts]]:
-        """(champion, challenger) for each window of predictions, in order, with labels as known now."""
+        """(champion, challenger) for each window of predictions, in order, with labels as known now.
+
+        A label counts up to `maturity` after its request.
+        """
+
+    def unit_counts(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int
+    ) -> list[tuple[UnitCounts, UnitCounts]]:
+        """(champion, challenger) for each of `windows[fresh:]`, in order.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All closed looks of the rollout in order of time, from its first one: units that have been seen
+                and requests that they have made before are counted from them.
+            fresh: The first position to give results for.
+        """
+
+    def label_clusters(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, maturity: timedelta
+    ) -> list[tuple[ClusterSums, ClusterSums]]:
+        """Repeat requests of units among the labelled ones, for each of `windows[fresh:]`; see `unit_counts`."""
+
+    def pair_counts(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], tolerance: float | None
+    ) -> list[PairCounts]:
+        """Requests that both versions answered, for each window of the champion's answers, in order.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            windows: The looks.
+            tolerance: The most that two answers that agree may differ by, as numbers; None: they agree as texts.
+        """
+
+    def value_sums(
+        self,
+        model: str,
+        rollout_id: str,
+        windows: Sequence[StageWindow],
+        fresh: int,
+        maturity: timedelta,
+        prior: tuple[datetime, datetime],
+    ) -> list[ValueSums]:
+        """Business values for each of `windows[fresh:]`, in order; see `unit_counts`.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All matured looks of the rollout in order of time, from its first one.
+            fresh: The first position to give results for.
+            maturity: A value counts up to this long after its request.
+            prior: Time before the rollout, [start, end), that tells what a unit was worth then.
+        """
+
+    def baseline(self, model: str, version: str, start: datetime, end: datetime, maturity: timedelta) -> Baseline:
+        """What a version did as champion in [start, end), in or out of rollouts."""
 
 
 class GatewayStatus(Protocol):

@@ -7,7 +7,9 @@ read. Traffic moves first and the registry follows, so that nothing that is slow
 
 import contextlib
 import logging
+import math
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,16 +17,21 @@ from typing import Any
 
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.conclusion import distrust
-from model_rollouts.core.decision import Decision, decide
+from model_rollouts.core.decision import Decision, decide, decide_from
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotReadyError, StaleRevisionError
 from model_rollouts.core.evidence import Look
+from model_rollouts.core.ledger import Ledger
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Cause, Change, Rollout, State, Traffic
-from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore, Window
+from model_rollouts.core.stage_power import StagePower, plan_power
+from model_rollouts.looks import due_looks
+from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore
 
 logger = logging.getLogger(__name__)
 
 _TRIES = 5
+_MOST_LEDGERS = 1000
+_BASELINE = timedelta(days=1)
 
 
 def _now() -> datetime:
@@ -71,6 +78,8 @@ class RolloutService:
         self.log = log
         self.clock = clock
         self.new_salt = new_salt
+        self._ledgers: dict[str, Ledger] = {}  # the least recently judged first
+        self._judging = threading.Lock()
 
     # --- before anything moves
 
@@ -146,9 +155,8 @@ class RolloutService:
             failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
             raise NotReadyError(f"{model} {challenger} is not ready for a rollout: {failed}")
         traffic = self.adopt(model, actor)
-        cause = self._cause(
-            actor, reason, {"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}
-        )
+        shown = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
+        cause = self._cause(actor, reason, {"checks": shown, "power": self.power_told(model, traffic.champion, plan)})
         self.store.apply(steps.start(rollout_id, plan, version.version, self.new_salt(), traffic, cause))
         self.sync_registry(rollout_id)
         return self.store.rollout(rollout_id)
@@ -177,26 +185,52 @@ class RolloutService:
         now = self.clock()
         failure = ""
         try:
-            self.evidence.save_looks(rollout_id, self._due_looks(rollout, now))
+            kept = self.evidence.looks(rollout_id)
+            self.evidence.save_looks(rollout_id, due_looks(self.log, rollout, self.spans(rollout), kept, now))
         except Exception as error:  # whatever a log engine raises, the answer is to wait
             failure = f"{type(error).__name__}: {error}"[:500]
             logger.warning("looks of %s can't be closed: %s", rollout_id, failure)
-        decision = self.judge(rollout, self.evidence.looks(rollout_id), now)
+        looks = self.evidence.looks(rollout_id)
+        elapsed, signals_from = _times(rollout, now)
+        with self._judging:  # several threads of the triggerer judge rollouts
+            decision = decide_from(self._ledger(rollout, looks), rollout.stage, elapsed, signals_from)
         return distrust(decision, failure, rollout.plan) if failure else decision
 
     def judge(self, rollout: Rollout, looks: list[Look], now: datetime) -> Decision:
         """The verdict on given looks at a given time; no IO."""
-        if rollout.opened_at is None or rollout.judged_from is None:
-            raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
-        elapsed = (now - rollout.judged_from).total_seconds()
-        return decide(rollout.plan, rollout.stage, looks, elapsed)
+        elapsed, signals_from = _times(rollout, now)
+        return decide(rollout.plan, rollout.stage, looks, elapsed, signals_from)
 
-    def clear(self, rollout_id: str, stage: int, actor: str, decision: Mapping[str, Any]) -> Rollout:
-        """Put on record that the stage passed."""
-        return self._apply(
-            rollout_id,
-            lambda r, t: steps.clear(r, t, stage, self._cause(actor, str(decision["reason"]), decision)),
-        )
+    def power(self, model: str, version: str, plan: Plan) -> tuple[StagePower, ...]:
+        """What each stage needs to see its margins, at the champion's traffic of the last day.
+
+        Raises:
+            Exception: Whatever the log raises when it can't be read.
+        """
+        now = self.clock()
+        maturity = timedelta(seconds=plan.label_maturity_seconds)
+        return plan_power(plan, self.log.baseline(model, version, now - _BASELINE, now, maturity))
+
+    def power_told(self, model: str, version: str, plan: Plan) -> list[dict[str, Any]]:
+        """The same in JSON types; where the log can't be read, one entry that says so. It stops nobody."""
+        try:
+            return [stage.to_dict() for stage in self.power(model, version, plan)]
+        except Exception as error:  # the gates judge by what they see, whatever could be told beforehand
+            return [{"underpowered": True, "summary": f"power is unknown: {type(error).__name__}: {error}"[:500]}]
+
+    def spans(self, rollout: Rollout) -> dict[int, tuple[datetime, datetime | None]]:
+        """When each stage's traffic moved, and when it moved on; an ended rollout's last stage ended with it."""
+        opened = [
+            (event.stage, event.at)
+            for event in self.store.events(rollout_id=rollout.id)
+            if event.kind is steps.EventKind.STAGE_OPENED and event.stage is not None
+        ]
+        ends = [*(at for _, at in opened[1:]), rollout.ended_at]
+        return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)} if opened else {}
+
+    def clear(self, rollout_id: str, stage: int, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
+        """Put on record that the stage passed, by its gates or by a person's word."""
+        return self._apply(rollout_id, lambda r, t: steps.clear(r, t, stage, self._cause(actor, reason, evidence)))
 
     def hold(self, rollout_id: str, stage: int, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
         """Keep the share, expand no further."""
@@ -267,57 +301,26 @@ class RolloutService:
                 return self.store.rollout(rollout_id)
         raise AssertionError("unreachable")
 
-    def _due_looks(self, rollout: Rollout, now: datetime) -> list[Look]:
-        """Count the looks of the open stage that can be closed, and the labels that have matured in any stage."""
-        kept = {(k.stage, k.index): k for k in self.evidence.looks(rollout.id)}
-        plan = rollout.plan
-        starts = self._stage_starts(rollout)
-        due: list[Look] = []
-        for stage, (opened, closed) in starts.items():
-            windows = _windows(opened, min(closed or now, now), plan.look_seconds)
-            grace = timedelta(seconds=plan.grace_seconds)
-            mature = timedelta(seconds=plan.label_maturity_seconds) + grace
-            fresh = [w for w in windows if (stage, w.index) not in kept and w.end + grace <= now]
-            counted = dict(
-                zip(
-                    [w.index for w in fresh],
-                    self.log.request_counts(rollout.model, rollout.id, stage, fresh) if fresh else [],
-                    strict=True,
-                )
-            )
-            for index, (champion, challenger) in counted.items():
-                kept[stage, index] = Look(stage, index, champion, challenger)
-            ripe = [
-                w
-                for w in windows
-                if w.end + mature <= now and (stage, w.index) in kept and kept[stage, w.index].champion_labels is None
-            ]
-            labels = self.log.label_counts(rollout.model, rollout.id, stage, ripe) if ripe else []
-            for window, (champion_labels, challenger_labels) in zip(ripe, labels, strict=True):
-                look = kept[stage, window.index]
-                kept[stage, window.index] = Look(
-                    stage, window.index, look.champion, look.challenger, champion_labels, challenger_labels
-                )
-            touched = {*counted, *(w.index for w in ripe)}
-            due += [kept[stage, index] for index in sorted(touched)]
-        return due
-
-    def _stage_starts(self, rollout: Rollout) -> dict[int, tuple[datetime, datetime | None]]:
-        """When each stage's traffic moved, and when it moved on."""
-        opened = [
-            (event.stage, event.at)
-            for event in self.store.events(rollout_id=rollout.id)
-            if event.kind is steps.EventKind.STAGE_OPENED and event.stage is not None
-        ]
-        ends = [at for _, at in opened[1:]] + [None]
-        return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)}
+    def _ledger(self, rollout: Rollout, looks: list[Look]) -> Ledger:
+        """The rollout's tallies, kept between looks; made anew when they do not fit what the store has."""
+        ledger = self._ledgers.pop(rollout.id, None) or Ledger(rollout.plan)
+        try:
+            ledger.take(looks)
+        except ValueError:  # fewer looks than before: the store was restored from a backup
+            ledger = Ledger(rollout.plan)
+            ledger.take(looks)
+        self._ledgers[rollout.id] = ledger
+        while len(self._ledgers) > _MOST_LEDGERS:
+            self._ledgers.pop(next(iter(self._ledgers)))
+        return ledger
 
 
-def _windows(opened: datetime, until: datetime, look_seconds: float) -> list[Window]:
-    """Whole looks between two times."""
-    length = timedelta(seconds=look_seconds)
-    count = max(0, (until - opened) // length)
-    return [Window(i, opened + i * length, opened + (i + 1) * length) for i in range(count)]
+def _times(rollout: Rollout, now: datetime) -> tuple[float, int]:
+    """Seconds that the stage has been judged for, and its first look that signals count."""
+    if rollout.opened_at is None or rollout.judged_from is None:
+        raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
+    seen = (rollout.judged_from - rollout.opened_at).total_seconds()
+    return (now - rollout.judged_from).total_seconds(), math.ceil(seen / rollout.plan.look_seconds)
 
 
 def _signature_check(champion: ModelVersion, challenger: ModelVersion) -> Check:

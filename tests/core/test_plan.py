@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.gates import Gate, Metric, Role
-from model_rollouts.core.plan import AtDeadline, Pattern, Plan, Stage
+from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
+from model_rollouts.core.plan import Pattern, Plan, Stage, Underpowered
 
 GATES = (Gate(Metric.ERROR_RATE),)
 STAGE = Stage(5, GATES, 60, 600)
@@ -81,7 +81,9 @@ def test_what_is_no_number_is_refused_everywhere(whole: Any, name: str, value: A
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     shares = sorted(draw(st.sets(st.integers(0, 100) | st.floats(0, 100), min_size=1, max_size=6)))
-    metrics = draw(st.lists(st.sampled_from(Metric), min_size=1, unique=True))
+    # the sample ratio can't be judged where all units go one way, nor be asked for a proof
+    some = [metric for metric in Metric if metric is not Metric.SAMPLE_RATIO]
+    metrics = draw(st.lists(st.sampled_from(some), min_size=1, unique=True))
     gates = tuple(Gate(m, Role.GUARDRAIL if i == 0 else draw(st.sampled_from(Role))) for i, m in enumerate(metrics))
     bake = draw(st.floats(0, 1e6))
     deadline = draw(st.floats(bake, 2e6, exclude_min=True))
@@ -92,7 +94,31 @@ def plans(draw: st.DrawFn) -> Plan:
         look_seconds=draw(st.floats(0.5, 86_400)),
         alpha=draw(st.floats(1e-6, 0.2)),
         at_deadline=draw(st.sampled_from(AtDeadline)),
+        underpowered=draw(st.sampled_from(Underpowered)),
     )
+
+
+@pytest.mark.parametrize("share", [0, 100])
+def test_a_sample_ratio_gate_where_nothing_is_dealt_is_refused(share: float) -> None:
+    gates = (Gate(Metric.ERROR_RATE), Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
+    with pytest.raises(PlanError, match=f"sample_ratio gate is in a stage with a share of {share}"):
+        Stage(share, gates, 0, 1, control_percent=10)
+
+
+def test_a_gate_may_not_be_later_than_its_stage() -> None:
+    with pytest.raises(PlanError, match=r"deadline_seconds is 11, must be at most the stage's \(10\)"):
+        Stage(5, (Gate(Metric.ERROR_RATE, deadline_seconds=11),), 0, 10)
+
+
+def test_gates_that_ask_for_more_than_the_plans_alpha_are_refused() -> None:
+    greedy = (Gate(Metric.ERROR_RATE, alpha=0.008), Gate(Metric.LATENCY_P95, alpha=0.003))
+    with pytest.raises(PlanError, match=r"own alphas add up to 0\.011, must be at most the plan's alpha \(0\.01\)"):
+        Plan(Pattern.CANARY, (Stage(5, greedy, 0, 10),))
+    nothing_left = (Gate(Metric.ERROR_RATE, alpha=0.01), Gate(Metric.LATENCY_P95))
+    with pytest.raises(PlanError, match=r"add up to 0\.01, must be below the plan's alpha"):
+        Plan(Pattern.CANARY, (Stage(5, nothing_left, 0, 10),))
+    shared = Plan(Pattern.CANARY, (Stage(5, (greedy[0], Gate(Metric.LATENCY_P95), Gate(Metric.LATENCY_P99)), 0, 10),))
+    assert [shared.alpha_of(0, gate) for gate in shared.stages[0].gates] == pytest.approx([0.008, 0.001, 0.001])
 
 
 def test_a_stage_that_ends_before_its_first_labels_are_due_is_refused() -> None:
@@ -123,7 +149,7 @@ def as_json(**values: Any) -> dict[str, Any]:
         (as_json(at_deadline="shrug"), "at_deadline is 'shrug', must be one of hold, roll_back"),
         (as_json(stages="1,5"), r"stages is '1,5' \(str\), must be a list"),
         (as_json(stages=[5]), r"stage is 5 \(int\), must be a mapping"),
-        (as_json(stages=[{"share": 5}]), "stage lacks bake_seconds, deadline_seconds, gates"),
+        (as_json(stages=[{"share": 5}]), "stage lacks bake_seconds, deadline_seconds"),
         (as_json(stages=[PLAN.to_dict()["stages"][0] | {"gates": None}]), "gates is None"),
         (as_json(stages=[PLAN.to_dict()["stages"][0] | {"sahre": 5}]), "stage has unknown sahre"),
         (as_json(speed=1), "plan has unknown speed; known are alpha"),

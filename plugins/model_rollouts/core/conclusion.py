@@ -53,13 +53,16 @@ class Conclusion:
     reason: str
 
 
-def conclude(decision: Decision | None, checks: Sequence[CheckResult], approval: Approval) -> Conclusion:
+def conclude(
+    decision: Decision | None, checks: Sequence[CheckResult], approval: Approval, *, last_stage: bool
+) -> Conclusion:
     """The action of a stage.
 
     Args:
         decision: The verdict, or None when the watch has left none.
         checks: Every report and check that the stage should have.
         approval: A person's answer.
+        last_stage: Whether a pass cuts over.
     """
     if decision is None:
         return Conclusion(Action.HOLD, "no verdict: the watch of this stage failed; the share is kept")
@@ -69,13 +72,19 @@ def conclude(decision: Decision | None, checks: Sequence[CheckResult], approval:
         return Conclusion(Action.ROLL_BACK, f"rejected by a person; the verdict was {decision.verdict}")
     if decision.verdict is Verdict.WAIT:
         return Conclusion(Action.HOLD, f"the watch ended without a verdict: {decision.reason}")
-    if decision.verdict is Verdict.INCONCLUSIVE:
+    if decision.verdict is Verdict.INCONCLUSIVE and decision.action is not Action.ASK:
         return Conclusion(decision.action, decision.reason)
+    if decision.verdict is Verdict.INCONCLUSIVE and (decision.blind or approval is not Approval.APPROVED):
+        # A person may decide on weak evidence, not on none; and who does not answer does not approve.
+        return Conclusion(Action.HOLD, f"{decision.reason}; a person was asked: {approval}")
     if bad := [check for check in checks if check.state is not CheckState.OK]:
         listed = "; ".join(f"{check.name} {check.state}: {check.detail}" for check in bad)
-        return Conclusion(Action.HOLD, f"the gates passed, but {listed}")
+        return Conclusion(Action.HOLD, f"the stage could be left ({decision.reason}), but {listed}")
     if approval in (Approval.HELD, Approval.MISSING):
         return Conclusion(Action.HOLD, f"the gates passed; approval: {approval}")
+    if decision.action is Action.ASK:
+        go_on = Action.CUT_OVER if last_stage else Action.EXPAND
+        return Conclusion(go_on, f"a person decided to go on without proof; {decision.reason}")
     return Conclusion(decision.action, decision.reason)
 
 

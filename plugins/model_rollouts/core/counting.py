@@ -1,7 +1,7 @@
 """From looks to strata: which requests a gate counts, and which of them went wrong."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from model_rollouts.core.evidence import Look, latency_bin, latency_edge_ms
 from model_rollouts.core.gates import Gate, Metric
@@ -10,15 +10,24 @@ from model_rollouts.core.odds_ratio import Stratum
 _NOTHING = Stratum(0, 0, 0, 0)
 
 
-def strata_of(gate: Gate, looks: Iterable[Look]) -> list[Stratum]:
-    """One stratum a look, in order; an empty one where the look has nothing to say about the metric."""
+def counter_of(gate: Gate) -> Callable[[Look], Stratum]:
+    """Makes one stratum of each look, an empty one where it has nothing to say; to be given the looks in order."""
     if gate.metric is Metric.ERROR_RATE:
-        return [
-            Stratum(k.challenger.errors, k.challenger.requests, k.champion.errors, k.champion.requests) for k in looks
-        ]
+        return _error_stratum
     if gate.metric is Metric.WRONG_RATE:
-        return [_label_stratum(k) for k in looks]
-    return list(_latency_strata(gate, looks))
+        return _label_stratum
+    return LatencyCounter(gate)
+
+
+def strata_of(gate: Gate, looks: Iterable[Look]) -> list[Stratum]:
+    """One stratum a look, in order."""
+    count = counter_of(gate)
+    return [count(look) for look in looks]
+
+
+def _error_stratum(look: Look) -> Stratum:
+    b, a = look.challenger, look.champion
+    return Stratum(b.errors, b.requests, a.errors, a.requests)
 
 
 def _label_stratum(look: Look) -> Stratum:
@@ -28,7 +37,7 @@ def _label_stratum(look: Look) -> Stratum:
     return Stratum(b.wrong, b.labelled, a.wrong, a.labelled)
 
 
-def _latency_strata(gate: Gate, looks: Iterable[Look]) -> Iterator[Stratum]:
+class LatencyCounter:
     """Exceedances of a threshold that was fixed before the look began.
 
     The threshold of a look is the champion's quantile over earlier looks, and for the challenger the same with
@@ -36,35 +45,42 @@ def _latency_strata(gate: Gate, looks: Iterable[Look]) -> Iterator[Stratum]:
     advance, it makes the exceedances 0/1 outcomes like any other (Howard and Ramdas, Sequential estimation of
     quantiles, 2022, for the idea of counting across a quantile). Looks before the quantile can be told say
     nothing.
+
+    Args:
+        gate: Names the quantile and the margins.
     """
-    quantile = gate.metric.quantile
-    if quantile is None:
-        raise ValueError(f"{gate.metric} is not a latency metric")
-    needed = math.ceil(10 / (1 - quantile))
-    seen: dict[int, int] = {}
-    total = 0
-    for look in looks:
-        if total >= needed:
-            edge = _quantile_bin(seen, total, quantile) + 1
-            slow = latency_edge_ms(edge) * (1 + gate.latency_margin) + gate.latency_slack_ms
-            b, a = look.challenger.latency, look.champion.latency
-            yield Stratum(
+
+    def __init__(self, gate: Gate) -> None:
+        if gate.metric.quantile is None:
+            raise ValueError(f"{gate.metric} is not a latency metric")
+        self._quantile = gate.metric.quantile
+        self._margin, self._slack_ms = gate.latency_margin, gate.latency_slack_ms
+        self._needed = math.ceil(10 / (1 - self._quantile))
+        self._seen: dict[int, int] = {}
+        self._total = 0
+
+    def __call__(self, look: Look) -> Stratum:
+        """The look's stratum."""
+        b, a = look.challenger.latency, look.champion.latency
+        stratum = _NOTHING
+        if self._total >= self._needed:
+            edge = self._quantile_bin() + 1
+            slow = latency_edge_ms(edge) * (1 + self._margin) + self._slack_ms
+            stratum = Stratum(
                 _at_or_above(b, _first_bin_from(slow)), sum(b.values()), _at_or_above(a, edge), sum(a.values())
             )
-        else:
-            yield _NOTHING
-        for index, count in look.champion.latency.items():
-            seen[index] = seen.get(index, 0) + count
-            total += count
+        for index, count in a.items():
+            self._seen[index] = self._seen.get(index, 0) + count
+            self._total += count
+        return stratum
 
-
-def _quantile_bin(histogram: Mapping[int, int], total: int, quantile: float) -> int:
-    running = 0
-    for index in sorted(histogram):
-        running += histogram[index]
-        if running >= quantile * total:
-            return index
-    raise ValueError(f"histogram holds {running}, less than the stated total of {total}")
+    def _quantile_bin(self) -> int:
+        running = 0
+        for index in sorted(self._seen):
+            running += self._seen[index]
+            if running >= self._quantile * self._total:
+                return index
+        raise ValueError(f"histogram holds {running}, less than the stated total of {self._total}")
 
 
 def _first_bin_from(latency_ms: float) -> int:

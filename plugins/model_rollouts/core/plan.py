@@ -7,11 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 from model_rollouts.core.checks import choice, flag, names, number
+from model_rollouts.core.combination import levels
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.gates import Gate, Role
+from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
 
 FULL_SHARE = 100
 LONGEST_SECONDS = 366 * 86_400.0
+_SAMPLE_RATIO_ALPHA = 0.001  # what people look at by hand; it holds the stage, so it may not cry wolf
 
 
 class Pattern(StrEnum):
@@ -24,11 +26,12 @@ class Pattern(StrEnum):
     GRADUAL = "gradual"
 
 
-class AtDeadline(StrEnum):
-    """What happens when a stage's deadline comes and nothing is proven."""
+class Underpowered(StrEnum):
+    """What happens when a stage can't come to a verdict by its deadline at the traffic that it gets."""
 
+    WAIT = "wait"  # says so, and waits for the deadline: harm is still seen
     HOLD = "hold"
-    ROLL_BACK = "roll_back"
+    ASK = "ask"  # a person decides; nobody answering means hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,26 @@ class Stage:
         metrics = [gate.metric for gate in self.gates]
         if len(set(metrics)) != len(metrics):
             raise PlanError(f"gates name a metric twice: {', '.join(metrics)}")
+        if Metric.SAMPLE_RATIO in metrics and self.share in (0, FULL_SHARE):
+            raise PlanError(
+                f"the sample_ratio gate is in a stage with a share of {self.share:g}, must be in one between 0 and "
+                "100, both excluded: where all units go one way, nothing is dealt"
+            )
+        for gate in self.gates:
+            if gate.deadline_seconds is not None and not gate.deadline_seconds <= self.deadline_seconds:
+                raise PlanError(
+                    f"{gate.metric} gate: deadline_seconds is {gate.deadline_seconds:g}, must be at most the stage's "
+                    f"({self.deadline_seconds:g})"
+                )
+
+    @property
+    def rolling_back(self) -> tuple[Gate, ...]:
+        """The gates whose proven harm rolls back: they share the plan's alpha."""
+        return tuple(gate for gate in self.gates if gate.role.rolls_back)
+
+    def gate(self, metric: Metric) -> Gate | None:
+        """The gate of a metric, if the stage has one."""
+        return next((gate for gate in self.gates if gate.metric is metric), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +117,7 @@ class Plan:
         alpha: Bound on rolling back a challenger that is as good as the champion, over the whole rollout.
         beta: Bound on passing one that is worse than the margin, per gate and stage.
         at_deadline: What happens when a deadline comes and nothing is proven.
+        underpowered: What happens when a stage's traffic can't bring a proof before its deadline.
     """
 
     pattern: Pattern
@@ -104,6 +128,7 @@ class Plan:
     alpha: float = 0.01
     beta: float = 0.05
     at_deadline: AtDeadline = AtDeadline.HOLD
+    underpowered: Underpowered = Underpowered.WAIT
 
     def __post_init__(self) -> None:
         """Refuse what contradicts a bound.
@@ -116,6 +141,8 @@ class Plan:
                 f"pattern is {self.pattern!r} and at_deadline is {self.at_deadline!r}, must be a Pattern and an "
                 "AtDeadline; use Plan.from_dict for plain text"
             )
+        if not isinstance(self.underpowered, Underpowered):
+            raise PlanError(f"underpowered is {self.underpowered!r}, must be an Underpowered")
         if not isinstance(self.stages, tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
             raise PlanError(f"stages is {self.stages!r}, must be a tuple of stages; use Plan.from_dict for plain data")
         if not self.stages:
@@ -128,9 +155,11 @@ class Plan:
         number("label_maturity_seconds", self.label_maturity_seconds, 0, 90 * 86_400)
         number("alpha", self.alpha, 1e-6, 0.2)
         number("beta", self.beta, 1e-6, 0.2)
+        for stage in self.stages:
+            levels(self.alpha, [gate.alpha for gate in stage.rolling_back])
         ripe = self.look_seconds + self.grace_seconds + self.label_maturity_seconds
         for position, stage in enumerate(self.stages):
-            if stage.deadline_seconds < ripe and any(gate.coverage > 0 for gate in stage.gates):
+            if stage.deadline_seconds < ripe and any(gate.coverage > 0 and gate.metric.matures for gate in stage.gates):
                 raise PlanError(
                     f"deadline_seconds of stage {position} is {stage.deadline_seconds:g}, must be at least {ripe:g} "
                     "(look_seconds + grace_seconds + label_maturity_seconds): the labels of no look would be due "
@@ -147,26 +176,52 @@ class Plan:
             raise PlanError(f"stage is {index}, must be between 0 and {len(self.stages) - 1}")
         return self.stages[index]
 
+    def alpha_of(self, stage: int, gate: Gate) -> float:
+        """The error budget against harm of a gate of a stage: its own, or its part of what the guardrails share."""
+        rolling = self.stage(stage).rolling_back
+        if gate in rolling:
+            return levels(self.alpha, [other.alpha for other in rolling])[rolling.index(gate)]
+        return gate.alpha or (_SAMPLE_RATIO_ALPHA if gate.metric is Metric.SAMPLE_RATIO else self.alpha)
+
+    def beta_of(self, gate: Gate) -> float:
+        """The error budget of a gate against passing what is worse than the margin."""
+        return gate.beta or self.beta
+
+    def deadline_of(self, stage: int, gate: Gate) -> float:
+        """Latest time of a gate's proof, in seconds from the moment the stage's traffic moved."""
+        return self.stage(stage).deadline_seconds if gate.deadline_seconds is None else gate.deadline_seconds
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types; `from_dict` is the inverse."""
-        return asdict(self)
+        data = asdict(self)
+        for shown, stage in zip(data["stages"], self.stages, strict=True):
+            shown["gates"] = [gate.to_dict() for gate in stage.gates]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
-        """Build and validate a plan from JSON types.
+        """Build and validate a plan from JSON types. A stage without gates gets those of its pattern.
 
         Raises:
             PlanError: A value is out of its bounds or of the wrong type, or a name is unknown or missing.
         """
         values = dict(names("plan", data, cls))
         values["pattern"] = choice("pattern", values["pattern"], Pattern)
-        values["stages"] = tuple(_stage(stage) for stage in _items("stages", values["stages"]))
+        values["stages"] = tuple(_stage(stage, values["pattern"]) for stage in _items("stages", values["stages"]))
         if "at_deadline" in values:
             values["at_deadline"] = choice("at_deadline", values["at_deadline"], AtDeadline)
+        if "underpowered" in values:
+            values["underpowered"] = choice("underpowered", values["underpowered"], Underpowered)
         return cls(**values)
 
 
-def _stage(data: object) -> Stage:
+def _stage(data: object, pattern: Pattern) -> Stage:
+    from model_rollouts.core.default_gates import default_gates  # which knows the patterns
+
+    if isinstance(data, Mapping) and "gates" not in data:
+        share = data.get("share")
+        number("challenger share", share, 0, FULL_SHARE)
+        data = {**data, "gates": [gate.to_dict() for gate in default_gates(pattern, float(str(share)))]}
     values = dict(names("stage", data, Stage))
     values["gates"] = tuple(Gate.from_dict(gate) for gate in _items("gates", values["gates"]))
     return Stage(**values)

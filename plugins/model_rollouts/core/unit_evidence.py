@@ -43,16 +43,6 @@ class ClusterSums:
         if self.scale < 0 or self.noise < 0:
             raise ValueError(f"scale is {self.scale} and noise {self.noise}, must both be at least 0")
 
-    def __add__(self, other: "ClusterSums") -> "ClusterSums":
-        """The sums of both together."""
-        return ClusterSums(
-            self.judged + other.judged,
-            self.squares + other.squares,
-            self.products + other.products,
-            self.scale + other.scale,
-            self.noise + other.noise,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class UnitCounts:

@@ -16,8 +16,8 @@ APPROVE, HOLD, ROLL_BACK = "Approve", "Hold", "Roll back"
 class ApproveOperator(HITLOperator):
     """Airflow's human-in-the-loop with three answers; nobody answering in time means Hold.
 
-    Asks nobody when the plan does not want it, or when the verdict is not a pass: there is nothing to approve.
-    A "no" is a result, not a failed task.
+    Asks when the plan wants a person's word on a pass, and when it wants a person to decide where nothing could be
+    proven. Asks nobody otherwise: there is nothing to approve. A "no" is a result, not a failed task.
 
     On retry: asks again. When the verdict is missing: does not ask; `decide` holds.
 
@@ -39,7 +39,8 @@ class ApproveOperator(HITLOperator):
         """Return {"answer": ...}; "not asked" without waiting where there is nothing to ask."""
         opened = pull(context, PREFLIGHT) or {}
         decision = (pull(context, WATCH) or {}).get("decision") or {}
-        if not opened.get("approval") or decision.get("verdict") != "pass":
+        passed = opened.get("approval") and decision.get("verdict") == "pass"
+        if not passed and decision.get("action") != "ask":
             return {"answer": "not asked"}
         return super().execute(context)
 

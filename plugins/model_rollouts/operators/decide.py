@@ -46,13 +46,15 @@ class DecideOperator(StageOperator, BaseBranchOperator):
             fresh = service.look(rollout_id)
             if fresh.verdict is Verdict.FAIL or (decision and decision.verdict is Verdict.PASS and fresh.blind):
                 decision = fresh
-        conclusion = conclude(decision, [self._check(context, name) for name in self.checks], approval_of(context))
+        checks = [self._check(context, name) for name in self.checks]
+        last = stage == len(rollout.plan.stages) - 1
+        conclusion = conclude(decision, checks, approval_of(context), last_stage=last)
         if rollout.state is State.ROLLED_BACK:
             conclusion = Conclusion(Action.ROLL_BACK, rollout.reason)
         elif rollout.state is State.HOLDING:
             conclusion = Conclusion(Action.HOLD, rollout.reason)
         if conclusion.action in (Action.EXPAND, Action.CUT_OVER):
-            service.clear(rollout_id, stage, actor_of(context), event["decision"])
+            service.clear(rollout_id, stage, actor_of(context), conclusion.reason, event["decision"])
         context["ti"].xcom_push(key="reason", value=conclusion.reason)
         context["ti"].xcom_push(key="decision", value=decision.to_dict() if decision else {})
         self.log.info("%s: %s", conclusion.action, conclusion.reason)

@@ -35,9 +35,16 @@ class FinishOperator(StageOperator):
     def close(self, context: "Context", action: str, reason: str) -> None:
         """Tags in the registry, decision and end of the MLflow run."""
         rollout_id, stage, mlflow_run_id = self.stage_of(context)
+        from model_rollouts.core.decision import Decision
+        from model_rollouts.core.recompute import record_of
+
         parts = wiring()
         parts.service.sync_registry(rollout_id)
         verdict = {"action": action, "reason": reason, "stage": stage, "decision": evidence_of(context)}
+        if verdict["decision"]:
+            # with the plan and the counts: the verdict can be made again from this file alone
+            plan, looks = parts.store.rollout(rollout_id).plan, parts.store.looks(rollout_id)
+            verdict |= record_of(plan, looks, Decision.from_dict(verdict["decision"]))
         parts.stage_runs.close(mlflow_run_id, verdict)
 
 

@@ -1,6 +1,7 @@
 """The first task of every stage run: nothing moves before it succeeds."""
 
 import hashlib
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,10 @@ class PreflightOperator(StageOperator):
         self.load_timeout = load_timeout
 
     def execute(self, context: "Context") -> dict[str, Any]:
-        """Return {"rollout_id", "stage", "mlflow_run_id", "approval", "poll_seconds"}."""
+        """Return {"rollout_id", "stage", "mlflow_run_id", "approval", "poll_seconds", "power"}.
+
+        `power` says how many requests and how much time the stages need to see their margins; see core/stage_power.py.
+        """
         parts = wiring()
         params = dict(context["params"])
         if params.get("rollout_id"):
@@ -55,12 +59,16 @@ class PreflightOperator(StageOperator):
             except RolloutError as error:
                 # the same form gives the same answer, so a retry would only say it again
                 raise AirflowFailException(str(error)) from error
+        power = parts.service.power_told(rollout.model, rollout.champion, rollout.plan)
+        for told in power:
+            self.log.log(logging.WARNING if told["underpowered"] else logging.INFO, "%s", told["summary"])
         return {
             "rollout_id": rollout.id,
             "stage": stage,
             "mlflow_run_id": parts.stage_runs.open(rollout, stage),
             "approval": rollout.plan.stage(stage).approval,
             "poll_seconds": rollout.plan.look_seconds,
+            "power": power,
         }
 
     def _first(self, parts: "Wiring", params: dict[str, Any], context: "Context") -> "Rollout":

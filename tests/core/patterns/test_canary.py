@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.gates import Metric, Role
+from model_rollouts.core.gates import AtDeadline, Metric, Role
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
-from model_rollouts.core.plan import AtDeadline, Pattern, Plan
+from model_rollouts.core.plan import Pattern, Plan
 
 
 def plan(**values: Any) -> Plan:
@@ -27,8 +27,10 @@ def test_the_defaults_make_a_plan() -> None:
     assert roles == {
         Metric.ERROR_RATE: Role.GUARDRAIL,
         Metric.WRONG_RATE: Role.GUARDRAIL,
+        Metric.LATENCY_P50: Role.SIGNAL,
         Metric.LATENCY_P95: Role.GUARDRAIL,
         Metric.LATENCY_P99: Role.TRIPWIRE,
+        Metric.SAMPLE_RATIO: Role.SIGNAL,
     }
     assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
@@ -46,7 +48,7 @@ def test_margins_tighten_geometrically_to_the_last_step(steps: tuple[float, ...]
 
 
 def test_a_single_step_is_judged_by_the_last_margin() -> None:
-    assert [gate.pass_odds for gate in plan(steps=[100]).stages[0].gates] == [1.5] * 4
+    assert [gate.pass_odds for gate in plan(steps=[100]).stages[0].gates] == [1.5] * 5
 
 
 @settings(derandomize=True)

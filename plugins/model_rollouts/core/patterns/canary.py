@@ -6,8 +6,8 @@ from typing import Any
 
 from model_rollouts.core.checks import choice, names, number
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.gates import Gate, Metric, Role
-from model_rollouts.core.plan import FULL_SHARE, AtDeadline, Pattern, Plan, Stage
+from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
+from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage, Underpowered
 
 _MOST_STEPS = 100
 
@@ -36,9 +36,12 @@ class CanaryParameters:
         latency_margin: Relative slack on the champion's latency quantiles.
         latency_slack_ms: Absolute slack on top of it.
         control_percent: At a share of 100, percentage of requests that the champion also answers.
+        value_loss: Largest relative loss of business value per request that is accepted at the last step, such as 0.05;
+            half of it, proven, rolls back. None: business value is not judged.
         min_requests: Least number of judged challenger requests at each step.
         approval_from_share: Ask a person before leaving a step of this share or more. None: never.
         at_deadline: What to do when a deadline comes and nothing is proven.
+        underpowered: What to do when a step's traffic can't bring a proof before its deadline.
         alpha: Bound on rolling back a healthy challenger.
         beta: Bound on passing one that is worse than the margin.
     """
@@ -57,9 +60,11 @@ class CanaryParameters:
     latency_margin: float = 0.25
     latency_slack_ms: float = 5.0
     control_percent: float = 10.0
+    value_loss: float | None = None
     min_requests: int = 50
     approval_from_share: float | None = None
     at_deadline: AtDeadline | str = AtDeadline.HOLD
+    underpowered: Underpowered | str = Underpowered.WAIT
     alpha: float = 0.01
     beta: float = 0.05
 
@@ -86,6 +91,8 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
     number("first_pass_odds", p.first_pass_odds, 1, 1000)
     number("negligible_error_rate", p.negligible_error_rate, 0, 1)
     number("label_coverage", p.label_coverage, 0, 1)
+    if p.value_loss is not None:
+        number("value_loss", p.value_loss, 0.0001, 0.9)
     if p.approval_from_share is not None:
         number("approval_from_share", p.approval_from_share, 0, FULL_SHARE)
     if p.first_pass_odds < p.pass_odds:
@@ -98,7 +105,7 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
         stages.append(
             Stage(
                 share=float(share),
-                gates=_gates(p, widen),
+                gates=_gates(p, widen, float(share)),
                 bake_seconds=p.bake_seconds,
                 deadline_seconds=p.deadline_seconds,
                 control_percent=p.control_percent if share == FULL_SHARE else 0.0,
@@ -114,6 +121,7 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
         alpha=p.alpha,
         beta=p.beta,
         at_deadline=choice("at_deadline", p.at_deadline, AtDeadline),
+        underpowered=choice("underpowered", p.underpowered, Underpowered),
     )
 
 
@@ -128,11 +136,11 @@ def _check_steps(steps: object) -> None:
             raise PlanError("a step is 0, must be above 0: a challenger that gets no requests proves nothing")
 
 
-def _gates(p: CanaryParameters, widen: float) -> tuple[Gate, ...]:
+def _gates(p: CanaryParameters, widen: float, share: float) -> tuple[Gate, ...]:
     odds = min(p.pass_odds * widen, p.first_pass_odds)  # rounding must not carry it past the first step's margin
     common = {"rollback_odds": p.rollback_odds, "pass_odds": odds, "min_requests": p.min_requests}
     latency = {"latency_margin": p.latency_margin, "latency_slack_ms": p.latency_slack_ms}
-    return (
+    gates = [
         Gate(Metric.ERROR_RATE, negligible=min(p.negligible_error_rate * widen, 0.5), **common),  # type: ignore[arg-type]
         Gate(
             Metric.WRONG_RATE,
@@ -140,6 +148,24 @@ def _gates(p: CanaryParameters, widen: float) -> tuple[Gate, ...]:
             coverage=p.label_coverage,
             **common,  # type: ignore[arg-type]
         ),
+        Gate(Metric.LATENCY_P50, Role.SIGNAL, **common, **latency),  # type: ignore[arg-type]
         Gate(Metric.LATENCY_P95, **common, **latency),  # type: ignore[arg-type]
         Gate(Metric.LATENCY_P99, role=Role.TRIPWIRE, **common, **latency),  # type: ignore[arg-type]
+    ]
+    if share < FULL_SHARE:
+        gates.append(Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
+    if p.value_loss is not None:
+        gates.append(_value_gate(p, p.value_loss, widen, last=share == max(p.steps)))
+    return tuple(gates)
+
+
+def _value_gate(p: CanaryParameters, loss: float, widen: float, *, last: bool) -> Gate:
+    """Watched at every step; proven at the last, where most units are: what few units spend proves little."""
+    return Gate(
+        Metric.VALUE,
+        role=Role.GUARDRAIL if last else Role.TRIPWIRE,
+        rollback_lift=-loss / 2,
+        pass_lift=max(-loss * widen, -0.99),
+        coverage=p.label_coverage if last else 0.0,
+        min_requests=p.min_requests if last else 1,
     )

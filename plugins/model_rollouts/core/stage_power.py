@@ -1,0 +1,188 @@
+"""Whether a stage can come to a verdict in its time, before it starts and while it runs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from model_rollouts.core.baseline import Baseline
+from model_rollouts.core.gates import Gate, Metric, Role
+from model_rollouts.core.plan import FULL_SHARE, Plan
+from model_rollouts.core.power import Need, need
+from model_rollouts.core.verdict import GateResult, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class GatePower:
+    """What one gate of a stage needs, at the measured traffic.
+
+    Attributes:
+        need: Requests of the challenger.
+        seconds_to_pass: Time until a challenger as good as the champion passes; None where it is not known.
+        seconds_to_fail: Time until one that is twice as bad is seen; None where it is not known.
+        underpowered: The proof would come after the deadline.
+    """
+
+    need: Need
+    seconds_to_pass: float | None
+    seconds_to_fail: float | None
+    underpowered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StagePower:
+    """What a stage needs, at the measured traffic.
+
+    Attributes:
+        stage: Position of the stage.
+        share: Its share, in percent.
+        requests_per_second: Challenger requests that the stage will see.
+        gates: One entry a gate that can be told beforehand.
+        underpowered: At least one gate's proof would come after its deadline, or there is no traffic to measure by.
+        summary: One sentence.
+    """
+
+    stage: int
+    share: float
+    requests_per_second: float
+    gates: tuple[GatePower, ...]
+    underpowered: bool
+    summary: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; an infinite need is None."""
+        data = asdict(self)
+        for gate in data["gates"]:
+            for name, value in [*gate.items(), *gate["need"].items()]:
+                target = gate["need"] if name in gate["need"] else gate
+                if isinstance(value, float) and math.isinf(value):
+                    target[name] = None
+        return data
+
+
+def plan_power(plan: Plan, baseline: Baseline) -> tuple[StagePower, ...]:
+    """What each stage of a plan needs, before anything moves.
+
+    Args:
+        plan: The plan.
+        baseline: The champion's recent traffic.
+    """
+    return tuple(_stage_power(plan, stage, baseline) for stage in range(len(plan.stages)))
+
+
+def _stage_power(plan: Plan, stage: int, baseline: Baseline) -> StagePower:
+    setting = plan.stage(stage)
+    rate = baseline.requests / baseline.seconds * _challenger_part(setting.share, setting.control_percent)
+    if not rate > 0:
+        text = f"at {setting.share:g} %: underpowered, no traffic was logged to measure by"
+        return StagePower(stage, setting.share, 0.0, (), True, text)
+    gates, short_of = [], []
+    for gate in setting.gates:
+        if gate.role is Role.MUTED or not (gate.metric.is_rate or gate.metric is Metric.AGREEMENT):
+            continue
+        judged, delay = _judged(gate, plan, baseline)
+        wanted = need(
+            gate,
+            _bad_rate(gate, baseline),
+            _judged_share(setting.share, setting.control_percent),
+            plan.alpha_of(stage, gate),
+            plan.beta_of(gate),
+        )
+        seconds = _seconds(wanted.to_pass, rate * judged, delay)
+        deadline = plan.deadline_of(stage, gate)
+        short = gate.role.must_prove and (seconds is None or seconds > deadline)
+        gates.append(GatePower(wanted, seconds, _seconds(wanted.to_fail, rate * judged, delay), short))
+        if short:
+            short_of.append(f"{gate.metric} takes {_duration(seconds)} and has {_duration(deadline)}")
+    slowest = max(gates, key=lambda power: power.seconds_to_pass or 0.0, default=None)
+    text = f"at {setting.share:g} %, {rate:,.3g} challenger requests a second: "
+    if short_of:
+        text += f"underpowered, {', '.join(short_of)}"
+    elif slowest is not None:
+        text += f"a proof takes about {_duration(slowest.seconds_to_pass)} ({slowest.need.metric})"
+    return StagePower(stage, setting.share, rate, tuple(gates), bool(short_of), text)
+
+
+def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]], elapsed: float) -> str:
+    """What is to be said when a running stage can't be proven before its deadline at the traffic that it gets.
+
+    Looked at once the bake time is over, by what the stage itself has seen; "" when it can, or when there is nothing
+    left to wait for.
+    """
+    setting = plan.stage(stage)
+    if elapsed < max(setting.bake_seconds, plan.look_seconds) or elapsed >= setting.deadline_seconds:
+        return ""
+    said = []
+    for gate, result in results:
+        m = result.measured
+        if result.verdict is not Verdict.WAIT or not gate.role.must_prove or gate.metric is Metric.VALUE:
+            continue
+        delay = plan.look_seconds + plan.grace_seconds + (plan.label_maturity_seconds if gate.metric.matures else 0.0)
+        if elapsed <= delay:
+            continue
+        rate = m.champion_bad / m.champion_n if m.champion_n else 0.0
+        wanted = need(
+            gate,
+            rate,
+            _judged_share(setting.share, setting.control_percent),
+            plan.alpha_of(stage, gate),
+            plan.beta_of(gate),
+            m.design_effect,
+        )
+        if wanted.to_pass is None:
+            said.append(f"{gate.metric} can't be proven by any number of requests")
+            continue
+        speed = m.stage_n / (elapsed - delay)
+        missing = wanted.to_pass - m.stage_n
+        deadline = plan.deadline_of(stage, gate)
+        if missing > 0 and (not speed or elapsed + missing / speed > deadline):
+            late = _duration(missing / speed) if speed else "no end"
+            said.append(
+                f"{gate.metric} needs about {missing:,.0f} more requests, {late} at this traffic, and "
+                f"{_duration(deadline - elapsed)} are left"
+            )
+    return f"underpowered: {'; '.join(said)}" if said else ""
+
+
+def _challenger_part(share: float, control_percent: float) -> float:
+    """The part of all requests that counts for the challenger."""
+    part = share / FULL_SHARE
+    return part * (1 - control_percent / 100) if share == FULL_SHARE else (part or 1.0)
+
+
+def _judged_share(share: float, control_percent: float) -> float:
+    """The challenger's part of the judged requests; half where every request is answered by both."""
+    if share == 0:
+        return 0.5
+    return 1 - control_percent / 100 if share == FULL_SHARE else share / FULL_SHARE
+
+
+def _judged(gate: Gate, plan: Plan, baseline: Baseline) -> tuple[float, float]:
+    """The part of the requests that the gate can judge, and how long it takes until it can."""
+    delay = plan.look_seconds + plan.grace_seconds
+    if not gate.metric.matures:
+        return 1.0, delay
+    return (baseline.labelled / baseline.due if baseline.due else 0.0), delay + plan.label_maturity_seconds
+
+
+def _bad_rate(gate: Gate, baseline: Baseline) -> float:
+    if gate.metric is Metric.WRONG_RATE:
+        return baseline.wrong / baseline.labelled if baseline.labelled else 0.0
+    return baseline.errors / baseline.requests if baseline.requests else 0.0
+
+
+def _seconds(requests: float | None, per_second: float, delay: float) -> float | None:
+    if requests is None or math.isinf(requests):
+        return None
+    if not requests:
+        return 0.0
+    return requests / per_second + delay if per_second > 0 else None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "for ever"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

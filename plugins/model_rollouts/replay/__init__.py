@@ -1,0 +1,1 @@
+"""Past predictions judged again: what a plan decided, or would have decided, look by look."""
