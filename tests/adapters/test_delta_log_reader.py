@@ -75,8 +75,10 @@ class Bench:
     def requests(self, windows: list[Window] | None = None) -> list[tuple[RequestCounts, RequestCounts]]:
         return self.log.request_counts("delays", "ro", 1, WINDOWS if windows is None else windows)
 
-    def labels(self, windows: list[Window] | None = None) -> list[tuple[LabelCounts, LabelCounts]]:
-        return self.log.label_counts("delays", "ro", 1, WINDOWS if windows is None else windows)
+    def labels(
+        self, windows: list[Window] | None = None, maturity: timedelta = timedelta(days=30)
+    ) -> list[tuple[LabelCounts, LabelCounts]]:
+        return self.log.label_counts("delays", "ro", 1, WINDOWS if windows is None else windows, maturity)
 
 
 @pytest.fixture
@@ -213,6 +215,34 @@ def test_a_label_that_comes_days_later_counts(bench: Bench) -> None:
     bench.predictions(row("a"))
     bench.outcomes(outcome("a", 20 * 86_400, "1"))
     assert bench.labels()[0][0] == LabelCounts(1, 1, 0)
+
+
+@pytest.mark.parametrize(("late", "labelled"), [(timedelta(0), 1), (timedelta(microseconds=1), 0)])
+def test_a_label_counts_up_to_the_end_of_its_requests_maturity(bench: Bench, late: timedelta, labelled: int) -> None:
+    bench.predictions(row("a", 30))
+    bench.outcomes(outcome("a", 90, "1") | {"ts": START + timedelta(seconds=90) + late}, outcome("a", 95, "1"))
+    assert bench.labels(maturity=MINUTE)[0][0] == LabelCounts(1, labelled, 0)
+    assert bench.labels(maturity=2 * MINUTE)[0][0] == LabelCounts(1, 1, 0)
+
+
+def test_a_request_that_comes_back_has_labels_of_its_own_whichever_windows_are_asked_for(bench: Bench) -> None:
+    day = timedelta(days=1)
+    windows = [Window(i, START + i * 3 * day, START + i * 3 * day + MINUTE) for i in range(2)]
+    bench.predictions(row("a"), row("a", 3 * 86_400))
+    bench.outcomes(outcome("a", 60, "0"))
+    assert [champion for champion, _ in bench.labels(windows)] == [LabelCounts(1, 1, 1), LabelCounts(1, 0, 0)]
+    assert bench.labels(windows[1:])[0][0] == LabelCounts(1, 0, 0)
+
+
+def test_a_maturity_without_an_end_takes_labels_whenever_they_come(bench: Bench) -> None:
+    bench.predictions(row("a"))
+    bench.outcomes(outcome("a", 20 * 86_400, "1"))
+    assert bench.labels(maturity=timedelta.max)[0][0] == LabelCounts(1, 1, 0)
+
+
+def test_a_negative_maturity_is_refused(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="maturity is -1 day, 23:59:59, must be at least 0"):
+        bench.labels(maturity=timedelta(seconds=-1))
 
 
 # --- silence and damage

@@ -6,7 +6,7 @@ Evidence is made of rows whose arm is their cohort. A request that is logged aga
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,16 +14,25 @@ from model_rollouts.adapters.delta_files import LogReadError, run
 from model_rollouts.adapters.delta_queries import (
     ARM_ROWS,
     CHAMPION_ROWS,
+    FAR,
     LABEL_COUNTS,
     OUTCOME_COUNT,
     OUTCOME_SAMPLE,
+    OUTCOME_SLACK,
+    REPEAT_SECONDS,
     REQUESTS,
     ROW_COUNT,
     SAMPLE,
     SCORE_MEANS,
     STAGE_ROWS,
+    microseconds,
+    outcome_parameters,
+    outcome_span,
+    span,
+    window_parameters,
 )
 from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, feature_column, table_path
+from model_rollouts.adapters.delta_unit_log import DeltaUnitLog
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO, LabelCounts, RequestCounts
 from model_rollouts.ports import Window
@@ -31,17 +40,22 @@ from model_rollouts.ports import Window
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DeltaLogWriter", "DeltaPredictionLog", "LogContractError", "LogReadError", "feature_column", "table_path"]
+__all__ = [
+    "REPEAT_SECONDS",
+    "DeltaLogWriter",
+    "DeltaPredictionLog",
+    "LogContractError",
+    "LogReadError",
+    "feature_column",
+    "table_path",
+]
 
 Arm = Literal["champion", "challenger"]
-REPEAT_SECONDS = 900
 MAX_SAMPLE = 1_000_000
 _ARMS: tuple[Arm, Arm] = ("champion", "challenger")
-_OUTCOME_SLACK = timedelta(days=1)  # a label's clock may be behind; one older than this is of another request
-_FAR = datetime(2199, 12, 31, tzinfo=UTC)
 
 
-class DeltaPredictionLog:
+class DeltaPredictionLog(DeltaUnitLog):
     """Reads evidence and samples. A model without a table has no rows; a broken table is an error.
 
     Args:
@@ -49,7 +63,7 @@ class DeltaPredictionLog:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        super().__init__(Path(root))
 
     def request_counts(
         self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
@@ -61,7 +75,7 @@ class DeltaPredictionLog:
         Raises:
             LogReadError: The log can't be read.
         """
-        rows = self._count(REQUESTS, model, rollout_id, stage, windows, with_outcomes=False)
+        rows = self._count(REQUESTS, model, rollout_id, stage, windows)
         requests: dict[tuple[int, str], int] = defaultdict(int)
         errors: dict[tuple[int, str], int] = defaultdict(int)
         latency: dict[tuple[int, str], dict[int, int]] = defaultdict(dict)
@@ -78,14 +92,17 @@ class DeltaPredictionLog:
         return [(champion, challenger) for champion, challenger in counts]
 
     def label_counts(
-        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], maturity: timedelta
     ) -> list[tuple[LabelCounts, LabelCounts]]:
         """(champion, challenger) for each window of predictions, in order, with labels as known now.
 
+        A label counts up to `maturity` after its request, that time included.
+
         Raises:
             LogReadError: The log can't be read.
+            ValueError: The maturity is negative.
         """
-        rows = self._count(LABEL_COUNTS, model, rollout_id, stage, windows, with_outcomes=True)
+        rows = self._count(LABEL_COUNTS, model, rollout_id, stage, windows, maturity)
         found = {(at, arm): LabelCounts(*counts) for at, arm, *counts in rows}
         empty = LabelCounts()
         return [(found.get((at, _ARMS[0]), empty), found.get((at, _ARMS[1]), empty)) for at in range(len(windows))]
@@ -93,7 +110,7 @@ class DeltaPredictionLog:
     def score_means(self, model: str, rollout_id: str, start: datetime, end: datetime) -> dict[Arm, tuple[int, float]]:
         """Count and mean of the finite scores of a whole rollout's evidence, for each arm that has any."""
         where = (table_path(self.root, model, "predictions"), start, end)
-        parameters = {"rollout": rollout_id, "low": _us(start), "high": _us(end)}
+        parameters = {"rollout": rollout_id, "low": microseconds(start), "high": microseconds(end)}
         result = run(SCORE_MEANS, {"predictions": where}, parameters)
         return {arm: (n, mean) for arm, n, mean in result.fetchall()} if result else {}
 
@@ -155,42 +172,42 @@ class DeltaPredictionLog:
         import pandas as pd
 
         where = (table_path(self.root, model, "outcomes"), start, end)
-        parameters = {"low": _us(start), "high": _us(end), "limit": _bounded(limit), "seed": str(seed)}
+        parameters = {
+            "low": microseconds(start),
+            "high": microseconds(end),
+            "limit": _bounded(limit),
+            "seed": str(seed),
+        }
         result = run(OUTCOME_SAMPLE, {"outcomes": where}, parameters)
         return pd.DataFrame(columns=SCHEMAS["outcomes"].names[1:]) if result is None else result.df()
 
     def count_outcomes(self, model: str, start: datetime, end: datetime) -> int:
         """How many rows `outcomes_frame` samples from."""
         where = (table_path(self.root, model, "outcomes"), start, end)
-        result = run(OUTCOME_COUNT, {"outcomes": where}, {"low": _us(start), "high": _us(end)})
+        result = run(OUTCOME_COUNT, {"outcomes": where}, {"low": microseconds(start), "high": microseconds(end)})
         return int(result.fetchall()[0][0]) if result else 0
 
     # --- inside
 
     def _count(
-        self, sql: str, model: str, rollout_id: str, stage: int, windows: Sequence[Window], *, with_outcomes: bool
+        self,
+        sql: str,
+        model: str,
+        rollout_id: str,
+        stage: int,
+        windows: Sequence[Window],
+        maturity: timedelta | None = None,
     ) -> list[tuple[Any, ...]]:
         if not windows:
             return []
-        repeat = timedelta(seconds=REPEAT_SECONDS)
-        start, end = min(w.start for w in windows) - repeat, max(w.end for w in windows)
+        start, end = span(windows)
         tables = {"predictions": (table_path(self.root, model, "predictions"), start, end)}
-        parameters: dict[str, Any] = {
-            "rollout": rollout_id,
-            "stage": stage,
-            "low": _us(start),
-            "high": _us(end),
-            "repeat": REPEAT_SECONDS * 1_000_000,
-            "indices": list(range(len(windows))),
-            "lows": [_us(w.start) for w in windows],
-            "highs": [_us(w.end) for w in windows],
-        }
-        if with_outcomes:
-            since = start - _OUTCOME_SLACK
-            tables["outcomes"] = (table_path(self.root, model, "outcomes"), since, _FAR)
-            parameters["outcomes_from"] = _us(since)
-        else:
+        parameters = window_parameters(rollout_id, windows) | {"stage": stage}
+        if maturity is None:
             parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
+        else:
+            parameters |= outcome_parameters(maturity)
+            tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
         result = run(sql, tables, parameters)
         return result.fetchall() if result else []
 
@@ -206,17 +223,17 @@ class DeltaPredictionLog:
     ) -> "pd.DataFrame":
         import pandas as pd
 
-        since = start - _OUTCOME_SLACK
+        since = start - OUTCOME_SLACK
         tables = {
             "predictions": (table_path(self.root, model, "predictions"), start, end),
-            "outcomes": (table_path(self.root, model, "outcomes"), since, _FAR),
+            "outcomes": (table_path(self.root, model, "outcomes"), since, FAR),
         }
         given = {
-            "low": _us(start),
-            "high": _us(end),
+            "low": microseconds(start),
+            "high": microseconds(end),
             "limit": _bounded(limit),
             "seed": str(seed),
-            "outcomes_from": _us(since),
+            "outcomes_from": microseconds(since),
         }
         result = run(SAMPLE % condition, tables, given | parameters)
         if result is None:
@@ -225,7 +242,11 @@ class DeltaPredictionLog:
 
     def _total(self, model: str, condition: str, parameters: dict[str, Any], start: datetime, end: datetime) -> int:
         where = (table_path(self.root, model, "predictions"), start, end)
-        result = run(ROW_COUNT % condition, {"predictions": where}, {"low": _us(start), "high": _us(end)} | parameters)
+        result = run(
+            ROW_COUNT % condition,
+            {"predictions": where},
+            {"low": microseconds(start), "high": microseconds(end)} | parameters,
+        )
         return int(result.fetchall()[0][0]) if result else 0
 
 
@@ -239,9 +260,3 @@ def _bounded(limit: int) -> int:
     if not 1 <= limit <= MAX_SAMPLE:
         raise ValueError(f"limit is {limit}, must be between 1 and {MAX_SAMPLE}")
     return limit
-
-
-def _us(moment: datetime) -> int:
-    """Microseconds since 1970, without the rounding of a float."""
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

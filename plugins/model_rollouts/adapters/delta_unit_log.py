@@ -1,0 +1,265 @@
+"""What the prediction log says about units, pairs of answers and business values, and about the time before a rollout.
+
+Queries that add up over the looks of a rollout take all of its looks, from the first one: what a unit did before is
+read again each time, and never kept.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+from model_rollouts.adapters.delta_files import LogReadError, run
+from model_rollouts.adapters.delta_queries import (
+    REPEAT,
+    REPEAT_SECONDS,
+    microseconds,
+    outcome_parameters,
+    outcome_span,
+    span,
+    window_parameters,
+)
+from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.delta_unit_queries import (
+    BASELINE,
+    LABEL_CLUSTERS,
+    PAIR_COUNTS,
+    SAME_NUMBER,
+    SAME_TEXT,
+    UNIT_COUNTS,
+    VALUE_SUMS,
+)
+from model_rollouts.core.baseline import Baseline
+from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
+from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
+from model_rollouts.ports import StageWindow, Window
+
+UNIT_METRICS = ("error_rate", "latency_p50", "latency_p95", "latency_p99")
+_LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
+_NOTHING = ClusterSums()
+
+Numbers = TypeVar("Numbers")
+
+
+class DeltaUnitLog:
+    """Evidence of units. A model without a table has no rows; a broken table is an error.
+
+    Args:
+        root: Root folder of the log.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def unit_counts(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int
+    ) -> list[tuple[UnitCounts, UnitCounts]]:
+        """(champion, challenger) for each of `windows[fresh:]`, in order; zeros where there are no rows.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All closed looks of the rollout in order of time, from its first one.
+            fresh: The first position to give results for.
+
+        Raises:
+            LogReadError: The log can't be read.
+            ValueError: The windows are not in order, overlap within a stage, or `fresh` is outside of them.
+        """
+        rows = self._looks(UNIT_COUNTS, model, rollout_id, windows, fresh, dict(_LATENCY))
+        new = {(at, arm): int(n) for metric, arm, at, n, *_ in rows if metric == "new"}
+        sums = _cluster_sums([row for row in rows if row[0] != "new"])
+
+        def counts(at: int, arm: str) -> UnitCounts:
+            clusters = {metric: sums.get((metric, arm, at), _NOTHING) for metric in UNIT_METRICS}
+            return UnitCounts(new.get((at, arm), 0), clusters)
+
+        return _by_arm(counts, windows, fresh)
+
+    def label_clusters(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, maturity: timedelta
+    ) -> list[tuple[ClusterSums, ClusterSums]]:
+        """(champion, challenger) for each of `windows[fresh:]`: repeat requests of units among the labelled ones.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All matured looks of the rollout in order of time, from its first one.
+            fresh: The first position to give results for.
+            maturity: A label counts up to this long after its request.
+
+        Raises:
+            LogReadError: The log can't be read.
+            ValueError: As for `unit_counts`, or the maturity is negative.
+        """
+        rows = self._looks(LABEL_CLUSTERS, model, rollout_id, windows, fresh, {}, maturity)
+        sums = _cluster_sums(rows)
+        return _by_arm(lambda at, arm: sums.get(("label", arm, at), _NOTHING), windows, fresh)
+
+    def pair_counts(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], tolerance: float | None
+    ) -> list[PairCounts]:
+        """Requests that both versions answered, for each window of the champion's answers, in order.
+
+        The challenger's answer is its first one less than `REPEAT_SECONDS` away from the champion's.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            windows: The looks.
+            tolerance: The most that two answers that agree may differ by, as numbers; None: they agree as texts.
+
+        Raises:
+            LogReadError: The log can't be read.
+            ValueError: The tolerance is no finite number or negative.
+        """
+        if tolerance is not None and not (isfinite(tolerance) and tolerance >= 0):
+            raise ValueError(f"tolerance is {tolerance}, must be a finite number of at least 0, or None")
+        if not windows:
+            return []
+        start, end = span(windows)
+        parameters = window_parameters(rollout_id, windows) | {"stage": stage}
+        if tolerance is not None:
+            parameters["tolerance"] = tolerance
+        tables = {"predictions": (table_path(self.root, model, "predictions"), start, end + REPEAT)}
+        result = run(PAIR_COUNTS % (SAME_TEXT if tolerance is None else SAME_NUMBER), tables, parameters)
+        found = {at: PairCounts(*counts) for at, *counts in (result.fetchall() if result else [])}
+        return [found.get(at, PairCounts()) for at in range(len(windows))]
+
+    def value_sums(
+        self,
+        model: str,
+        rollout_id: str,
+        windows: Sequence[StageWindow],
+        fresh: int,
+        maturity: timedelta,
+        prior: tuple[datetime, datetime],
+    ) -> list[ValueSums]:
+        """Business values for each of `windows[fresh:]`, in order; zeros where there are no rows.
+
+        A value that is no finite number is missing.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All matured looks of the rollout in order of time, from its first one.
+            fresh: The first position to give results for.
+            maturity: A value counts up to this long after its request.
+            prior: Time before the rollout, [start, end), that tells what a unit was worth then.
+
+        Raises:
+            LogReadError: The log can't be read, or holds values too large to be added up.
+            ValueError: As for `label_clusters`, or the prior time ends before it starts or within the looks.
+        """
+        start, end = prior
+        if start > end or (windows and end > windows[0].window.start):
+            first = windows[0].window.start.isoformat() if windows else "any look"
+            raise ValueError(
+                f"prior time is {start.isoformat()} to {end.isoformat()}, must end at {first} or before, and not "
+                "before it starts: values from within the rollout would hide its effect"
+            )
+        given = {"prior_low": microseconds(start), "prior_high": microseconds(end)}
+        rows = self._looks(VALUE_SUMS, model, rollout_id, windows, fresh, given, maturity, since=start)
+        found = {(at, arm): numbers for at, arm, *numbers in rows}
+        looks: list[ValueSums] = []
+        for at in range(fresh, len(windows)):
+            parts: dict[str, Any] = {}
+            for arm in ("champion", "challenger"):
+                if (at, arm) in found:
+                    due, n, y, x, units, yy, xy, xx = found[at, arm]
+                    parts |= {f"{arm}_due": due, f"{arm}_n": n, f"{arm}_y": y, f"{arm}_x": x, f"{arm}_units": units}
+                    parts |= {"yy": yy, "xy": xy, "xx": xx}
+            try:
+                looks.append(ValueSums(**parts))
+            except ValueError as error:
+                raise LogReadError(f"values of {model} in look {at} of {rollout_id}: {error}") from error
+        return looks
+
+    def baseline(self, model: str, version: str, start: datetime, end: datetime, maturity: timedelta) -> Baseline:
+        """What a version did as champion in [start, end), in or out of rollouts.
+
+        Raises:
+            LogReadError: The log can't be read, or holds values too large to be added up.
+            ValueError: The end is not after the start, or the maturity is negative.
+        """
+        if end <= start:
+            raise ValueError(f"end is {end.isoformat()}, must be after the start ({start.isoformat()})")
+        low = start - REPEAT
+        tables = {
+            "predictions": (table_path(self.root, model, "predictions"), low, end),
+            "outcomes": (table_path(self.root, model, "outcomes"), *outcome_span(start, end, maturity)),
+        }
+        parameters = {
+            "version": version,
+            "start": microseconds(start),
+            "low": microseconds(low),
+            "high": microseconds(end),
+            "repeat": REPEAT_SECONDS * 1_000_000,
+        }
+        result = run(BASELINE, tables, parameters | _LATENCY | outcome_parameters(maturity))
+        numbers = result.fetchall()[0] if result else (0, 0, 0, 0, 0, 0, 0, None, None)
+        requests, errors, units, due, labelled, wrong, valued, mean, sd = numbers
+        seconds = (end - start).total_seconds()
+        try:
+            return Baseline(requests, errors, seconds, due, labelled, wrong, units, valued, mean, sd)
+        except ValueError as error:
+            raise LogReadError(f"baseline of {model} version {version}: {error}") from error
+
+    # --- inside
+
+    def _looks(
+        self,
+        sql: str,
+        model: str,
+        rollout_id: str,
+        windows: Sequence[StageWindow],
+        fresh: int,
+        given: dict[str, Any],
+        maturity: timedelta | None = None,
+        since: datetime | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Run a query over all looks; with outcomes if there is a maturity, and from an earlier time if it is given."""
+        _check_order(windows, fresh)
+        outcomes = {} if maturity is None else outcome_parameters(maturity)
+        if fresh == len(windows):
+            return []
+        plain = [window.window for window in windows]
+        start, end = span(plain)
+        parameters = window_parameters(rollout_id, plain) | given | outcomes
+        parameters |= {"stages": [window.stage for window in windows], "fresh": fresh}
+        read_from = start if since is None else min(start, since - REPEAT)
+        tables = {"predictions": (table_path(self.root, model, "predictions"), read_from, end)}
+        if maturity is not None:
+            tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
+        result = run(sql, tables, parameters)
+        return result.fetchall() if result else []
+
+
+def _check_order(windows: Sequence[StageWindow], fresh: int) -> None:
+    if not 0 <= fresh <= len(windows):
+        raise ValueError(f"fresh is {fresh}, must be between 0 and {len(windows)} (the number of looks)")
+    ends: dict[int, datetime] = {}
+    latest: datetime | None = None
+    for at, (stage, window) in enumerate((w.stage, w.window) for w in windows):
+        before = max(filter(None, (latest, ends.get(stage))), default=window.start)
+        if window.start < before:
+            raise ValueError(
+                f"look {at} (stage {stage}) begins at {window.start.isoformat()}, must not begin before "
+                f"{before.isoformat()}: looks are in order of time and those of one stage do not overlap"
+            )
+        ends[stage], latest = window.end, window.start
+
+
+def _by_arm(
+    make: Callable[[int, str], Numbers], windows: Sequence[StageWindow], fresh: int
+) -> list[tuple[Numbers, Numbers]]:
+    return [(make(at, "champion"), make(at, "challenger")) for at in range(fresh, len(windows))]
+
+
+def _cluster_sums(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str, int], ClusterSums]:
+    return {
+        (metric, arm, at): ClusterSums(int(judged), int(squares), float(products), float(scale), float(noise))
+        for metric, arm, at, judged, squares, products, scale, noise in rows
+    }

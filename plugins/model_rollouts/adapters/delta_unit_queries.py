@@ -1,0 +1,203 @@
+# ruff: noqa: S608 - the texts are put together from constants of these modules; every value is a parameter
+"""Queries about units, pairs of answers and business values, in DuckDB's SQL. See `core/unit_evidence.py`."""
+
+from model_rollouts.adapters.delta_queries import BIN, EVIDENCE, first_rows, joined
+
+# A request without a unit is a unit of its own; a unit named like a request stays apart from it.
+_UNIT = "coalesce('u' || unit_id, 'r' || request_id, '')"
+
+# The evidence of a whole rollout, each row in its look. Looks of one stage follow each other, so that a row's look can
+# only be the last one that began before it. Materialized, so that the files are read once.
+_LOOKS = f"""
+{first_rows("rollout_id = $rollout AND arm = cohort AND arm IN ('champion', 'challenger')")},
+looks AS (
+    SELECT unnest($indices) AS look, unnest($stages) AS stage, unnest($lows) AS low, unnest($highs) AS high
+),
+placed AS MATERIALIZED (
+    SELECT look, arm, request_id, {_UNIT} AS unit, us, status, latency_ms, prediction
+    FROM counted ASOF JOIN looks ON counted.stage = looks.stage AND us >= low
+    WHERE us < high
+)
+"""
+
+# From `tallies` (metric, arm, look, unit, n requests, y of them 1) to the sums over pairs of a unit's requests: the
+# pairs within a look, and those of a look with all earlier ones.
+_CLUSTERS = """
+averages AS (
+    SELECT metric, arm, look, sum(n) AS total, sum(y) / sum(n) AS mean FROM tallies GROUP BY ALL
+),
+spreads AS (
+    SELECT *, CASE WHEN total > 1 THEN mean * (1 - mean) * total / (total - 1) ELSE 0 END AS spread FROM averages
+),
+clusters AS (
+    SELECT metric, arm, look, unit, n, y, total, mean, spread,
+        y - n * mean AS residual, n * sqrt(spread) AS deviation, n * spread AS variance
+    FROM tallies JOIN spreads USING (metric, arm, look)
+    -- A unit that asks for nothing in the looks that are wanted has no new pairs.
+    WHERE (arm, unit) IN (SELECT (arm, unit) FROM tallies WHERE look >= $fresh)
+),
+growth AS (
+    SELECT *,
+        coalesce(sum(n) OVER earlier, 0) AS earlier_n,
+        coalesce(sum(residual) OVER earlier, 0) AS earlier_residual,
+        coalesce(sum(deviation) OVER earlier, 0) AS earlier_deviation,
+        coalesce(sum(variance) OVER earlier, 0) AS earlier_variance
+    FROM clusters
+    WINDOW earlier AS (
+        PARTITION BY metric, arm, unit ORDER BY look ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    )
+),
+sums AS (
+    SELECT metric, arm, look,
+        sum(n) AS judged,
+        sum(2 * earlier_n * n + n * n) AS squares,
+        -- The square of a residual sum holds each request with itself, which is no pair.
+        sum(2 * earlier_residual * residual + residual * residual
+            - (y * (1 - mean) * (1 - mean) + (n - y) * mean * mean) + n * (n - 1) * spread / total) AS products,
+        sum(2 * earlier_deviation * deviation + n * (n - 1) * spread) AS scale,
+        sum(2 * earlier_variance * variance + n * (n - 1) * spread * spread) AS noise
+    FROM growth WHERE look >= $fresh GROUP BY ALL
+)
+"""
+
+_QUANTILES = {"latency_p50": "0.50", "latency_p95": "0.95", "latency_p99": "0.99"}
+_SLOW_TALLIES = "\n".join(
+    f"    UNION ALL SELECT '{metric}', arm, look, unit, answered, slow_{at} FROM wide WHERE answered > 0"
+    for at, metric in enumerate(_QUANTILES, start=1)
+)
+_SLOW_COUNTS = ",\n".join(
+    f"        count(*) FILTER (NOT failed AND latency_ms > cuts[{at}]) AS slow_{at}"
+    for at in range(1, len(_QUANTILES) + 1)
+)
+
+# Row `new` of an arm and a look has its new units in the place of `judged`.
+UNIT_COUNTS = f"""
+WITH {_LOOKS},
+judged AS MATERIALIZED (SELECT look, arm, unit, us, latency_ms, coalesce({BIN} >= $bins, true) AS failed FROM placed),
+limits AS (
+    SELECT look, arm, quantile_disc(latency_ms, [{", ".join(_QUANTILES.values())}]) AS cuts
+    FROM judged WHERE NOT failed GROUP BY ALL
+),
+wide AS MATERIALIZED (
+    SELECT arm, look, unit, count(*) AS asked, count(*) FILTER (failed) AS errors,
+        count(*) FILTER (NOT failed) AS answered, min(us) AS since,
+{_SLOW_COUNTS}
+    FROM judged LEFT JOIN limits USING (look, arm) GROUP BY ALL
+),
+tallies(metric, arm, look, unit, n, y) AS (
+    SELECT 'error_rate', arm, look, unit, asked, errors FROM wide
+{_SLOW_TALLIES}
+),
+{_CLUSTERS},
+-- Of first rows of one time the challenger's is the first, so that the count is the same each time.
+firsts AS (SELECT unit, min(struct_pack(since, arm, look)) AS first FROM wide GROUP BY unit)
+SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
+UNION ALL
+SELECT 'new', first.arm, first.look, count(*), 0, 0, 0, 0 FROM firsts WHERE first.look >= $fresh GROUP BY ALL
+"""
+
+LABEL_CLUSTERS = f"""
+WITH {_LOOKS},
+due AS (SELECT look, arm, request_id, unit, us, prediction FROM placed WHERE status = 'ok'),
+labelled AS ({joined("due")}),
+tallies AS MATERIALIZED (
+    SELECT 'label' AS metric, arm, look, unit, count(*) AS n,
+        count(*) FILTER (first_label.text IS DISTINCT FROM prediction) AS y
+    FROM labelled WHERE first_label IS NOT NULL GROUP BY ALL
+),
+{_CLUSTERS}
+SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
+"""
+
+SAME_TEXT = "theirs.prediction = asked.prediction"
+# To DuckDB NaN is greater than any number, and an infinite difference is greater than any tolerance: both disagree.
+SAME_NUMBER = "abs(TRY_CAST(theirs.prediction AS DOUBLE) - TRY_CAST(asked.prediction AS DOUBLE)) <= $tolerance"
+
+# `%s` is when two answers are the same. Of several answers of one time one that disagrees comes first.
+PAIR_COUNTS = f"""
+WITH {EVIDENCE},
+asked AS (
+    SELECT window_at, request_id, us, prediction FROM placed WHERE arm = 'champion' AND status = 'ok'
+),
+theirs AS (
+    SELECT request_id, epoch_us(ts) AS us, status, prediction FROM {{predictions}}
+    WHERE rollout_id = $rollout AND stage = $stage AND arm = 'challenger'
+),
+pairs AS (
+    SELECT window_at, asked.request_id, asked.us,
+        min(struct_pack(us := theirs.us, agreed := coalesce(theirs.status = 'ok' AND (%s), false)))
+            FILTER (theirs.us IS NOT NULL) AS first
+    FROM asked LEFT JOIN theirs
+        ON theirs.request_id = asked.request_id AND abs(theirs.us - asked.us) < $repeat
+    GROUP BY ALL
+)
+SELECT window_at, count(*), count(first), count(*) FILTER (first.agreed) FROM pairs GROUP BY ALL
+"""
+
+VALUE_SUMS = f"""
+WITH {_LOOKS},
+due AS (SELECT look, arm, request_id, unit, us FROM placed WHERE status = 'ok'),
+awaited AS MATERIALIZED (SELECT look, arm, unit, us, first_value.number AS y FROM ({joined("due")})),
+earlier AS (
+    SELECT request_id, {_UNIT} AS unit, epoch_us(ts) AS us FROM {{predictions}}
+    WHERE arm = 'champion' AND served AND epoch_us(ts) >= $prior_low - $repeat AND epoch_us(ts) < $prior_high
+    QUALIFY coalesce(us - lag(us) OVER (PARTITION BY request_id ORDER BY us, unit) >= $repeat, true)
+),
+before AS (SELECT * FROM earlier WHERE us >= $prior_low),
+worth AS MATERIALIZED (
+    SELECT unit, avg(first_value.number) AS x FROM ({joined("before", until="$prior_high - 1")})
+    WHERE first_value IS NOT NULL GROUP BY unit
+),
+valued AS MATERIALIZED (
+    SELECT look, arm, unit, us, y, coalesce(x, (SELECT avg(x) FROM worth), 0) AS x,
+        CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS treated
+    FROM awaited LEFT JOIN worth USING (unit) WHERE y IS NOT NULL
+),
+averages AS (SELECT look, avg(y) AS mean_y, avg(x) AS mean_x, avg(treated) AS share FROM valued GROUP BY look),
+scores AS (
+    SELECT unit, look,
+        sum((y - mean_y) * (treated - share)) AS score_y, sum((x - mean_x) * (treated - share)) AS score_x
+    FROM valued JOIN averages USING (look) GROUP BY ALL
+),
+growth AS (
+    SELECT *, coalesce(sum(score_y) OVER earlier, 0) AS earlier_y, coalesce(sum(score_x) OVER earlier, 0) AS earlier_x
+    FROM scores
+    WINDOW earlier AS (PARTITION BY unit ORDER BY look ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+),
+crosses AS (
+    SELECT look,
+        sum(2 * earlier_y * score_y + score_y * score_y) AS yy,
+        sum(earlier_x * score_y + earlier_y * score_x + score_x * score_y) AS xy,
+        sum(2 * earlier_x * score_x + score_x * score_x) AS xx
+    FROM growth GROUP BY look
+),
+firsts AS (SELECT unit, min(struct_pack(us, arm, look)) AS first FROM valued GROUP BY unit),
+fresh_units AS (SELECT first.arm AS arm, first.look AS look, count(*) AS units FROM firsts GROUP BY ALL),
+per_arm AS (SELECT look, arm, count(*) AS due, count(y) AS n, sum(y) AS y FROM awaited GROUP BY ALL),
+known AS (SELECT look, arm, sum(x) AS x FROM valued GROUP BY ALL)
+SELECT look, arm, due, n, coalesce(y, 0), coalesce(x, 0), coalesce(units, 0),
+    coalesce(yy, 0), coalesce(xy, 0), coalesce(xx, 0)
+FROM per_arm LEFT JOIN known USING (look, arm) LEFT JOIN fresh_units USING (look, arm) LEFT JOIN crosses USING (look)
+WHERE look >= $fresh
+"""
+
+_CHAMPIONS = "arm = 'champion' AND version = $version AND served AND coalesce(cohort, 'champion') = 'champion'"
+
+# In or out of rollouts, so a request that comes back in another stage is no second one here.
+BASELINE = f"""
+WITH {first_rows(_CHAMPIONS, within="request_id")},
+inside AS MATERIALIZED (
+    SELECT request_id, us, status, prediction, {_UNIT} AS unit, coalesce({BIN} >= $bins, true) AS failed
+    FROM counted WHERE us >= $start
+),
+due AS (SELECT request_id, us, prediction FROM inside WHERE status = 'ok' AND us + $maturity <= $high),
+judged AS ({joined("due")}),
+requests AS (SELECT count(*), count(*) FILTER (failed), count(DISTINCT unit) FROM inside),
+answers AS (
+    SELECT count(*), count(first_label),
+        count(*) FILTER (first_label IS NOT NULL AND first_label.text IS DISTINCT FROM prediction),
+        count(first_value), avg(first_value.number), stddev_samp(first_value.number)
+    FROM judged
+)
+SELECT * FROM requests, answers
+"""
