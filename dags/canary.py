@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
 
-from model_rollouts.core.patterns.canary import CanaryParameters, power_help
+from model_rollouts.core.patterns.canary import POWER_HELP, CanaryParameters
 from model_rollouts.operators.approve import ApproveOperator
 from model_rollouts.operators.decide import DecideOperator
 from model_rollouts.operators.finish import CutOverOperator, ExpandOperator, HoldOperator, RollBackOperator
@@ -57,7 +57,7 @@ PARAMS = {
         description="What to do when a step's deadline comes and nothing is proven. Asked and silent means hold."),
     "underpowered": Param(str(D.underpowered), enum=["wait", "hold", "ask"], title="Underpowered", section=STEPS,
         description="What to do when a step sees too few requests to prove anything before its deadline: wait for the "
-        "deadline (harm is seen meanwhile), hold, or ask a person. " + power_help(D)),
+        "deadline (harm is seen meanwhile), hold, or ask a person. " + POWER_HELP),
     "on_drift": Param("report", enum=["report", "hold"], title="On drift", section=STEPS,
         description="Whether drift between the arms' inputs or predictions is reported only, or holds the step."),
     "rollback_odds": number(D.rollback_odds, 1, 100, "Roll back above, odds ratio", MARGINS,
@@ -70,9 +70,9 @@ PARAMS = {
         "Proven to be below this, the error rate is good enough whatever the champion's is."),
     "latency_margin": number(D.latency_margin, 0, 10, "Latency margin", MARGINS, "0.25 allows 25 % on each quantile."),
     "latency_slack_ms": number(D.latency_slack_ms, 0, 600000, "Latency slack, ms", MARGINS, "On top of the margin."),
-    "value_loss": Param(None, type=["null", "number"], minimum=0.0001, maximum=0.9, title="Business value, largest loss",
-        section=MARGINS, description="0.05 accepts a loss of 5 % per request at the last step; half of it, proven, "
-        "rolls back. Empty: business value is not judged."),
+    "value_loss": Param(None, type=["null", "number"], minimum=0.0001, maximum=0.9, title="Largest loss of value",
+        section=MARGINS, description="0.05 accepts a loss of 5 % of business value per request at the last step; half "
+        "of it, proven, rolls back. Empty: business value is not judged."),
     "alpha": number(D.alpha, 1e-6, 0.2, "Alpha", MARGINS, "Bound on rolling back a healthy challenger."),
     "beta": number(D.beta, 1e-6, 0.2, "Beta", MARGINS, "Bound on passing one that is worse than the margin."),
     "bake_seconds": number(D.bake_seconds, 0, 1e7, "Bake time, s", TIME, "Least time in each step."),

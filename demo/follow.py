@@ -86,7 +86,21 @@ class Follower:
             challenger=challenger,
             expected=EXPECTED[challenger],
             seconds=seconds,
+            replayed=self._replay(rollout),
         )
+
+    def _replay(self, rollout: Rollout) -> str:
+        """Count the rollout's looks anew from the log and judge them anew; "" when every decision comes out again."""
+        from model_rollouts.replay.recorded import replay_recorded
+        from model_rollouts.wiring import Wiring
+
+        result = replay_recorded(Wiring().service, self._store.rollout(rollout.id))
+        different = [f"{c.event} of stage {c.recorded.stage + 1}" for c in result.comparisons if c.differences]
+        self._progress.say(
+            f"  replayed from the log: {len(result.comparisons) - len(different)} of {len(result.comparisons)} live "
+            f"decisions come out the same"
+        )
+        return f"replay differs in {', '.join(different)}; looks changed: {result.changed_looks}" if different else ""
 
     def _find(self, rollout: Rollout | None, version: str, known: set[str]) -> Rollout | None:
         if rollout is not None:

@@ -48,6 +48,7 @@ class RolloutReport:
         reason: Why.
         seconds: From the trigger to the end.
         stages: In order.
+        replayed: What `rollouts replay` finds different from the live decisions; "" when they come out the same.
     """
 
     rollout_id: str
@@ -60,6 +61,7 @@ class RolloutReport:
     reason: str
     seconds: float
     stages: Sequence[StageReport] = field(default_factory=tuple)
+    replayed: str = ""
 
     @property
     def ok(self) -> bool:
@@ -83,6 +85,7 @@ def report_of(
     challenger: str,
     expected: str,
     seconds: float,
+    replayed: str = "",
 ) -> RolloutReport:
     """Put together what the store and Airflow say.
 
@@ -93,6 +96,7 @@ def report_of(
         challenger: Variant name.
         expected: The action that it must come to.
         seconds: From the trigger to the end.
+        replayed: What a replay from the log finds different.
     """
     return RolloutReport(
         rollout_id=rollout.id,
@@ -105,6 +109,7 @@ def report_of(
         reason=rollout.reason,
         seconds=round(seconds, 1),
         stages=tuple(_stages(rollout, events, mlflow_runs)),
+        replayed=replayed,
     )
 
 
@@ -151,6 +156,7 @@ def problems(expected: Sequence[str], reports: Sequence[RolloutReport]) -> list[
         for report in reports
         if not report.ok
     ]
+    found += [f"{report.challenger}: {report.replayed}" for report in reports if report.replayed]
     there = {report.challenger for report in reports}
     return found + [f"{name} was not rolled out" for name in expected if name not in there]
 

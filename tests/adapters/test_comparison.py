@@ -104,7 +104,7 @@ def test_the_arms_numbers_are_sums_of_the_looks(tmp_path: Path) -> None:
     assert metrics["challenger_error_rate"] == 0.1
     assert metrics["challenger_mean_score"] == 0.9
     assert metrics["champion_accuracy"] == 0.9
-    assert document["decision"]["gates"][0]["challenger_n"] == 20
+    assert document["decision"]["gates"][0]["measured"]["challenger_n"] == 20
 
 
 def test_latency_quantiles_are_at_most_one_bin_too_slow_and_never_too_fast(tmp_path: Path) -> None:
@@ -149,7 +149,8 @@ def test_evidence_beyond_a_float_is_shown_and_left_out_of_the_metrics(tmp_path: 
     looks = [Look(0, 0, RequestCounts(10**6, 0, {FAST: 10**6}), RequestCounts(10**5, 10**5))]
     subject = rollout()
     decision = decide(subject.plan, 0, looks, 120.0)
-    gates = (replace(decision.gates[0], log_e_pass=-math.inf), *decision.gates[1:])
+    first = decision.gates[0]
+    gates = (replace(first, measured=replace(first.measured, log_e_pass=-math.inf)), *decision.gates[1:])
     log = DeltaPredictionLog(tmp_path / "log")
     result = write_comparison(subject, replace(decision, gates=gates), looks, log, tmp_path)
     assert "error_rate_log_e_pass" not in result.metrics
@@ -157,7 +158,7 @@ def test_evidence_beyond_a_float_is_shown_and_left_out_of_the_metrics(tmp_path: 
     page = result.files[1].read_text()
     assert "fail: roll back" in page
     assert "0 of 20" in page
-    assert json.loads(result.files[0].read_text())["decision"]["gates"][0]["log_e_pass"] == "-inf"
+    assert json.loads(result.files[0].read_text())["decision"]["gates"][0]["measured"]["log_e_pass"] == "-inf"
 
 
 def test_a_log_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:

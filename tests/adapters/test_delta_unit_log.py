@@ -295,7 +295,7 @@ def flat(part: Any) -> list[float]:
 
 
 def same(part: Any) -> Any:
-    return pytest.approx(flat(part), rel=1e-9, abs=1e-9)
+    return pytest.approx(flat(part), rel=1e-6, abs=1e-7)  # summed up in billionths and millionths
 
 
 def random_log(seed: int) -> tuple[list[Row], list[Row]]:
@@ -651,7 +651,7 @@ def test_a_prior_time_that_reaches_into_the_rollout_is_refused(bench: Bench) -> 
 def test_values_too_large_to_be_added_up_are_an_error(bench: Bench) -> None:
     bench.predictions(row("a", 1), row("b", 2, "challenger"))
     bench.outcomes(outcome("a", 10, None, 1e300), outcome("b", 10, None, -1e300))
-    with pytest.raises(LogReadError, match="values of delays in look 0 of ro: yy is inf"):
+    with pytest.raises(LogReadError, match="INT128"):
         bench.values(LOOKS[:1])
 
 
@@ -744,7 +744,7 @@ def test_answers_without_any_outcome_are_due_and_missing(bench: Bench) -> None:
     bench.predictions(row("a", 5), row("b", 6, "challenger"))
     assert bench.labels()[0] == (ClusterSums(), ClusterSums())
     assert bench.values()[0] == ValueSums(champion_due=1, challenger_due=1)
-    assert bench.baseline() == Baseline(1, 0, 600.0, 1, 0, 0, 1, 0, None, None)
+    assert bench.baseline() == Baseline(1, 0, 595.0, 1, 0, 0, 1, 0, None, None)  # from its first request on
 
 
 def test_no_windows_give_no_results(bench: Bench) -> None:

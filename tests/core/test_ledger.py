@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model_rollouts.core.conclusion import distrust
 from model_rollouts.core.decision import Verdict, decide, decide_from
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
 from model_rollouts.core.ledger import Ledger
@@ -64,12 +65,8 @@ def test_looks_taken_one_by_one_with_labels_later_decide_like_looks_taken_at_onc
         stage = known[-1].stage
         decision = decide_from(ledger, stage, 4000.0)
         fresh = decide(PLAN, stage, known, 4000.0)
-        assert decision.verdict is fresh.verdict
-        assert decision.labelled_looks == fresh.labelled_looks == max(0, count - 4)
-        for one, other in zip(decision.gates, fresh.gates, strict=True):
-            assert one.measured.log_e_harm == pytest.approx(other.measured.log_e_harm, rel=1e-9, abs=1e-9)
-            assert one.measured.log_e_pass == pytest.approx(other.measured.log_e_pass, rel=1e-9, abs=1e-9)
-            assert one.measured.challenger_n == other.measured.challenger_n
+        assert decision == fresh
+        assert decision.labelled_looks == max(0, count - 4)
 
 
 def test_a_ledger_refuses_looks_that_became_fewer() -> None:
@@ -104,6 +101,14 @@ def test_a_verdict_on_record_is_recomputed_to_the_last_digit_also_after_looks_we
         record = json.loads(json.dumps(record_of(PLAN, seen, decision), allow_nan=False))
         assert len(record["looks"]) == 25
         assert recompute(record).again == decision
+
+
+def test_a_verdict_on_evidence_that_could_not_be_read_is_recomputed_as_that() -> None:
+    rng = np.random.default_rng(6)
+    seen = [some_look(rng, 0, i) for i in range(30)]
+    blind = distrust(decide(PLAN, 0, seen, 4000.0), "log away", PLAN)
+    assert (blind.verdict, blind.unreadable) == (Verdict.WAIT, "log away")
+    assert recompute_from(PLAN, seen, blind).differences == ()
 
 
 def test_a_record_that_was_changed_is_found_out_and_the_number_named() -> None:

@@ -3,6 +3,7 @@
 The parts are the demo's; what is asserted is the state that each leaves: traffic row, aliases, events, artifacts.
 """
 
+import json
 import os
 import signal
 import socket
@@ -20,8 +21,13 @@ from demo.config import CANARY, MODEL, DemoConfig
 from demo.follow import versions_by_variant
 from demo.processes import Processes, Service
 from demo.progress import Progress
+from model_rollouts.adapters.delta_log import DeltaPredictionLog
+from model_rollouts.adapters.mlflow_registry import MlflowRegistry
 from model_rollouts.adapters.sql_store import SqlStore
+from model_rollouts.core.recompute import recompute
 from model_rollouts.core.rollout import Event, EventKind, Rollout, State
+from model_rollouts.replay.recorded import replay_recorded
+from model_rollouts.service import RolloutService
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -89,6 +95,26 @@ class Stack:
         aliases = MlflowClient(self.config.mlflow_url, self.config.mlflow_url).get_registered_model(MODEL).aliases
         return str(aliases[name]) if name in aliases else None
 
+    def assert_replay_reproduces(self, rollout: Rollout, decisions: int) -> None:
+        """The log gives the looks that were kept, and they give every live decision again, to the last digit."""
+        from mlflow import MlflowClient
+
+        service = RolloutService(
+            self.store,
+            MlflowRegistry(self.config.mlflow_url),
+            evidence=self.store,
+            log=DeltaPredictionLog(self.config.log_dir),
+        )
+        replay = replay_recorded(service, rollout)
+        assert replay.changed_looks == ()
+        assert [c.differences for c in replay.comparisons] == [()] * decisions
+        # and so does the artifact alone, without store and log
+        client = MlflowClient(self.config.mlflow_url, self.config.mlflow_url)
+        experiment = client.get_experiment_by_name(f"rollouts/{MODEL}")
+        for run in client.search_runs([experiment.experiment_id], f"tags.`rollout.id` = '{rollout.id}'"):
+            record = json.loads(Path(client.download_artifacts(run.info.run_id, "decision.json")).read_text())
+            assert recompute(record).differences == ()
+
     def kill_scheduler(self) -> None:
         """kill -9, and everything that it had running; then a new one."""
         old = self.airflow.services["airflow-scheduler"]
@@ -151,6 +177,10 @@ def test_a_less_accurate_version_is_rolled_back_with_the_reason_on_record(stack:
     last = stack.events(rollout)[-1]
     assert last.kind is EventKind.ROLLED_BACK
     assert last.evidence["verdict"] == "fail"
+    judged = sum("gates" in event.evidence for event in stack.events(rollout))
+    stack.assert_replay_reproduces(rollout, judged)
+    started = stack.events(rollout)[0]
+    assert started.evidence["power"][0]["requests_per_second"] > 0
     names = stack.artifacts(rollout)[-1]  # of the stage that ended it: the coarse first one may have let it through
     assert names >= {"decision.json", "comparison.html", "drift.html", "data_checks_predictions.html"}
 
@@ -193,3 +223,4 @@ def test_a_better_version_is_promoted_though_the_scheduler_is_killed(stack: Stac
     assert len(stages) == 2
     for names in stages:
         assert names >= {"decision.json", "comparison.html", "drift.html", "data_checks_predictions.html"}
+    stack.assert_replay_reproduces(rollout, 3)

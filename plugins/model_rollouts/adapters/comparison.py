@@ -201,8 +201,8 @@ def _metrics(arms: dict[str, ArmSummary], decision: Decision) -> dict[str, float
         }
     for gate in decision.gates:
         values |= {
-            f"{gate.metric}_odds_ratio": gate.odds_ratio,
-            f"{gate.metric}_log_e_harm": gate.log_e_harm,
-            f"{gate.metric}_log_e_pass": gate.log_e_pass,
+            f"{gate.metric}_effect": gate.measured.effect,
+            f"{gate.metric}_log_e_harm": gate.measured.log_e_harm,
+            f"{gate.metric}_log_e_pass": gate.measured.log_e_pass,
         }
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}

@@ -50,7 +50,7 @@ def render(document: Mapping[str, Any], decision: Decision) -> str:
         ),
         heading("Gates"),
         table(
-            ("metric", "role", "verdict", "odds ratio", "evidence of harm", "evidence to pass", "reason"),
+            ("metric", "role", "verdict", "effect", "evidence of harm", "evidence to pass", "reason"),
             (_gate_row(gate) for gate in decision.gates),
         ),
         note("Evidence is an e-value: how many times likelier the counts are if it is so. Shown with what is needed."),
@@ -82,9 +82,9 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         gate.metric,
         gate.role,
         gate.verdict,
-        _number(gate.odds_ratio),
-        f"{_evidence(gate.log_e_harm)} of {_evidence(gate.harm_threshold)}",
-        f"{_evidence(gate.log_e_pass)} of {_evidence(gate.pass_threshold)}",
+        _number(gate.measured.effect),
+        f"{_evidence(gate.measured.log_e_harm)} of {_evidence(gate.harm_threshold)}",
+        f"{_evidence(gate.measured.log_e_pass)} of {_evidence(gate.pass_threshold)}",
         gate.reason,
     )
 

@@ -199,9 +199,11 @@ class DeltaUnitLog:
             "repeat": REPEAT_SECONDS * 1_000_000,
         }
         result = run(BASELINE, tables, parameters | _LATENCY | outcome_parameters(maturity))
-        numbers = result.fetchall()[0] if result else (0, 0, 0, 0, 0, 0, 0, None, None)
-        requests, errors, units, due, labelled, wrong, valued, mean, sd = numbers
-        seconds = (end - start).total_seconds()
+        numbers = result.fetchall()[0] if result else (0, 0, 0, None, 0, 0, 0, 0, None, None)
+        requests, errors, units, first, due, labelled, wrong, valued, mean, sd = numbers
+        # A log that began within the span tells the traffic from then on. A moment is no span: at least a second.
+        since = microseconds(start) if first is None else max(first, microseconds(start))
+        seconds = max((microseconds(end) - since) / 1e6, 1.0)
         try:
             return Baseline(requests, errors, seconds, due, labelled, wrong, units, valued, mean, sd)
         except ValueError as error:

@@ -20,9 +20,19 @@ placed AS MATERIALIZED (
 )
 """
 
+# What is added up over rows and units is made whole first, in billionths (values in millionths: they may be large).
+# Sums of floats differ in their last digit with the order of the rows, and a look that is counted again has to come out
+# the same to the last digit.
+_PARTS, _VALUE_PARTS = 10**9, 10**6
+
+
+def _whole(expression: str, parts: int) -> str:
+    return f"CAST(round(({expression}) * {parts}) AS HUGEINT)"
+
+
 # From `tallies` (metric, arm, look, unit, n requests, y of them 1) to the sums over pairs of a unit's requests: the
 # pairs within a look, and those of a look with all earlier ones.
-_CLUSTERS = """
+_CLUSTERS = f"""
 averages AS (
     SELECT metric, arm, look, sum(n) AS total, sum(y) / sum(n) AS mean FROM tallies GROUP BY ALL
 ),
@@ -31,7 +41,14 @@ spreads AS (
 ),
 clusters AS (
     SELECT metric, arm, look, unit, n, y, total, mean, spread,
-        y - n * mean AS residual, n * sqrt(spread) AS deviation, n * spread AS variance
+        {_whole("y - n * mean", _PARTS)} AS residual,
+        {_whole("n * sqrt(spread)", _PARTS)} AS deviation,
+        {_whole("n * spread", _PARTS)} AS variance,
+        -- The square of a residual sum holds each request with itself, which is no pair.
+        {_whole("n * (n - 1) * spread / total - (y * (1 - mean) * (1 - mean) + (n - y) * mean * mean)", _PARTS**2)}
+            AS no_pairs,
+        {_whole("n * (n - 1) * spread", _PARTS**2)} AS scale_within,
+        {_whole("n * (n - 1) * spread * spread", _PARTS**2)} AS noise_within
     FROM tallies JOIN spreads USING (metric, arm, look)
     -- A unit that asks for nothing in the looks that are wanted has no new pairs.
     WHERE (arm, unit) IN (SELECT (arm, unit) FROM tallies WHERE look >= $fresh)
@@ -51,11 +68,9 @@ sums AS (
     SELECT metric, arm, look,
         sum(n) AS judged,
         sum(2 * earlier_n * n + n * n) AS squares,
-        -- The square of a residual sum holds each request with itself, which is no pair.
-        sum(2 * earlier_residual * residual + residual * residual
-            - (y * (1 - mean) * (1 - mean) + (n - y) * mean * mean) + n * (n - 1) * spread / total) AS products,
-        sum(2 * earlier_deviation * deviation + n * (n - 1) * spread) AS scale,
-        sum(2 * earlier_variance * variance + n * (n - 1) * spread * spread) AS noise
+        sum(2 * earlier_residual * residual + residual * residual + no_pairs) / {_PARTS**2} AS products,
+        sum(2 * earlier_deviation * deviation + scale_within) / {_PARTS**2} AS scale,
+        sum(2 * earlier_variance * variance + noise_within) / {_PARTS**2} AS noise
     FROM growth WHERE look >= $fresh GROUP BY ALL
 )
 """
@@ -137,7 +152,9 @@ SELECT window_at, count(*), count(first), count(*) FILTER (first.agreed) FROM pa
 VALUE_SUMS = f"""
 WITH {_LOOKS},
 due AS (SELECT look, arm, request_id, unit, us FROM placed WHERE status = 'ok'),
-awaited AS MATERIALIZED (SELECT look, arm, unit, us, first_value.number AS y FROM ({joined("due")})),
+awaited AS MATERIALIZED (
+    SELECT look, arm, unit, us, {_whole("first_value.number", _VALUE_PARTS)} AS y FROM ({joined("due")})
+),
 earlier AS (
     SELECT request_id, {_UNIT} AS unit, epoch_us(ts) AS us FROM {{predictions}}
     WHERE arm = 'champion' AND served AND epoch_us(ts) >= $prior_low - $repeat AND epoch_us(ts) < $prior_high
@@ -145,18 +162,23 @@ earlier AS (
 ),
 before AS (SELECT * FROM earlier WHERE us >= $prior_low),
 worth AS MATERIALIZED (
-    SELECT unit, avg(first_value.number) AS x FROM ({joined("before", until="$prior_high - 1")})
+    SELECT unit, sum({_whole("first_value.number", _VALUE_PARTS)}) // count(*) AS x
+    FROM ({joined("before", until="$prior_high - 1")})
     WHERE first_value IS NOT NULL GROUP BY unit
 ),
 valued AS MATERIALIZED (
-    SELECT look, arm, unit, us, y, coalesce(x, (SELECT avg(x) FROM worth), 0) AS x,
+    SELECT look, arm, unit, us, y, coalesce(x, (SELECT sum(x) // count(*) FROM worth), 0) AS x,
         CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS treated
     FROM awaited LEFT JOIN worth USING (unit) WHERE y IS NOT NULL
 ),
-averages AS (SELECT look, avg(y) AS mean_y, avg(x) AS mean_x, avg(treated) AS share FROM valued GROUP BY look),
+averages AS (
+    SELECT look, sum(y) / count(*) AS mean_y, sum(x) / count(*) AS mean_x, sum(treated) / count(*) AS share
+    FROM valued GROUP BY look
+),
 scores AS (
     SELECT unit, look,
-        sum((y - mean_y) * (treated - share)) AS score_y, sum((x - mean_x) * (treated - share)) AS score_x
+        sum(CAST(round((y - mean_y) * (treated - share)) AS HUGEINT)) AS score_y,
+        sum(CAST(round((x - mean_x) * (treated - share)) AS HUGEINT)) AS score_x
     FROM valued JOIN averages USING (look) GROUP BY ALL
 ),
 growth AS (
@@ -166,15 +188,15 @@ growth AS (
 ),
 crosses AS (
     SELECT look,
-        sum(2 * earlier_y * score_y + score_y * score_y) AS yy,
-        sum(earlier_x * score_y + earlier_y * score_x + score_x * score_y) AS xy,
-        sum(2 * earlier_x * score_x + score_x * score_x) AS xx
+        sum(2 * earlier_y * score_y + score_y * score_y) / {_VALUE_PARTS**2} AS yy,
+        sum(earlier_x * score_y + earlier_y * score_x + score_x * score_y) / {_VALUE_PARTS**2} AS xy,
+        sum(2 * earlier_x * score_x + score_x * score_x) / {_VALUE_PARTS**2} AS xx
     FROM growth GROUP BY look
 ),
 firsts AS (SELECT unit, min(struct_pack(us, arm, look)) AS first FROM valued GROUP BY unit),
 fresh_units AS (SELECT first.arm AS arm, first.look AS look, count(*) AS units FROM firsts GROUP BY ALL),
-per_arm AS (SELECT look, arm, count(*) AS due, count(y) AS n, sum(y) AS y FROM awaited GROUP BY ALL),
-known AS (SELECT look, arm, sum(x) AS x FROM valued GROUP BY ALL)
+per_arm AS (SELECT look, arm, count(*) AS due, count(y) AS n, sum(y) / {_VALUE_PARTS} AS y FROM awaited GROUP BY ALL),
+known AS (SELECT look, arm, sum(x) / {_VALUE_PARTS} AS x FROM valued GROUP BY ALL)
 SELECT look, arm, due, n, coalesce(y, 0), coalesce(x, 0), coalesce(units, 0),
     coalesce(yy, 0), coalesce(xy, 0), coalesce(xx, 0)
 FROM per_arm LEFT JOIN known USING (look, arm) LEFT JOIN fresh_units USING (look, arm) LEFT JOIN crosses USING (look)
@@ -192,7 +214,7 @@ inside AS MATERIALIZED (
 ),
 due AS (SELECT request_id, us, prediction FROM inside WHERE status = 'ok' AND us + $maturity <= $high),
 judged AS ({joined("due")}),
-requests AS (SELECT count(*), count(*) FILTER (failed), count(DISTINCT unit) FROM inside),
+requests AS (SELECT count(*), count(*) FILTER (failed), count(DISTINCT unit), min(us) FROM inside),
 answers AS (
     SELECT count(*), count(first_label),
         count(*) FILTER (first_label IS NOT NULL AND first_label.text IS DISTINCT FROM prediction),

@@ -14,7 +14,7 @@ class Baseline:
     Attributes:
         requests: Requests that it was asked to answer.
         errors: Those that ended in an error or a timeout, or without a believable latency.
-        seconds: Length of the span.
+        seconds: Length of the span, from the first of the requests on where there are any.
         due: Answered requests old enough for their label and value to be there by the end of the span.
         labelled: Those of them that have a label.
         wrong: Labelled requests whose prediction differs from the label.

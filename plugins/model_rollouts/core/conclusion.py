@@ -107,4 +107,5 @@ def distrust(decision: Decision, failure: str, plan: Plan) -> Decision:
         action=action_at_deadline(plan) if late else Action.WAIT,
         reason=f"the evidence can't be read ({failure}); before that: {decision.reason}",
         blind=True,
+        unreadable=failure,
     )

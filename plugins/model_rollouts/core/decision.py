@@ -40,6 +40,7 @@ class Decision:
         signals_from: Index of the stage's first look that signals count.
         log_e_family: Natural log of the guardrails' combined e-value; the plan's alpha is its bound.
         blind: Whether an arm is silent now, or the evidence could not be read: a pass of earlier no longer counts.
+        unreadable: Why the newest evidence could not be read; "" when it could.
     """
 
     verdict: Verdict
@@ -53,6 +54,7 @@ class Decision:
     signals_from: int = 0
     log_e_family: float = 0.0
     blind: bool = False
+    unreadable: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; infinite e-values become the strings "inf" and "-inf"."""

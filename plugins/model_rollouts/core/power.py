@@ -83,11 +83,8 @@ def need(gate: Gate, rate: float, share: float, alpha: float, beta: float, desig
                 return math.log(0.5) + _log_sum((by_ratio(n), by_rate(n)))
 
         to_pass = _stretched(_crossing(proof, beta), design_effect, least)
-    to_fail = None
-    if gate.rollback_odds < _TWICE:
-        harm = _odds_ratio_path(gate.rollback_odds, worse_than(gate.rollback_odds), _TWICE, bad, share)
-        to_fail = _stretched(_crossing(harm, alpha), design_effect, 0.0)
-    return Need(gate.metric, to_pass, to_fail)
+    harm = _odds_ratio_path(gate.rollback_odds, worse_than(gate.rollback_odds), _TWICE, bad, share)
+    return Need(gate.metric, to_pass, _stretched(_crossing(harm, alpha), design_effect, 0.0))
 
 
 def _stretched(n: float | None, design_effect: float, least: float) -> float | None:
@@ -154,8 +151,6 @@ def _rate_path(rate: float, ceiling: float) -> Callable[[float], float]:
     """Log e-value of the test that a rate is below a ceiling, after n requests, on the unlucky side."""
 
     def path(n: float) -> float:
-        if not rate < ceiling:
-            return -math.inf
         return log_e_rate_below(min(n, n * rate + _Z * math.sqrt(n * rate * (1 - rate))), n, ceiling)
 
     return path

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from model_rollouts.core.conclusion import distrust
 from model_rollouts.core.decision import Decision, decide
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.plan import Plan
@@ -58,6 +59,8 @@ def recompute_from(plan: Plan, looks: Sequence[Look], recorded: Decision) -> Rec
     """
     seen = _as_then(looks, recorded)
     again = decide(plan, recorded.stage, seen, recorded.elapsed_seconds, recorded.signals_from)
+    if recorded.unreadable:
+        again = distrust(again, recorded.unreadable, plan)
     return Recomputed(recorded, again, tuple(_differences("", recorded.to_dict(), again.to_dict())))
 
 

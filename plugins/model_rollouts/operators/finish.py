@@ -40,11 +40,12 @@ class FinishOperator(StageOperator):
 
         parts = wiring()
         parts.service.sync_registry(rollout_id)
-        verdict = {"action": action, "reason": reason, "stage": stage, "decision": evidence_of(context)}
-        if verdict["decision"]:
+        decision = evidence_of(context)
+        verdict = {"action": action, "reason": reason, "stage": stage, "decision": decision}
+        if decision:
             # with the plan and the counts: the verdict can be made again from this file alone
             plan, looks = parts.store.rollout(rollout_id).plan, parts.store.looks(rollout_id)
-            verdict |= record_of(plan, looks, Decision.from_dict(verdict["decision"]))
+            verdict |= record_of(plan, looks, Decision.from_dict(decision))
         parts.stage_runs.close(mlflow_run_id, verdict)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A champion's answer that stands in for a failed challenger's is no fair draw of the champion's.
 _ROWS = """
-SELECT * FROM {predictions}
+SELECT *, CAST(ts AS DATE) AS day FROM {predictions}  -- the partition's column is not in the files
 WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND version IN ($champion, $challenger)
     AND NOT (arm = 'champion' AND coalesce(cohort, 'champion') = 'challenger')
 ORDER BY ts, request_id, version

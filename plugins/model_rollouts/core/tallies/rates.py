@@ -8,7 +8,7 @@ from model_rollouts.core.clustering import ClusterTotals, clustering_of
 from model_rollouts.core.counting import counter_of
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.gates import Gate, Metric
-from model_rollouts.core.hypergeometric import Ints
+from model_rollouts.core.hypergeometric import Floats, Ints
 from model_rollouts.core.odds_ratio import (
     better_than,
     count_log_likelihood_ratios,
@@ -41,7 +41,7 @@ class RateTally:
         self._pass = np.zeros((1, len(self._pass_grid)))
         self._total, self._own = np.zeros(4, np.int64), np.zeros(4, np.int64)
         self._stage_n = 0
-        self._up = self._down = 0.0
+        self._estimate = np.zeros(2)
         self._coverage = CoverageTally()
         self._clusters = {"champion": ClusterTotals(), "challenger": ClusterTotals()}
         self._counts: list[Ints] = []
@@ -61,21 +61,22 @@ class RateTally:
         self._stages.append(stages)
         harm = count_log_likelihood_ratios(counts, self._gate.rollback_odds, self._harm_grid)
         for start in range(self._starts):
-            self._harm[start] += harm[stages >= start].sum(axis=0)
-        self._pass[0] += count_log_likelihood_ratios(counts[own], self._gate.pass_odds, self._pass_grid).sum(axis=0)
+            self._harm[start] = _in_order(self._harm[start], harm[stages >= start])
+        gains = count_log_likelihood_ratios(counts[own], self._gate.pass_odds, self._pass_grid)
+        self._pass[0] = _in_order(self._pass[0], gains)
         self._total += counts.sum(axis=0)
         self._own += counts[own].sum(axis=0)
         # Requests of a look without a champion's are not judged: there was nothing to compare them with.
         self._stage_n += int(counts[own & (counts[:, 3] > 0), 1].sum())
-        self._estimate(counts)
+        self._add_estimate(counts)
         self._add_units(looks)
 
-    def _estimate(self, counts: Ints) -> None:
+    def _add_estimate(self, counts: Ints) -> None:
         """Mantel-Haenszel sums."""
         bad, n, champion_bad, champion_n = counts.T.astype(float)
         both = np.maximum(n + champion_n, 1)
-        self._up += float((bad * (champion_n - champion_bad) / both).sum())
-        self._down += float((champion_bad * (n - bad) / both).sum())
+        terms = np.stack([bad * (champion_n - champion_bad) / both, champion_bad * (n - bad) / both], axis=1)
+        self._estimate = _in_order(self._estimate, terms)
 
     def _add_units(self, looks: list[Look]) -> None:
         labelled = self._gate.metric is Metric.WRONG_RATE
@@ -102,7 +103,7 @@ class RateTally:
             log_e_pass = math.log(0.5) + float(np.logaddexp(log_e_pass, self._negligible(clustering.design_effect)))
         bad, n, champion_bad, champion_n = (int(value) for value in self._total)
         return Measured(
-            effect=self._up / self._down if self._down else None,
+            effect=self._odds_ratio(),
             log_e_harm=mixture(self._harm, clustering.design_effect),
             log_e_pass=log_e_pass,
             challenger_bad=bad,
@@ -114,6 +115,10 @@ class RateTally:
             design_effect=clustering.design_effect,
             requests_per_unit=clustering.requests_per_unit,
         )
+
+    def _odds_ratio(self) -> float | None:
+        up, down = (float(value) for value in self._estimate)
+        return up / down if down else None
 
     def _negligible(self, design_effect: float) -> float:
         """Log e-value that the challenger's own rate in the stage is below the negligible one."""
@@ -130,8 +135,14 @@ class RateTally:
         own = stages == self._stage
         effect = self.measure().design_effect
         own_stages = np.zeros(int(own.sum()), np.int64)
-        near = self._up / self._down if self._up and self._down else 1.0
+        near = self._odds_ratio() or 1.0
         return (
             proven_bound(counts, stages, self._starts, log_harm, effect, near, worse=True),
             proven_bound(counts[own], own_stages, 1, log_pass, effect, near, worse=False),
         )
+
+
+def _in_order(total: Floats, rows: Floats) -> Floats:
+    """The total and then each row, added one after the other: in one go or look by look, the same to the last digit."""
+    summed: Floats = np.add.accumulate(np.concatenate([total[None], rows]), axis=0)[-1]
+    return summed
