@@ -22,10 +22,10 @@ export CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test lint types lock clean
+.PHONY: help demo screenshots test test-statistics bench-decisions lint types lock clean
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	echo
 	echo "  demo: CHALLENGERS=better,inaccurate,raises,slow KEEP=1 MLFLOW_PORT= GATEWAY_PORT= AIRFLOW_PORT="
 	echo "  PYTHON=... names a Python 3.11 to make the environment with"
@@ -35,6 +35,12 @@ demo: $(READY) ## start everything and roll out good and bad models under real t
 
 test: $(READY) ## every test, with real servers
 	@exec $(BIN)/python -m pytest
+
+test-statistics: $(READY) ## what the decisions promise, simulated at full size (3 minutes)
+	@exec $(BIN)/python -m pytest tests/acceptance -m acceptance
+
+bench-decisions: $(READY) ## the engine beside the usual rules: docs/benchmarks/decisions.md (1 minute)
+	@exec $(BIN)/python -m bench.decisions
 
 lint: $(READY) ## style, imports, layers
 	@$(BIN)/ruff check .
