@@ -118,7 +118,8 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
         if result.verdict is not Verdict.WAIT or not gate.role.must_prove or gate.metric is Metric.VALUE:
             continue
         delay = plan.look_seconds + plan.grace_seconds + (plan.label_maturity_seconds if gate.metric.matures else 0.0)
-        if elapsed <= delay:
+        deadline = plan.deadline_of(stage, gate)
+        if not delay < elapsed < deadline:
             continue
         rate = m.champion_bad / m.champion_n if m.champion_n else 0.0
         wanted = need(
@@ -134,8 +135,7 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
             continue
         speed = m.stage_n / (elapsed - delay)
         missing = wanted.to_pass - m.stage_n
-        deadline = plan.deadline_of(stage, gate)
-        if missing > 0 and (not speed or elapsed + missing / speed > deadline):
+        if not speed or elapsed + missing / speed > deadline:
             late = _duration(missing / speed) if speed else "no end"
             said.append(
                 f"{gate.metric} needs about {missing:,.0f} more requests, {late} at this traffic, and "
