@@ -148,7 +148,10 @@ def test_a_gate_survives_json_unchanged(gate: Gate) -> None:
         ({"metric": "error_rate", "rolback_odds": 2}, "gate has unknown rolback_odds; known are alpha"),
         ({"role": "muted"}, "gate lacks metric"),
         ("error_rate", r"gate is 'error_rate' \(str\), must be a mapping"),
-        ({"metric": "error_rate", "pass_odds": "2"}, r"pass_odds is '2' \(str\), must be a number between 1 and 1000"),
+        (
+            {"metric": "error_rate", "pass_odds": "2"},
+            r"pass_odds is '2' \(str\), must be a number between 1 and 1000",
+        ),
     ],
 )
 def test_json_that_is_no_gate_is_refused(data: Any, message: str) -> None:

@@ -141,9 +141,10 @@ def test_no_gate_passes_below_its_least_number_of_requests() -> None:
     assert need(Gate(Metric.AGREEMENT, min_requests=5000), 0.1, 0.25, ALPHA, BETA).to_pass == 5000
 
 
-def test_what_has_nothing_to_prove_needs_nothing_to_pass() -> None:
-    told = need(Gate(Metric.ERROR_RATE, Role.TRIPWIRE), 0.02, 0.25, ALPHA, BETA)
-    assert told.to_pass == 0
+def test_what_has_nothing_to_prove_needs_its_minimum_alone_and_what_holds_nothing_up_needs_nothing() -> None:
+    told = need(Gate(Metric.ERROR_RATE, Role.TRIPWIRE, min_requests=30), 0.02, 0.25, ALPHA, BETA)
+    assert told.to_pass == 30
+    assert need(Gate(Metric.ERROR_RATE, Role.SIGNAL), 0.02, 0.25, ALPHA, BETA).to_pass == 0
     assert told.to_fail == need(Gate(Metric.ERROR_RATE), 0.02, 0.25, ALPHA, BETA).to_fail
 
 
@@ -151,7 +152,7 @@ def test_of_other_metrics_nothing_is_known_beforehand() -> None:
     value = Gate(Metric.VALUE, Role.OBJECTIVE)
     told = need(value, 0.02, 0.25, ALPHA, BETA)
     assert (told.to_pass, told.to_fail) == (None, None)
-    assert need(replace(value, role=Role.TRIPWIRE), 0.02, 0.25, ALPHA, BETA).to_pass == 0
+    assert need(replace(value, role=Role.TRIPWIRE), 0.02, 0.25, ALPHA, BETA).to_pass == value.min_requests
 
 
 @pytest.mark.parametrize("pass_odds", [1.05, 1.1])
@@ -300,10 +301,13 @@ def test_a_margin_that_no_traffic_can_prove_is_underpowered() -> None:
     assert "error_rate takes for ever" in found.summary
 
 
-def test_what_has_nothing_to_prove_is_never_underpowered() -> None:
-    found = power(replace(ERRORS, role=Role.TRIPWIRE), deadline=61)
-    assert not found.underpowered
-    assert found.gates[0].seconds_to_pass == 0
+def test_what_has_nothing_to_prove_still_needs_its_minimum_in_time() -> None:
+    wire = replace(ERRORS, role=Role.TRIPWIRE)
+    assert power(wire, deadline=61).underpowered
+    assert not power(wire, deadline=90).underpowered
+    signal = power(Gate(Metric.LATENCY_P95), replace(ERRORS, role=Role.SIGNAL, min_requests=10**6))
+    assert not signal.underpowered
+    assert signal.gates[1].seconds_to_pass == 0
 
 
 def test_metrics_that_nothing_is_known_of_and_muted_gates_are_left_out() -> None:
@@ -422,7 +426,7 @@ def test_a_margin_that_no_number_of_requests_can_prove_is_said() -> None:
         ([result(WRONG, 0)], 1035.0),
         ([result(ERRORS, 0, Verdict.PASS)], 1000.0),
         ([result(ERRORS, 0, Verdict.FAIL)], 1000.0),
-        ([result(replace(ERRORS, role=Role.TRIPWIRE), 0)], 1000.0),
+        ([result(replace(ERRORS, role=Role.SIGNAL), 0)], 1000.0),
         ([result(Gate(Metric.VALUE, Role.OBJECTIVE), 0)], 2000.0),
         ([result(ERRORS, 10**7)], 1000.0),
         ([], 1000.0),

@@ -219,7 +219,7 @@ def _careful(plan: Plan, waiting: Sequence[Gate]) -> Action:
 
 def _holds_up(gate: Gate, result: GateResult) -> bool:
     """Whether the stage can't be left because of this gate. A signal that has nothing to say holds nothing up."""
-    return result.verdict is not Verdict.PASS and gate.role not in (Role.SIGNAL, Role.MUTED)
+    return result.verdict is not Verdict.PASS and gate.role.holds_up
 
 
 def _judge_all(ledger: Ledger, stage: int, signals_from: int) -> _Judged:

@@ -59,6 +59,11 @@ class Role(StrEnum):
         """Whether the stage may be left on its proof alone."""
         return self in (Role.GUARDRAIL, Role.OBJECTIVE)
 
+    @property
+    def holds_up(self) -> bool:
+        """Whether the stage stays while the gate has not passed, be it for a proof or for enough requests."""
+        return self not in (Role.SIGNAL, Role.MUTED)
+
 
 class AtDeadline(StrEnum):
     """What happens when a deadline comes and nothing is proven."""
@@ -99,7 +104,8 @@ class Gate:
         rollback_odds: Rates: roll back when the challenger's odds of a bad outcome are proven to be more than this
             many times the champion's. At least 1.
         pass_odds: Rates: non-inferior when they are proven to be less than this many times the champion's. Above
-            `rollback_odds`, or nothing could ever be proven of a challenger between the two.
+            `rollback_odds`, or nothing could ever be proven of a challenger between the two. Below about 1.12 even an
+            equal one is never proven: power says so before the start.
         negligible: Rates: a rate of bad outcomes that is good enough whatever the champion's is: proving the
             challenger below it is as good as non-inferiority. None: only the comparison counts.
         latency_margin: Latency: relative slack on the champion's quantile (0.25 is 25 %).

@@ -20,7 +20,6 @@ import numpy as np
 from model_rollouts.core.hypergeometric import Floats, Ints, log_normalisers
 
 WORSE_GRID = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.5, 6.0)
-_WIDEST, _NARROW = math.log(1000), 0.01
 BETTER_GRID = (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.2)
 
 
@@ -165,66 +164,6 @@ def mixture(sums: Floats, design_effect: float = 1.0) -> float:
     later, grid = len(sums) - 1, sums.shape[1]
     weights = np.array([0.5, *[0.5 / later] * later] if later else [1.0])
     return float(np.logaddexp.reduce(np.log(weights / grid) + np.logaddexp.reduce(sums / design_effect, axis=1)))
-
-
-def proven_bound(
-    counts: Ints,
-    stages: Ints,
-    starts: int,
-    log_threshold: float,
-    design_effect: float,
-    near: float,
-    *,
-    worse: bool,
-) -> float | None:
-    """The sharpest odds ratio that is proven, at any time: the test turned into a confidence bound.
-
-    Args:
-        counts: See `count_log_likelihood_ratios`.
-        stages: Stage of each look, shape (looks,), counted from 0.
-        starts: How many starts the mixture has; start s takes the looks of stage s and later.
-        log_threshold: Natural log of 1 / (1 - confidence).
-        design_effect: See `log_e_process`.
-        near: A ratio near the estimate, to start from.
-        worse: True for the largest ratio that the truth is proven to be above, False for the smallest that it is
-            proven to be below.
-
-    Returns:
-        The ratio, within 1 % on the careful side; None where nothing within a factor of 1000 is proven.
-    """
-
-    def surplus(log_null: float) -> float:
-        null = math.exp(log_null)
-        gains = count_log_likelihood_ratios(counts, null, worse_than(null) if worse else better_than(null))
-        sums = np.stack([gains[stages >= start].sum(axis=0) for start in range(starts)])
-        return mixture(sums, design_effect) - log_threshold
-
-    away = -1.0 if worse else 1.0
-    unproven = min(max(math.log(near), -_WIDEST), _WIDEST)
-    lacking = surplus(unproven)
-    step, proven, spare = 0.1, unproven, lacking
-    while lacking >= 0:  # `near` is an estimate of other looks too, or what is proven is beyond what is looked for
-        if abs(unproven) >= _WIDEST and unproven * away < 0:
-            return math.exp(unproven)
-        proven, spare = unproven, lacking
-        unproven = min(max(proven - away * step, -_WIDEST), _WIDEST)
-        lacking, step = surplus(unproven), step * 2
-    while spare < 0:
-        if abs(proven) >= _WIDEST and proven * away > 0:
-            return None
-        unproven, lacking = proven, spare
-        proven = min(max(unproven + away * step, -_WIDEST), _WIDEST)
-        spare, step = surplus(proven), step * 2
-    while abs(proven - unproven) > _NARROW:
-        # log e grows like the square of the distance: the secant of its root, kept off both ends
-        part = min(max(spare / (spare - lacking), 0.1), 0.9)
-        middle = proven + (unproven - proven) * part
-        found = surplus(middle)
-        if found >= 0:
-            proven, spare = middle, found
-        else:
-            unproven, lacking = middle, found
-    return math.exp(proven)
 
 
 def _check(null: float, alternatives: Sequence[float]) -> None:

@@ -35,7 +35,7 @@ class Need:
     Attributes:
         metric: The gate's metric.
         to_pass: Challenger requests (pairs; new units) until a challenger as good as the champion passes, with
-            probability 0.8; 0 where nothing has to be proven, None where no number of them is enough.
+            probability 0.8; the minimum where nothing has to be proven, None where no number of them is enough.
         to_fail: The same until one with twice the odds of a bad outcome is seen to be harmful; None where that is no
             harm by the margin, or too close to it for the test to tell.
     """
@@ -63,16 +63,16 @@ def need(gate: Gate, rate: float, share: float, alpha: float, beta: float, desig
         raise ValueError(f"rate is {rate}, must be between 0 and 1")
     if not 0 < share < 1:
         raise ValueError(f"share is {share}, must be between 0 and 1, both excluded")
-    least = float(gate.min_requests) if gate.role.must_prove else 0.0
+    least = float(gate.min_requests) if gate.role.holds_up else 0.0
     if gate.metric is Metric.AGREEMENT:
         ceiling = 1 - gate.floor
         agreed = _crossing(_rate_path(_GOOD_AGREEMENT * ceiling, ceiling), beta)
         return Need(gate.metric, _stretched(agreed, 1.0, least), None)
     if not gate.metric.is_rate:
-        return Need(gate.metric, None if gate.role.must_prove else 0.0, None)
+        return Need(gate.metric, None if gate.role.must_prove else least, None)
     bad = 1 - gate.metric.quantile if gate.metric.quantile is not None else max(rate, _RARE)
     bad = min(bad, 1 - _RARE)
-    to_pass: float | None = 0.0
+    to_pass: float | None = least
     if gate.role.must_prove:
         by_ratio = _odds_ratio_path(gate.pass_odds, better_than(gate.pass_odds), 1.0, bad, share)
         proof = by_ratio

@@ -90,7 +90,7 @@ def _stage_power(plan: Plan, stage: int, baseline: Baseline) -> StagePower:
         )
         seconds = _seconds(wanted.to_pass, rate * judged, delay)
         deadline = plan.deadline_of(stage, gate)
-        short = gate.role.must_prove and (seconds is None or seconds > deadline)
+        short = gate.role.holds_up and (seconds is None or seconds > deadline)
         gates.append(GatePower(wanted, seconds, _seconds(wanted.to_fail, rate * judged, delay), short))
         if short:
             short_of.append(f"{gate.metric} takes {_duration(seconds)} and has {_duration(deadline)}")
@@ -115,7 +115,7 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
     said = []
     for gate, result in results:
         m = result.measured
-        if result.verdict is not Verdict.WAIT or not gate.role.must_prove or gate.metric is Metric.VALUE:
+        if result.verdict is not Verdict.WAIT or not gate.role.holds_up or gate.metric is Metric.VALUE:
             continue
         delay = plan.look_seconds + plan.grace_seconds + (plan.label_maturity_seconds if gate.metric.matures else 0.0)
         deadline = plan.deadline_of(stage, gate)

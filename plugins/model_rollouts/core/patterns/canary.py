@@ -11,10 +11,12 @@ from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage, Underpowe
 
 _MOST_STEPS = 100
 
-#: What the default steps need, for the form; a test holds the numbers to core/power.py, which a form can't wait for.
+#: Challenger requests until the default steps pass a version as good as the champion, at 2 % errors: for the form,
+#: which can't wait for core/power.py; a test holds the two together.
+DEFAULT_NEED = (200, 350, 950, 3_200, 48_000)
 POWER_HELP = (
-    "With 2 % errors, the default margins need about 200, 350, 950, 3,200 and 48,000 of the challenger's requests at 1, "
-    "5, 25, 50 and 100 % to pass a version that is as good as the champion. Preflight says it for your own traffic."
+    f"With 2 % errors, the default margins need about {', '.join(f'{n:,}' for n in DEFAULT_NEED)} of the challenger's "
+    "requests at 1, 5, 25, 50, 100 % to pass a version as good as the champion. Preflight says it for your traffic."
 )
 
 

@@ -4,16 +4,16 @@ import math
 
 import numpy as np
 
-from model_rollouts.core.clustering import ClusterTotals, clustering_of
+from model_rollouts.core.clustering import Clustering, ClusterTotals, clustering_of
 from model_rollouts.core.counting import counter_of
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.gates import Gate, Metric
 from model_rollouts.core.hypergeometric import Floats, Ints
+from model_rollouts.core.odds_curve import OddsCurve
 from model_rollouts.core.odds_ratio import (
     better_than,
     count_log_likelihood_ratios,
     mixture,
-    proven_bound,
     worse_than,
 )
 from model_rollouts.core.proportion import log_e_rate_below
@@ -46,6 +46,7 @@ class RateTally:
         self._clusters = {"champion": ClusterTotals(), "challenger": ClusterTotals()}
         self._counts: list[Ints] = []
         self._stages: list[Ints] = []
+        self._curves: tuple[OddsCurve, OddsCurve] | None = None
 
     def add(self, looks: list[Look]) -> None:
         """Take further looks."""
@@ -59,6 +60,7 @@ class RateTally:
         own = stages == self._stage
         self._counts.append(counts)
         self._stages.append(stages)
+        self._add_to_curves(counts, stages)
         harm = count_log_likelihood_ratios(counts, self._gate.rollback_odds, self._harm_grid)
         for start in range(self._starts):
             self._harm[start] = _in_order(self._harm[start], harm[stages >= start])
@@ -95,7 +97,7 @@ class RateTally:
 
     def measure(self) -> Measured:
         """The gate's numbers over the looks so far."""
-        clustering = clustering_of(self._clusters["champion"], self._clusters["challenger"])
+        clustering = self._clustering()
         log_e_pass = mixture(self._pass, clustering.design_effect)
         if self._gate.negligible is not None:
             # Harm to prove absent: worse than the margin AND above the negligible rate. Under it both are e-values,
@@ -131,15 +133,24 @@ class RateTally:
         """(low, high): odds ratio that the truth is proven to be above over all, and below in the stage."""
         if not self._counts:
             return None, None
-        counts, stages = np.concatenate(self._counts), np.concatenate(self._stages)
-        own = stages == self._stage
-        effect = self.measure().design_effect
-        own_stages = np.zeros(int(own.sum()), np.int64)
-        near = self._odds_ratio() or 1.0
+        if self._curves is None:  # made when first asked for, and kept up from then on
+            self._curves = OddsCurve(self._starts), OddsCurve(1)
+            self._add_to_curves(np.concatenate(self._counts), np.concatenate(self._stages))
+        over_all, in_stage = self._curves
+        effect = self._clustering().design_effect
         return (
-            proven_bound(counts, stages, self._starts, log_harm, effect, near, worse=True),
-            proven_bound(counts[own], own_stages, 1, log_pass, effect, near, worse=False),
+            over_all.bound(log_harm, effect, worse=True),
+            in_stage.bound(log_pass, effect, worse=False),
         )
+
+    def _add_to_curves(self, counts: Ints, stages: Ints) -> None:
+        if self._curves is not None:
+            own = stages == self._stage
+            self._curves[0].add(counts, stages)
+            self._curves[1].add(counts[own], np.zeros(int(own.sum()), np.int64))
+
+    def _clustering(self) -> Clustering:
+        return clustering_of(self._clusters["champion"], self._clusters["challenger"])
 
 
 def _in_order(total: Floats, rows: Floats) -> Floats:
