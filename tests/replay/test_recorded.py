@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.replay.conftest import BAD, GOOD, Live, quick_plan
+from tests.replay.past import BAD, GOOD, Live, quick_plan
 
 from model_rollouts.core.decision import Verdict
 from model_rollouts.core.gates import Gate

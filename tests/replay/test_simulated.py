@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from tests.replay.conftest import BAD, MODEL, START, Live, Past, quick_plan
+from tests.replay.past import BAD, MODEL, START, Live, Past, quick_plan
 
 from model_rollouts.core.decision import Action, Verdict
 from model_rollouts.core.gates import Gate, Metric, Role

@@ -97,6 +97,6 @@ class OddsCurve:
         distance = log_odds[:, None] - _AT
         exact = np.abs(distance) < 1e-14  # noqa: PLR2004 - at a node the formula divides by zero
         pull = _WEIGHTS / np.where(exact, 1.0, distance)
-        pull = np.where(exact.any(axis=1)[:, None], exact.astype(float), pull)
+        pull = np.where(exact.any(axis=1, keepdims=True), exact.astype(float), pull)
         values: Floats = (self._norms @ pull.T) / pull.sum(axis=1)
         return values
