@@ -65,7 +65,8 @@ the length of a look.
 | --- | --- |
 | from nothing: all looks are tallied (`decide`) | {_at_most(times.from_nothing)} |
 | one new look, the others being tallied (`Ledger`) | {_at_most(times.warm)} |
-| the same when it ends in a verdict, with confidence bounds | {_at_most(times.verdict)} |
+| the same when it ends in a verdict with confidence bounds, the first time | {_at_most(times.first_verdict)} |
+| the same when it has done so before | {_at_most(times.verdict)} |
 
 ## How it was made
 

@@ -305,3 +305,64 @@ def test_the_verdict_can_be_computed_again_from_what_is_stored(world):
     stored = world.wiring.store.events(model=world.model)[-1].evidence
     again = decide(world.rollout.plan, 0, world.wiring.store.looks(world.rollout.id), stored["elapsed_seconds"])
     assert json.loads(json.dumps(again.to_dict())) == stored
+
+
+@pytest.mark.parametrize(
+    ("answer", "end", "state"),
+    [("Approve", "expand", "cleared"), ("Hold", "hold", "holding"), (None, "hold", "holding")],
+)
+def test_where_nothing_can_be_proven_a_person_is_asked_and_silence_holds(world, monkeypatch, answer, end, state):
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    asked = []
+
+    def person(self, context):
+        asked.append(self.subject)
+        return {"answer": answer} if answer else None
+
+    monkeypatch.setattr(HITLOperator, "execute", person)
+    with world.replay(wrong={"1": 0.1, "2": 0.1}):
+        run = world.run(min_requests=10**6, deadline_seconds=12, at_deadline="ask")
+    assert len(asked) == 1
+    assert world.states(run)[end] == "success", world.states(run)
+    assert world.rollout.state == state
+    if answer == "Approve":
+        cleared = world.wiring.store.events(model=world.model)[-1]
+        assert cleared.reason.startswith("a person decided to go on without proof; deadline of 12 s reached")
+        assert cleared.evidence["verdict"] == "inconclusive"
+
+
+def test_nobody_can_approve_what_nobody_has_seen(world, monkeypatch):
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    monkeypatch.setattr(HITLOperator, "execute", lambda self, context: {"answer": "Approve"})
+    run = world.run(deadline_seconds=12, at_deadline="ask")
+    assert world.states(run)["hold"] == "success", world.states(run)
+    assert world.rollout.state == "holding"
+
+
+def test_preflight_says_what_the_steps_need_and_that_no_traffic_is_none(world):
+    run = world.run(deadline_seconds=12)
+    told = run.get_task_instance("preflight").xcom_pull(task_ids="preflight")["power"]
+    assert [stage["underpowered"] for stage in told] == [True, True]
+    assert told[0]["summary"] == "at 50 %: underpowered, no traffic was logged to measure by"
+    started = next(e for e in world.wiring.store.events(model=world.model) if e.kind == "started")
+    assert started.evidence["power"] == told
+
+
+def test_the_stages_artifact_gives_its_verdict_again_by_itself(world):
+    from pathlib import Path as File
+
+    from mlflow import MlflowClient
+
+    from model_rollouts.core.recompute import recompute
+
+    with world.replay(wrong={"2": 0.4}):
+        world.run()
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(f"rollouts/{world.model}")
+    (run,) = client.search_runs([experiment.experiment_id])
+    record = json.loads(File(client.download_artifacts(run.info.run_id, "decision.json")).read_text())
+    result = recompute(record)
+    assert result.again.verdict == "fail"
+    assert result.differences == ()

@@ -3,7 +3,7 @@
 A bound is the sharpest null that the test rejects, so many nulls have to be tried. Every one of them needs the logs of
 the looks' normalising sums at its own grid of odds ratios. Their sum over looks is a smooth function of the log odds
 ratio, analytic wherever the odds ratio is not a negative number, so it is kept at Chebyshev nodes and interpolated
-between them: with 48 nodes over odds ratios from 1/25 to 25 the error is below 1e-12 of the sum's size (Trefethen,
+between them: with 64 nodes over odds ratios from 1/25 to 300 the error is below 1e-12 of the sum's size (Trefethen,
 Approximation Theory and Approximation Practice, 2013, chapter 8), and a bound costs the same after any number of looks.
 """
 
@@ -14,16 +14,16 @@ import numpy as np
 from model_rollouts.core.hypergeometric import Floats, Ints, log_normalisers
 from model_rollouts.core.odds_ratio import better_than, mixture, worse_than
 
-_WIDE = math.log(25)
-_NODES = 48
+_LOW, _HIGH = math.log(1 / 25), math.log(300)
+_NODES = 64
 _PRECISION = 0.005  # of the log odds ratio
 _ANGLES = (2 * np.arange(_NODES) + 1) * math.pi / (2 * _NODES)
-_AT = _WIDE * np.cos(_ANGLES)
+_AT = (_LOW + _HIGH) / 2 + (_HIGH - _LOW) / 2 * np.cos(_ANGLES)
 _WEIGHTS = np.sin(_ANGLES) * (-1.0) ** np.arange(_NODES)  # barycentric, for Chebyshev nodes of the first kind
 
 #: Widest nulls whose grids lie within the nodes.
-LEAST_WORSE, MOST_WORSE = math.exp(-_WIDE), math.exp(_WIDE) / max(worse_than(1.0))
-LEAST_BETTER, MOST_BETTER = math.exp(-_WIDE) / min(better_than(1.0)), math.exp(_WIDE)
+LEAST_WORSE, MOST_WORSE = math.exp(_LOW), math.exp(_HIGH) / max(worse_than(1.0))
+LEAST_BETTER, MOST_BETTER = math.exp(_LOW) / min(better_than(1.0)), math.exp(_HIGH)
 
 
 class OddsCurve:

@@ -44,7 +44,8 @@ class DecideOperator(StageOperator, BaseBranchOperator):
             # The verdict is as old as the reports, or as a person's answer, took. Harm that shows meanwhile, or that
             # the watch could not act on, counts; so does evidence that has stopped coming. A proof stays one otherwise.
             fresh = service.look(rollout_id)
-            if fresh.verdict is Verdict.FAIL or (decision and decision.verdict is Verdict.PASS and fresh.blind):
+            leaves = decision is not None and decision.action in (Action.EXPAND, Action.CUT_OVER, Action.ASK)
+            if fresh.verdict is Verdict.FAIL or (leaves and fresh.blind):
                 decision = fresh
         checks = [self._check(context, name) for name in self.checks]
         last = stage == len(rollout.plan.stages) - 1
