@@ -65,6 +65,11 @@ class _Closing:
                 for window, pair in zip(part, pairs, strict=True):
                     self._put(replace(self.looks[stage, window.index], pairs=pair))
         first = closed.index(fresh[0])
+        if gate := self.plan.stage(fresh[-1].stage).gate(Metric.AGREEMENT):
+            sums = self.log.pair_clusters(model, rollout_id, closed, first, gate.tolerance)
+            for w, clusters in zip(closed[first:], sums, strict=True):
+                if w in fresh:
+                    self._put(replace(self.looks[_place(w)], pair_clusters=clusters))
         units = self.log.unit_counts(model, rollout_id, closed, first)
         for w, (champion_units, challenger_units) in zip(closed[first:], units, strict=True):
             if w in fresh:

@@ -167,6 +167,11 @@ class PredictionLog(Protocol):
             tolerance: The most that two answers that agree may differ by, as numbers; None: they agree as texts.
         """
 
+    def pair_clusters(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, tolerance: float | None
+    ) -> list[ClusterSums]:
+        """Repeat requests of units among the pairs, for each of `windows[fresh:]`; see `unit_counts`, `pair_counts`."""
+
     def value_sums(
         self,
         model: str,

@@ -798,3 +798,56 @@ def test_looks_out_of_order_are_refused(bench: Bench, looks: list[StageWindow], 
 def test_a_position_outside_of_the_looks_is_refused(bench: Bench, fresh: int) -> None:
     with pytest.raises(ValueError, match=f"fresh is {fresh}, must be between 0 and 6"):
         bench.units(fresh=fresh)
+
+
+# --- repeat requests among the pairs
+
+
+def mirrored(seed: int) -> tuple[list[Row], list[Row]]:
+    """Requests that both versions answered, with the champion's answer as the label: disagreeing is being wrong."""
+    rng = random.Random(seed)
+    rows, labels = [], []
+    for i in range(300):
+        window = rng.choice(LOOKS)
+        at = (window.window.start - START).total_seconds() + rng.uniform(0, 590)
+        own = {"stage": window.stage, "unit_id": rng.choice([None, "a", "b", "c", "d"])}
+        rows.append(row(f"r{i}", at, **own, prediction="1"))
+        if rng.random() < 0.9:
+            same = rng.random() < (0.5 if own["unit_id"] == "a" else 0.9)
+            rows.append(row(f"r{i}", at, "challenger", **own, prediction="1" if same else "0"))
+        labels.append(outcome(f"r{i}", at, "1"))
+    return rows, labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_of_a_unit_resemble_each_other_as_its_wrong_answers_do(bench: Bench, seed: int) -> None:
+    rows, labels = mirrored(seed)
+    bench.predictions(*rows)
+    bench.outcomes(*labels)
+    wrong = [challenger for _, challenger in bench.labels()]
+    for fresh in (0, 3, 5):
+        found = bench.log.pair_clusters("delays", "ro", LOOKS, fresh, None)
+        assert found == wrong[fresh:]
+    assert bench.log.pair_clusters("delays", "ro", LOOKS, 0, 0.5) == wrong  # 1 and 0 are further apart
+    tolerant = bench.log.pair_clusters("delays", "ro", LOOKS, 0, 1.0)
+    assert [sums.judged for sums in tolerant] == [sums.judged for sums in wrong]
+    assert all(sums.scale == sums.products == 0 for sums in tolerant)
+    assert [sums.judged for sums in wrong[:3]] == [pairs.paired for pairs in bench.pairs()]
+
+
+def test_a_failed_answer_does_not_agree_and_a_stand_in_makes_no_pair(bench: Bench) -> None:
+    bench.predictions(
+        row("a", 1, unit_id="u"), row("a", 1, "challenger", unit_id="u", status="error", prediction=None),
+        row("b", 2, unit_id="u"), row("b", 2, "challenger", unit_id="u"),
+        row("c", 3, unit_id="u", cohort="challenger"), row("c", 3, "challenger", unit_id="u", status="error"),
+    )  # fmt: skip
+    (sums, *_) = bench.log.pair_clusters("delays", "ro", LOOKS, 0, None)
+    assert (sums.judged, sums.squares) == (2, 4)
+    # residuals of +- a half, and what centring on the look takes away given back: variance 1/2 over 2, twice
+    assert (sums.products, sums.scale) == (pytest.approx(2 * (-0.25 + 0.25)), pytest.approx(2 * 0.5))
+
+
+def test_pair_clusters_of_nothing_are_nothing_and_bad_tolerances_are_refused(bench: Bench) -> None:
+    assert bench.log.pair_clusters("delays", "ro", LOOKS, 4, None) == [ClusterSums()] * 2
+    with pytest.raises(ValueError, match="tolerance is nan, must be a finite number"):
+        bench.log.pair_clusters("delays", "ro", LOOKS, 0, math.nan)

@@ -205,20 +205,22 @@ def test_healthy_traffic_of_strangers_is_rarely_stretched() -> None:
 
 
 @pytest.mark.parametrize(
-    "looks",
+    ("looks", "effect"),
     [
-        [],
-        [(np.zeros(0, np.int64), np.zeros(0, np.int64))],
-        [(np.arange(9), np.ones(9, np.int64))],
-        [(np.zeros(9, np.int64), np.ones(9, np.int64))],
-        [(np.zeros(1, np.int64), np.ones(1, np.int64))] * 4,
+        ([], 1),
+        ([(np.zeros(0, np.int64), np.zeros(0, np.int64))], 1),
+        ([(np.arange(9), np.ones(9, np.int64))], 1),
+        ([(np.zeros(9, np.int64), np.ones(9, np.int64))], 9),
+        ([(np.zeros(1, np.int64), np.ones(1, np.int64))] * 4, 4),
     ],
     ids=["no look", "an empty look", "no unit twice", "nothing varies", "one request a look"],
 )
-def test_where_no_pair_tells_anything_there_is_no_correlation_and_no_stretch(looks: ArmLooks) -> None:
+def test_where_no_pair_tells_anything_a_units_requests_are_taken_for_one(looks: ArmLooks, effect: float) -> None:
+    """A challenger that failed every request of its one user has failed one user."""
     found = clustering_of(totals_of(looks), totals_of(looks))
     assert found.correlation is None
-    assert found.design_effect == 1.0
+    assert found.design_effect == pytest.approx(effect)
+    assert clustering_of_one(totals_of(looks)).design_effect == pytest.approx(effect)
     assert found.requests_per_unit >= 1
 
 

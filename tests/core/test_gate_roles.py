@@ -228,7 +228,7 @@ def test_business_value_is_judged_against_its_margins() -> None:
     [
         (looks(30), "can't be judged"),
         (looks(30, **values(0.1, due=1000)), "50% of the due labels have arrived, needed 80%"),
-        (looks(30, **values(0.1, units_new=1)), "30 units with a value in the smaller arm, needed 50"),
+        (looks(30, **values(0.1, units_new=1)), "30 units with a value in the smaller arm, needed 400"),
     ],
     ids=["no values", "half of the values missing", "few units"],
 )

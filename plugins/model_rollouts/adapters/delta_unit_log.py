@@ -24,6 +24,7 @@ from model_rollouts.adapters.delta_schema import table_path
 from model_rollouts.adapters.delta_unit_queries import (
     BASELINE,
     LABEL_CLUSTERS,
+    PAIR_CLUSTERS,
     PAIR_COUNTS,
     SAME_NUMBER,
     SAME_TEXT,
@@ -115,8 +116,7 @@ class DeltaUnitLog:
             LogReadError: The log can't be read.
             ValueError: The tolerance is no finite number or negative.
         """
-        if tolerance is not None and not (isfinite(tolerance) and tolerance >= 0):
-            raise ValueError(f"tolerance is {tolerance}, must be a finite number of at least 0, or None")
+        _check_tolerance(tolerance)
         if not windows:
             return []
         start, end = span(windows)
@@ -127,6 +127,28 @@ class DeltaUnitLog:
         result = run(PAIR_COUNTS % (SAME_TEXT if tolerance is None else SAME_NUMBER), tables, parameters)
         found = {at: PairCounts(*counts) for at, *counts in (result.fetchall() if result else [])}
         return [found.get(at, PairCounts()) for at in range(len(windows))]
+
+    def pair_clusters(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, tolerance: float | None
+    ) -> list[ClusterSums]:
+        """Repeat requests of units among the pairs of `pair_counts`, for each of `windows[fresh:]`, in order.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All closed looks of the rollout in order of time, from its first one.
+            fresh: The first position to give results for.
+            tolerance: As for `pair_counts`.
+
+        Raises:
+            LogReadError: The log can't be read.
+            ValueError: As for `unit_counts` and `pair_counts`.
+        """
+        _check_tolerance(tolerance)
+        given = {} if tolerance is None else {"tolerance": tolerance}
+        sql = PAIR_CLUSTERS % (SAME_TEXT if tolerance is None else SAME_NUMBER)
+        sums = _cluster_sums(self._looks(sql, model, rollout_id, windows, fresh, given))
+        return [sums.get(("pair", "challenger", at), _NOTHING) for at in range(fresh, len(windows))]
 
     def value_sums(
         self,
@@ -237,6 +259,11 @@ class DeltaUnitLog:
             tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
         result = run(sql, tables, parameters)
         return result.fetchall() if result else []
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not (isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance is {tolerance}, must be a finite number of at least 0, or None")
 
 
 def _check_order(windows: Sequence[StageWindow], fresh: int) -> None:

@@ -149,6 +149,33 @@ pairs AS (
 SELECT window_at, count(*), count(first), count(*) FILTER (first.agreed) FROM pairs GROUP BY ALL
 """
 
+# The same pairs by unit: the outcome is that they do not agree.
+PAIR_CLUSTERS = f"""
+WITH {_LOOKS},
+asked AS (
+    SELECT look, stage, request_id, unit, us, prediction FROM placed JOIN looks USING (look)
+    WHERE arm = 'champion' AND status = 'ok'
+),
+theirs AS (
+    SELECT request_id, stage, epoch_us(ts) AS us, status, prediction FROM {{predictions}}
+    WHERE rollout_id = $rollout AND arm = 'challenger'
+),
+answered AS (
+    SELECT look, unit, asked.request_id, asked.us,
+        min(struct_pack(us := theirs.us, agreed := coalesce(theirs.status = 'ok' AND (%s), false))) AS first
+    FROM asked JOIN theirs
+        ON theirs.request_id = asked.request_id AND theirs.stage = asked.stage AND abs(theirs.us - asked.us) < $repeat
+    GROUP BY ALL
+),
+tallies AS MATERIALIZED (
+    SELECT 'pair' AS metric, 'challenger' AS arm, look, unit, count(*) AS n,
+        count(*) FILTER (NOT first.agreed) AS y
+    FROM answered GROUP BY ALL
+),
+{_CLUSTERS}
+SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
+"""
+
 VALUE_SUMS = f"""
 WITH {_LOOKS},
 due AS (SELECT look, arm, request_id, unit, us FROM placed WHERE status = 'ok'),

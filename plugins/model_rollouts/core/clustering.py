@@ -37,6 +37,14 @@ class ClusterTotals:
         self.scale += sums.scale
         self.noise += sums.noise
 
+    def join(self, other: "ClusterTotals") -> None:
+        """Take another arm's sums."""
+        self.judged += other.judged
+        self.squares += other.squares
+        self.products += other.products
+        self.scale += other.scale
+        self.noise += other.noise
+
     @property
     def unit_size(self) -> float:
         """Mean number of requests of the unit that a request belongs to; 1 where there are none."""
@@ -51,7 +59,7 @@ class Clustering:
         correlation: Estimated correlation of two requests of one unit; None where no unit has two telling ones.
         requests_per_unit: Mean size of the unit that a request belongs to, both arms.
         design_effect: Factor on the variance of the challenger's count, at least 1; exactly 1 while the correlation is
-            not clearly above 0.
+            not clearly above 0, and the size of a unit while there is nothing to tell it by.
     """
 
     correlation: float | None
@@ -60,22 +68,40 @@ class Clustering:
 
 
 def clustering_of(champion: ClusterTotals, challenger: ClusterTotals) -> Clustering:
-    """Correlation and design effect from the sums of all looks so far.
+    """Correlation and design effect of the challenger's count against the champion's, from all looks so far.
 
     Args:
         champion: The champion's sums.
         challenger: The challenger's.
     """
-    judged, scale = champion.judged + challenger.judged, champion.scale + challenger.scale
-    size = (champion.squares + challenger.squares) / judged if judged else 1.0
-    if not scale > 0:
-        return Clustering(None, size, 1.0)
-    correlation = (champion.products + challenger.products) / scale
-    error = math.sqrt(2 * (champion.noise + challenger.noise)) / scale
-    if not correlation > _CLEARLY * error:
-        return Clustering(correlation, size, 1.0)
-    cautious = min(correlation + _CAUTION * error, 1.0)
+    judged = champion.judged + challenger.judged
     # The challenger's count less what the totals let expect of it mixes both arms: the smaller one weighs most.
-    share = challenger.judged / judged
-    effect = 1 + cautious * ((1 - share) * (challenger.unit_size - 1) + share * (champion.unit_size - 1))
-    return Clustering(correlation, size, max(1.0, effect))
+    share = challenger.judged / judged if judged else 0.0
+    repeats = (1 - share) * (challenger.unit_size - 1) + share * (champion.unit_size - 1)
+    both = ClusterTotals()
+    for arm in (champion, challenger):
+        both.join(arm)
+    return _clustering(both, repeats)
+
+
+def clustering_of_one(totals: ClusterTotals) -> Clustering:
+    """The same for a count that is compared with nothing, such as that of the pairs that agree."""
+    return _clustering(totals, totals.unit_size - 1)
+
+
+def _clustering(totals: ClusterTotals, repeats: float) -> Clustering:
+    """From the sums and the mean number of other requests of a request's unit."""
+    if not totals.scale > 0:
+        # Nobody has been seen to go wrong sometimes only: as far as can be told, a unit's requests are all one.
+        return Clustering(None, totals.unit_size, 1 + repeats)
+    correlation = totals.products / totals.scale
+    error = math.sqrt(2 * totals.noise) / totals.scale
+    if not correlation > _CLEARLY * error:
+        return Clustering(correlation, totals.unit_size, 1.0)
+    cautious = min(correlation + _CAUTION * error, 1.0)
+    return Clustering(correlation, totals.unit_size, max(1.0, 1 + cautious * repeats))
+
+
+def as_independent(bad: int, n: int, design_effect: float) -> tuple[float, float]:
+    """Counts as large as those of independent requests that would tell as much (Rao and Scott, 1992)."""
+    return bad / design_effect, n / design_effect

@@ -105,6 +105,7 @@ class Look:
         champion_units: The champion's units.
         challenger_units: The challenger's units.
         pairs: Requests that both answered.
+        pair_clusters: Repeat requests of units among them; the outcome is that they do not agree.
         champion_label_clusters: Repeat requests of the champion's units among the labelled ones.
         challenger_label_clusters: The same for the challenger.
         values: Business values.
@@ -119,6 +120,7 @@ class Look:
     champion_units: UnitCounts | None = None
     challenger_units: UnitCounts | None = None
     pairs: PairCounts | None = None
+    pair_clusters: ClusterSums | None = None
     champion_label_clusters: ClusterSums | None = None
     challenger_label_clusters: ClusterSums | None = None
     values: ValueSums | None = None
@@ -171,6 +173,7 @@ _REQUEST_PARTS: dict[str, type[Any]] = {
     "champion_units": UnitCounts,
     "challenger_units": UnitCounts,
     "pairs": PairCounts,
+    "pair_clusters": ClusterSums,
 }
 _LABEL_PARTS: dict[str, type[Any]] = {
     "champion_labels": LabelCounts,

@@ -19,7 +19,7 @@ import numpy as np
 
 from model_rollouts.core.hypergeometric import Floats, Ints, log_normalisers
 
-# The last two are for what breaks outright: at a share of 1 % a failure counts up to a hundredfold when the champion has
+# The last two are for what breaks outright: at a share of 1 % a failure counts up to a hundredfold if the champion has
 # none, but only if some alternative says so.
 WORSE_GRID = (1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.5, 6.0, 15.0, 50.0)
 BETTER_GRID = (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1, 1.2)

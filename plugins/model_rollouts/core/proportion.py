@@ -44,7 +44,7 @@ def log_e_rate_below(bad: float, n: float, ceiling: float) -> float:
     )
 
 
-def log_e_rate_above(bad: int, n: int, floor: float) -> float:
+def log_e_rate_above(bad: float, n: float, floor: float) -> float:
     """Log e-value against "the rate is at most `floor`", after `bad` of `n`: the good ones seen from the other side."""
     if not 0 < floor < 1:
         raise ValueError(f"floor is {floor}, must be between 0 and 1, both excluded")
@@ -53,7 +53,7 @@ def log_e_rate_above(bad: int, n: int, floor: float) -> float:
     return log_e_rate_below(n - bad, n, 1 - floor)
 
 
-def highest_rate(bad: int, n: int, log_threshold: float) -> float:
+def highest_rate(bad: float, n: float, log_threshold: float) -> float:
     """The rate that is not exceeded: the smallest ceiling that is proven at the threshold, at any time; 1 if none is.
 
     Args:
@@ -74,7 +74,7 @@ def highest_rate(bad: int, n: int, log_threshold: float) -> float:
     return high
 
 
-def lowest_rate(bad: int, n: int, log_threshold: float) -> float:
+def lowest_rate(bad: float, n: float, log_threshold: float) -> float:
     """The rate that is at least reached: the largest floor that is proven at the threshold, at any time; 0 if none."""
     return 1 - highest_rate(n - bad, n, log_threshold)
 

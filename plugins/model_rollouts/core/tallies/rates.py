@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from model_rollouts.core.clustering import Clustering, ClusterTotals, clustering_of
+from model_rollouts.core.clustering import Clustering, ClusterTotals, as_independent, clustering_of
 from model_rollouts.core.counting import counter_of
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.gates import Gate, Metric
@@ -125,8 +125,7 @@ class RateTally:
     def _negligible(self, design_effect: float) -> float:
         """Log e-value that the challenger's own rate in the stage is below the negligible one."""
         assert self._gate.negligible is not None  # noqa: S101 - the caller's condition, for the type checker
-        n = int(int(self._own[1]) / design_effect)
-        bad = min(n, math.ceil(int(self._own[0]) / design_effect))
+        bad, n = as_independent(int(self._own[0]), int(self._own[1]), design_effect)
         return log_e_rate_below(bad, n, self._gate.negligible)
 
     def bounds(self, log_harm: float, log_pass: float) -> tuple[float | None, float | None]:
