@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from model_rollouts.core.checks import MOST_REQUESTS
-from model_rollouts.core.clustering import Clustering, ClusterTotals, clustering_of
+from model_rollouts.core.clustering import Clustering, ClusterTotals, clustering_of, clustering_of_one
 from model_rollouts.core.unit_evidence import ClusterSums
 
 Units = npt.NDArray[np.int64]
