@@ -53,7 +53,11 @@ def render(document: Mapping[str, Any], decision: Decision) -> str:
             ("metric", "role", "verdict", "effect", "evidence of harm", "evidence to pass", "reason"),
             (_gate_row(gate) for gate in decision.gates),
         ),
-        note("Evidence is an e-value: how many times likelier the counts are if it is so. Shown with what is needed."),
+        note(
+            "Effect: odds ratio for rates, share of equal answers for agreement, share of new units over the planned one "
+            "for the sample ratio, relative lift for value; bounds hold at any time. Evidence is an e-value: how many "
+            "times likelier the counts are if it is so. Shown with what is needed."
+        ),
     ]
     return page(f"{document['model']}: challenger {document['challenger']} against {document['champion']}", body)
 
@@ -82,11 +86,20 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         gate.metric,
         gate.role,
         gate.verdict,
-        _number(gate.measured.effect),
+        _effect(gate),
         f"{_evidence(gate.measured.log_e_harm)} of {_evidence(gate.harm_threshold)}",
         f"{_evidence(gate.measured.log_e_pass)} of {_evidence(gate.pass_threshold)}",
         gate.reason,
     )
+
+
+def _effect(gate: GateResult) -> str:
+    """The estimate, and what is proven of it at any time where there is a verdict."""
+    low, high = gate.effect_low, gate.effect_high
+    proven = [f"at least {low:,.4g}"] if low is not None else []
+    proven += [f"at most {high:,.4g}"] if high is not None else []
+    text = _number(gate.measured.effect) + (f" ({', '.join(proven)})" if proven else "")
+    return text if gate.measured.design_effect <= 1 else f"{text}, design effect {gate.measured.design_effect:.2f}"
 
 
 def _rate(rate: Mapping[str, Any]) -> str:
