@@ -54,7 +54,7 @@ def render(document: Mapping[str, Any], decision: Decision) -> str:
             (_gate_row(gate) for gate in decision.gates),
         ),
         note(
-            "Effect: odds ratio for rates, share of equal answers for agreement, share of new units over the planned one "
+            "Effect: odds ratio for rates, share of equal answers for agreement, new units over the planned number "
             "for the sample ratio, relative lift for value; bounds hold at any time. Evidence is an e-value: how many "
             "times likelier the counts are if it is so. Shown with what is needed."
         ),
