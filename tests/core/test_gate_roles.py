@@ -1,6 +1,7 @@
 """What each role of a gate may do, deadlines of gates, and metrics beyond rates, as the stage's verdict."""
 
 import math
+import re
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -237,3 +238,25 @@ def test_business_value_without_enough_of_it_waits(seen: list[Look], said: str) 
     decision = decide(made, 0, seen, BAKE)
     assert decision.verdict is Verdict.WAIT
     assert said in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("champion_errors", "said"),
+    [
+        (
+            20,
+            r"is 3\.13 times the champion's odds, at least \d\.\d+ with 99 % confidence at any time, after 5,000 requests",
+        ),
+        (0, r"is worse than the champion's, which had no bad outcome: at least 6 times its odds with 99 % confidence"),
+    ],
+)
+def test_harm_is_told_in_one_sentence_with_estimate_bound_confidence_counts_and_margin(
+    champion_errors: int, said: str
+) -> None:
+    seen = looks(5, champion=arm(1000, champion_errors), challenger=arm(1000, 60))
+    decision = decide(plan(ERRORS), 0, seen, 0)
+    assert re.search(f"error rate {said}", decision.reason), decision.reason
+    counts = f"(300 of 5,000 against {5 * champion_errors:,} of 5,000); margin 1.25: roll back"
+    assert decision.reason.endswith(counts)
+    assert decision.gates[0].effect_low is not None
+    assert decision.gates[0].effect_low >= 1.25

@@ -69,7 +69,10 @@ def _harm(gate: Gate, result: GateResult) -> str:
         most = "" if result.effect_high is None else f", at most {result.effect_high:+.2%} {sure}"
         return f"differs by {_shown(m.effect, '+.2%')} from the champion's{most}, {after}"
     least = "" if result.effect_low is None else f", at least {result.effect_low:.3g} {sure}"
-    return f"is {_shown(m.effect, '.2g')} times the champion's odds{least}, {after} ({_raw(result)})"
+    if m.effect is None:
+        least = "" if result.effect_low is None else f": at least {result.effect_low:.3g} times its odds {sure}"
+        return f"is worse than the champion's, which had no bad outcome{least}, {after} ({_raw(result)})"
+    return f"is {m.effect:.2f} times the champion's odds{least}, {after} ({_raw(result)})"
 
 
 def _margin(gate: Gate, *, harm: bool) -> str:
