@@ -30,7 +30,7 @@ CANARY: dict[str, Any] = {
     "min_requests": 30,
     "control_percent": 30,
     "first_pass_odds": 6,
-    "negligible_error_rate": 0.08,  # 1 % are some 25 aircraft: as units they can't prove less at the first step
+    "negligible_error_rate": 0.1,  # 1 % are some 25 aircraft: users' worth of evidence can't prove much less than 40 %
     "latency_slack_ms": 40,
 }
 REQUESTS_PER_SECOND = 450.0

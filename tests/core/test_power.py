@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -458,3 +459,14 @@ def test_all_that_will_be_late_is_named() -> None:
     said = shortfall(plan(ERRORS, WRONG, **QUICK), 0, [result(ERRORS, 5), result(WRONG, 5)], 2000)
     assert said.count("more requests") == 2
     assert said.index("error_rate") < said.index("; wrong_rate")
+
+
+def test_without_any_error_a_share_can_not_prove_more_than_its_units_are_worth() -> None:
+    """Whether failures go by unit is not known before there is one."""
+    clean = replace(TRAFFIC, errors=0, units=500)
+    gate = replace(ERRORS, negligible=0.05)
+    found = plan_power(plan(gate, deadline=86_400), clean)[0]
+    assert found.underpowered
+    assert re.search(r"error_rate needs \d+ units, the share has 50", found.summary), found.summary
+    assert not plan_power(plan(gate, deadline=86_400), replace(clean, units=5_000))[0].underpowered
+    assert not plan_power(plan(gate, deadline=86_400), replace(clean, errors=100))[0].underpowered

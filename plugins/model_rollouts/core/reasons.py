@@ -126,6 +126,9 @@ def _repeats(result: GateResult) -> str:
     m = result.measured
     if m.design_effect <= 1:
         return ""
+    if m.correlation is None:
+        units = m.challenger_n / m.design_effect
+        return f"; requests of one unit count as one while nothing tells them apart, {units:,.0f} units' worth"
     return f"; cluster-robust: requests of one unit resemble each other, design effect {m.design_effect:.2f}"
 
 

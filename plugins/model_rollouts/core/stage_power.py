@@ -7,7 +7,7 @@ from typing import Any
 
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.gates import Gate, Metric, Role
-from model_rollouts.core.plan import FULL_SHARE, Plan
+from model_rollouts.core.plan import FULL_SHARE, Plan, Stage
 from model_rollouts.core.power import Need, need
 from model_rollouts.core.verdict import GateResult, Verdict
 
@@ -91,8 +91,12 @@ def _stage_power(plan: Plan, stage: int, baseline: Baseline) -> StagePower:
         seconds = _seconds(wanted.to_pass, rate * judged, delay)
         deadline = plan.deadline_of(stage, gate)
         short = gate.role.holds_up and (seconds is None or seconds > deadline)
-        gates.append(GatePower(wanted, seconds, _seconds(wanted.to_fail, rate * judged, delay), short))
-        if short:
+        units = _units(gate, setting, baseline)
+        few = wanted.to_pass is not None and wanted.to_pass > units
+        gates.append(GatePower(wanted, seconds, _seconds(wanted.to_fail, rate * judged, delay), short or few))
+        if few:
+            short_of.append(f"{gate.metric} needs {wanted.to_pass:,.0f} units, the share has {units:,.0f}")
+        elif short:
             short_of.append(f"{gate.metric} takes {_duration(seconds)} and has {_duration(deadline)}")
     slowest = max(gates, key=lambda power: power.seconds_to_pass or 0.0, default=None)
     text = f"at {setting.share:g} %, {rate:,.3g} challenger requests a second: "
@@ -169,6 +173,17 @@ def _bad_rate(gate: Gate, baseline: Baseline) -> float:
     if gate.metric is Metric.WRONG_RATE:
         return baseline.wrong / baseline.labelled if baseline.labelled else 0.0
     return baseline.errors / baseline.requests if baseline.requests else 0.0
+
+
+def _units(gate: Gate, setting: Stage, baseline: Baseline) -> float:
+    """How many independent requests the share can bring at the most.
+
+    Without any error in the baseline nothing tells whether failures go by unit, and until something does, the requests
+    of a unit count as one.
+    """
+    if gate.metric is not Metric.ERROR_RATE or baseline.errors or not gate.role.must_prove:
+        return math.inf
+    return baseline.units * _challenger_part(setting.share, setting.control_percent)
 
 
 def _seconds(requests: float | None, per_second: float, delay: float) -> float | None:

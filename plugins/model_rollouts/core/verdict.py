@@ -48,6 +48,7 @@ class Measured:
         short: What else is missing before the gate can be judged at all, as a clause; "" for nothing.
         design_effect: By how much repeat requests of units stretch the variance; 1 where they do not.
         requests_per_unit: Mean size of the unit that a request belongs to.
+        correlation: Correlation of two requests of one unit; None where nothing tells it.
         detail: Numbers of this metric alone, for the record.
     """
 
@@ -63,6 +64,7 @@ class Measured:
     short: str = ""
     design_effect: float = 1.0
     requests_per_unit: float = 1.0
+    correlation: float | None = None
     detail: Mapping[str, float] | None = None
 
 

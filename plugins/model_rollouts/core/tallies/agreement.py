@@ -60,6 +60,7 @@ class AgreementTally:
             ),
             design_effect=effect,
             requests_per_unit=clustering.requests_per_unit,
+            correlation=clustering.correlation,
         )
 
     def bounds(self, log_harm: float, log_pass: float) -> tuple[float | None, float | None]:

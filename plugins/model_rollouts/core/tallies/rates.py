@@ -116,6 +116,7 @@ class RateTally:
             coverage=self._coverage.least() if self._gate.metric is Metric.WRONG_RATE else None,
             design_effect=clustering.design_effect,
             requests_per_unit=clustering.requests_per_unit,
+            correlation=clustering.correlation,
         )
 
     def _odds_ratio(self) -> float | None:
