@@ -36,7 +36,8 @@ from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.ports import StageWindow, Window
 
-UNIT_METRICS = ("error_rate", "latency_p50", "latency_p95", "latency_p99")
+_RATES = ("error_rate", "latency_p50", "latency_p95", "latency_p99")
+UNIT_METRICS = (*_RATES, *(f"call_{metric}" for metric in _RATES))
 _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
 _NOTHING = ClusterSums()
 
@@ -161,7 +162,7 @@ class DeltaUnitLog:
     ) -> list[ValueSums]:
         """Business values for each of `windows[fresh:]`, in order; zeros where there are no rows.
 
-        A value that is no finite number is missing.
+        Only answers that the caller got are due. A value that is no finite number, or beyond +-1e9, is missing.
 
         Args:
             model: Registered model name.
@@ -172,7 +173,7 @@ class DeltaUnitLog:
             prior: Time before the rollout, [start, end), that tells what a unit was worth then.
 
         Raises:
-            LogReadError: The log can't be read, or holds values too large to be added up.
+            LogReadError: The log can't be read.
             ValueError: As for `label_clusters`, or the prior time ends before it starts or within the looks.
         """
         start, end = prior
@@ -200,10 +201,10 @@ class DeltaUnitLog:
         return looks
 
     def baseline(self, model: str, version: str, start: datetime, end: datetime, maturity: timedelta) -> Baseline:
-        """What a version did as champion in [start, end), in or out of rollouts.
+        """What a version did as champion in [start, end), in or out of rollouts. Values are as in `value_sums`.
 
         Raises:
-            LogReadError: The log can't be read, or holds values too large to be added up.
+            LogReadError: The log can't be read.
             ValueError: The end is not after the start, or the maturity is negative.
         """
         if end <= start:

@@ -5,6 +5,8 @@ from model_rollouts.adapters.delta_queries import BIN, EVIDENCE, first_rows, joi
 
 # A request without a unit is a unit of its own; a unit named like a request stays apart from it.
 _UNIT = "coalesce('u' || unit_id, 'r' || request_id, '')"
+# Rows of one HTTP call: the gateway gives row i the call's id with `:i` at its end.
+_CALL = "coalesce(regexp_replace(request_id, ':[0-9]+$', ''), '')"
 
 # The evidence of a whole rollout, each row in its look. Looks of one stage follow each other, so that a row's look can
 # only be the last one that began before it. Materialized, so that the files are read once.
@@ -14,7 +16,7 @@ looks AS (
     SELECT unnest($indices) AS look, unnest($stages) AS stage, unnest($lows) AS low, unnest($highs) AS high
 ),
 placed AS MATERIALIZED (
-    SELECT look, arm, request_id, {_UNIT} AS unit, us, status, latency_ms, prediction
+    SELECT look, counted.stage, arm, request_id, {_UNIT} AS unit, us, status, latency_ms, prediction
     FROM counted ASOF JOIN looks ON counted.stage = looks.stage AND us >= low
     WHERE us < high
 )
@@ -24,10 +26,19 @@ placed AS MATERIALIZED (
 # Sums of floats differ in their last digit with the order of the rows, and a look that is counted again has to come out
 # the same to the last digit.
 _PARTS, _VALUE_PARTS = 10**9, 10**6
+_LARGEST_VALUE = 10**9  # the products of larger ones would not fit into the sums
 
 
 def _whole(expression: str, parts: int) -> str:
     return f"CAST(round(({expression}) * {parts}) AS HUGEINT)"
+
+
+def _valued(rows: str, until: str = "{rows}.us + $maturity") -> str:
+    """`joined` where a value that is too large is missing, as one that is no finite number is."""
+    usable = f"CASE WHEN abs(value) <= {_LARGEST_VALUE} THEN value END"
+    return joined(rows, until).replace(
+        "{outcomes}", f"(SELECT request_id, ts, label, {usable} AS value FROM {{outcomes}})"
+    )
 
 
 # From `tallies` (metric, arm, look, unit, n requests, y of them 1) to the sums over pairs of a unit's requests: the
@@ -77,35 +88,43 @@ sums AS (
 
 _QUANTILES = {"latency_p50": "0.50", "latency_p95": "0.95", "latency_p99": "0.99"}
 _SLOW_TALLIES = "\n".join(
-    f"    UNION ALL SELECT '{metric}', arm, look, unit, answered, slow_{at} FROM wide WHERE answered > 0"
+    f"    UNION ALL SELECT prefix || '{metric}', arm, look, unit, answered, slow_{at} FROM wide WHERE answered > 0"
     for at, metric in enumerate(_QUANTILES, start=1)
 )
+# Of fewer than 100 answers the 99 % quantile is the largest, which nothing is slower than: hence "at least as slow".
 _SLOW_COUNTS = ",\n".join(
-    f"        count(*) FILTER (NOT failed AND latency_ms > cuts[{at}]) AS slow_{at}"
+    f"        count(*) FILTER (NOT failed AND latency_ms >= cuts[{at}]) AS slow_{at}"
     for at in range(1, len(_QUANTILES) + 1)
 )
 
-# Row `new` of an arm and a look has its new units in the place of `judged`.
+# Everything is added up by unit and by call; the metrics by call are those with a prefix. Row `new` of an arm and a
+# look has its new units in the place of `judged`.
 UNIT_COUNTS = f"""
 WITH {_LOOKS},
-judged AS MATERIALIZED (SELECT look, arm, unit, us, latency_ms, coalesce({BIN} >= $bins, true) AS failed FROM placed),
+judged AS MATERIALIZED (
+    SELECT look, arm, unit, {_CALL} AS call, us, latency_ms, coalesce({BIN} >= $bins, true) AS failed FROM placed
+),
 limits AS (
     SELECT look, arm, quantile_disc(latency_ms, [{", ".join(_QUANTILES.values())}]) AS cuts
     FROM judged WHERE NOT failed GROUP BY ALL
 ),
+grouped AS (
+    SELECT '' AS prefix, look, arm, unit, us, latency_ms, failed FROM judged
+    UNION ALL SELECT 'call_', look, arm, call, us, latency_ms, failed FROM judged
+),
 wide AS MATERIALIZED (
-    SELECT arm, look, unit, count(*) AS asked, count(*) FILTER (failed) AS errors,
+    SELECT prefix, arm, look, unit, count(*) AS asked, count(*) FILTER (failed) AS errors,
         count(*) FILTER (NOT failed) AS answered, min(us) AS since,
 {_SLOW_COUNTS}
-    FROM judged LEFT JOIN limits USING (look, arm) GROUP BY ALL
+    FROM grouped LEFT JOIN limits USING (look, arm) GROUP BY ALL
 ),
 tallies(metric, arm, look, unit, n, y) AS (
-    SELECT 'error_rate', arm, look, unit, asked, errors FROM wide
+    SELECT prefix || 'error_rate', arm, look, unit, asked, errors FROM wide
 {_SLOW_TALLIES}
 ),
 {_CLUSTERS},
 -- Of first rows of one time the challenger's is the first, so that the count is the same each time.
-firsts AS (SELECT unit, min(struct_pack(since, arm, look)) AS first FROM wide GROUP BY unit)
+firsts AS (SELECT unit, min(struct_pack(since, arm, look)) AS first FROM wide WHERE prefix = '' GROUP BY unit)
 SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
 UNION ALL
 SELECT 'new', first.arm, first.look, count(*), 0, 0, 0, 0 FROM firsts WHERE first.look >= $fresh GROUP BY ALL
@@ -153,7 +172,7 @@ SELECT window_at, count(*), count(first), count(*) FILTER (first.agreed) FROM pa
 PAIR_CLUSTERS = f"""
 WITH {_LOOKS},
 asked AS (
-    SELECT look, stage, request_id, unit, us, prediction FROM placed JOIN looks USING (look)
+    SELECT look, stage, request_id, unit, us, prediction FROM placed
     WHERE arm = 'champion' AND status = 'ok'
 ),
 theirs AS (
@@ -176,11 +195,20 @@ tallies AS MATERIALIZED (
 SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
 """
 
+# An answer that nobody got, such as the champion's to a control request at a share of 100, has no value of its own:
+# what came of the request came of the other version's answer. Whether a request counts is up to its first row alone, so
+# `served` is looked up for that row, and is no condition on which row is the first.
 VALUE_SUMS = f"""
 WITH {_LOOKS},
-due AS (SELECT look, arm, request_id, unit, us FROM placed WHERE status = 'ok'),
+due AS (
+    SELECT look, arm, request_id, unit, us FROM placed
+    WHERE status = 'ok' AND (stage, request_id, arm, us) IN (
+        SELECT (stage, request_id, arm, epoch_us(ts)) FROM {{predictions}}
+        WHERE rollout_id = $rollout AND arm = cohort AND served AND status = 'ok' AND epoch_us(ts) >= $low
+    )
+),
 awaited AS MATERIALIZED (
-    SELECT look, arm, unit, us, {_whole("first_value.number", _VALUE_PARTS)} AS y FROM ({joined("due")})
+    SELECT look, arm, unit, us, {_whole("first_value.number", _VALUE_PARTS)} AS y FROM ({_valued("due")})
 ),
 earlier AS (
     SELECT request_id, {_UNIT} AS unit, epoch_us(ts) AS us FROM {{predictions}}
@@ -190,7 +218,7 @@ earlier AS (
 before AS (SELECT * FROM earlier WHERE us >= $prior_low),
 worth AS MATERIALIZED (
     SELECT unit, sum({_whole("first_value.number", _VALUE_PARTS)}) // count(*) AS x
-    FROM ({joined("before", until="$prior_high - 1")})
+    FROM ({_valued("before", until="$prior_high - 1")})
     WHERE first_value IS NOT NULL GROUP BY unit
 ),
 valued AS MATERIALIZED (
@@ -220,8 +248,8 @@ crosses AS (
         sum(2 * earlier_x * score_x + score_x * score_x) / {_VALUE_PARTS**2} AS xx
     FROM growth GROUP BY look
 ),
-firsts AS (SELECT unit, min(struct_pack(us, arm, look)) AS first FROM valued GROUP BY unit),
-fresh_units AS (SELECT first.arm AS arm, first.look AS look, count(*) AS units FROM firsts GROUP BY ALL),
+firsts AS (SELECT unit, arm, min(struct_pack(us, look)) AS first FROM valued GROUP BY unit, arm),
+fresh_units AS (SELECT arm, first.look AS look, count(*) AS units FROM firsts GROUP BY ALL),
 per_arm AS (SELECT look, arm, count(*) AS due, count(y) AS n, sum(y) / {_VALUE_PARTS} AS y FROM awaited GROUP BY ALL),
 known AS (SELECT look, arm, sum(x) / {_VALUE_PARTS} AS x FROM valued GROUP BY ALL)
 SELECT look, arm, due, n, coalesce(y, 0), coalesce(x, 0), coalesce(units, 0),
@@ -240,7 +268,7 @@ inside AS MATERIALIZED (
     FROM counted WHERE us >= $start
 ),
 due AS (SELECT request_id, us, prediction FROM inside WHERE status = 'ok' AND us + $maturity <= $high),
-judged AS ({joined("due")}),
+judged AS ({_valued("due")}),
 requests AS (SELECT count(*), count(*) FILTER (failed), count(DISTINCT unit), min(us) FROM inside),
 answers AS (
     SELECT count(*), count(first_label),

@@ -51,7 +51,11 @@ class UnitCounts:
     Attributes:
         new: Units of this arm's cohort that the rollout sees for the first time in this look.
         clusters: Repeat requests of units, by metric: `error_rate`, `latency_p50`, `latency_p95`, `latency_p99`.
-            For a latency metric the outcome is: slower than the arm's own quantile of this look.
+            For a latency metric the outcome is: at least as slow as the arm's own quantile of this look.
+            The same sums with calls in the place of units are there under `call_error_rate`, `call_latency_p50`,
+            `call_latency_p95`, `call_latency_p99`. A call is one HTTP request: its rows share latency, timeout and
+            exception, and have its id with `:0`, `:1`, ... at their ends. A row without such an ending is a call of
+            its own, and callers' own ids that end so count as rows of one call.
     """
 
     new: int = 0
@@ -95,6 +99,10 @@ class PairCounts:
 class ValueSums:
     """Business values of the requests of one look, once it is `label_maturity` old.
 
+    Only answers that the caller got count: what came of a request that nobody saw this arm's answer to, such as a
+    control request at a share of 100, came of the other arm's. A value that is no finite number or beyond +-1e9 is
+    missing.
+
     `y` is a request's value; `x` is what is known of its unit from before the rollout: the mean value of the unit's
     requests then, or the mean over all units where the unit is new. The cross sums are over units: what this look adds
     to the sum over units of the product of two scores, a unit's score being the sum over its requests so far of
@@ -102,7 +110,7 @@ class ValueSums:
     with x.
 
     Attributes:
-        champion_due: Answered requests of the champion's cohort whose value should be there by now.
+        champion_due: Requests of the champion's cohort that got its answer and whose value should be there by now.
         challenger_due: The same for the challenger.
         champion_n: Those that have one.
         challenger_n: The same for the challenger.
@@ -110,7 +118,8 @@ class ValueSums:
         challenger_y: The same for the challenger.
         champion_x: Sum of x over the requests that have a value.
         challenger_x: The same for the challenger.
-        champion_units: Units of the arm with a value, seen for the first time in the rollout.
+        champion_units: Units of which this look has the first request with a value in this arm in the rollout. A
+            unit that changes arms counts once in each.
         challenger_units: The same for the challenger.
         yy: What the look adds to the sum over units of the squared score of y.
         xy: The same for the score of x times the score of y.
