@@ -76,14 +76,16 @@ def recompute(
     Exit code 1 when one does not come out the same.
     """
     with told():
-        from model_rollouts.core.decision import Decision
+        from model_rollouts.core.decision import ENGINE, Decision
         from model_rollouts.core.recompute import recompute_from
 
         parts = wiring()
         require_known(parts.store, model)
         found = _named(parts, model, rollout)
         looks = parts.store.looks(found.id)
-        events = [e for e in parts.store.events(rollout_id=found.id) if "gates" in e.evidence]
+        events = [e for e in parts.store.events(rollout_id=found.id) if e.evidence.get("engine") == ENGINE]
+        if earlier := sum("gates" in e.evidence for e in parts.store.events(rollout_id=found.id)) - len(events):
+            typer.echo(f"{earlier} verdicts are an earlier engine's and can't be made again by this one", err=True)
         different = 0
         for event in events:
             result = recompute_from(found.plan, looks, Decision.from_dict(event.evidence))

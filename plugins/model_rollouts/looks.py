@@ -1,11 +1,13 @@
 """Closes looks: counts what is due from the prediction log, each part once, as soon as it can be known."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.gates import Metric
+from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Rollout
 from model_rollouts.ports import PredictionLog, StageWindow, Window
 
@@ -15,7 +17,21 @@ Spans = Mapping[int, tuple[datetime, datetime | None]]
 """When each stage's traffic moved, and when it moved on (None: it has not)."""
 
 
-def due_looks(log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence[Look], now: datetime) -> list[Look]:
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What can be closed by now.
+
+    Attributes:
+        looks: Looks, and labels of looks, that the store does not have yet.
+        failure: What could not be counted, though the requests could; "" when nothing is missing. Such looks tell harm
+            and must not be kept: what is kept is never counted again.
+    """
+
+    looks: list[Look]
+    failure: str = ""
+
+
+def due_looks(log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence[Look], now: datetime) -> Due:
     """Looks that can be closed by now, and those whose labels have matured: all that the store does not have yet.
 
     Args:
@@ -26,7 +42,7 @@ def due_looks(log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence
         now: UTC.
 
     Raises:
-        Exception: Whatever the log raises when it can't be read; nothing is closed then.
+        Exception: Whatever the log raises when requests can't be counted; nothing is closed then.
     """
     return _Closing(log, rollout, spans, kept).due(now)
 
@@ -37,8 +53,9 @@ class _Closing:
         self.spans = spans
         self.looks = {(look.stage, look.index): look for look in kept}
         self.touched: set[tuple[int, int]] = set()
+        self.failures: list[str] = []
 
-    def due(self, now: datetime) -> list[Look]:
+    def due(self, now: datetime) -> Due:
         grace = timedelta(seconds=self.plan.grace_seconds)
         maturity = timedelta(seconds=self.plan.label_maturity_seconds)
         whole = [
@@ -47,65 +64,86 @@ class _Closing:
             for window in windows(opened, min(closed or now, now), self.plan.look_seconds)
         ]
         closed = [w for w in whole if w.window.end + grace <= now]
-        self._count_requests(closed, [w for w in closed if _place(w) not in self.looks])
+        fresh = [w for w in closed if _place(w) not in self.looks]
         mature = [w for w in closed if w.window.end + maturity + grace <= now]
-        self._count_labels(mature, [w for w in mature if not self.looks[_place(w)].matured], maturity)
-        return [self.looks[place] for place in sorted(self.touched)]
+        if fresh:
+            self._count_requests(fresh)
+            self._try(lambda: self._count_units(closed, fresh))
+            self._try(lambda: self._count_pairs(closed, fresh))
+        if ripe := [w for w in mature if not self.looks[_place(w)].matured]:
+            self._try(lambda: self._count_labels(mature, ripe, maturity))
+        return Due([self.looks[place] for place in sorted(self.touched)], "; ".join(self.failures))
 
-    def _count_requests(self, closed: Sequence[StageWindow], fresh: Sequence[StageWindow]) -> None:
-        if not fresh:
-            return
-        model, rollout_id = self.rollout.model, self.rollout.id
+    def _try(self, count: Callable[[], None]) -> None:
+        """Count a part that harm can be seen without."""
+        try:
+            count()
+        except Exception as error:  # whatever an engine raises: what was counted before it still tells harm
+            self.failures.append(f"{type(error).__name__}: {error}"[:500])
+
+    def _count_requests(self, fresh: Sequence[StageWindow]) -> None:
         for stage, part in _by_stage(fresh).items():
-            counts = self.log.request_counts(model, rollout_id, stage, part)
+            counts = self.log.request_counts(self.rollout.model, self.rollout.id, stage, part)
             for window, (champion, challenger) in zip(part, counts, strict=True):
                 self._put(Look(stage, window.index, champion, challenger))
-            if gate := self.plan.stage(stage).gate(Metric.AGREEMENT):
-                pairs = self.log.pair_counts(model, rollout_id, stage, part, gate.tolerance)
-                for window, pair in zip(part, pairs, strict=True):
-                    self._put(replace(self.looks[stage, window.index], pairs=pair))
-        first = closed.index(fresh[0])
-        if gate := self.plan.stage(fresh[-1].stage).gate(Metric.AGREEMENT):
+
+    def _count_units(self, closed: Sequence[StageWindow], fresh: Sequence[StageWindow]) -> None:
+        first, wanted = closed.index(fresh[0]), {_place(w) for w in fresh}
+        units = self.log.unit_counts(self.rollout.model, self.rollout.id, closed, first)
+        for w, (champion, challenger) in zip(closed[first:], units, strict=True):
+            if _place(w) in wanted:
+                self._add(_place(w), champion_units=champion, challenger_units=challenger)
+
+    def _count_pairs(self, closed: Sequence[StageWindow], fresh: Sequence[StageWindow]) -> None:
+        model, rollout_id, first = self.rollout.model, self.rollout.id, closed.index(fresh[0])
+        for stage, part in _by_stage(fresh).items():
+            gate = self.plan.stage(stage).gate(Metric.AGREEMENT)
+            if gate is None:
+                continue
+            pairs = self.log.pair_counts(model, rollout_id, stage, part, gate.tolerance)
+            by_index = dict(zip([window.index for window in part], pairs, strict=True))
             sums = self.log.pair_clusters(model, rollout_id, closed, first, gate.tolerance)
             for w, clusters in zip(closed[first:], sums, strict=True):
-                if w in fresh:
-                    self._put(replace(self.looks[_place(w)], pair_clusters=clusters))
-        units = self.log.unit_counts(model, rollout_id, closed, first)
-        for w, (champion_units, challenger_units) in zip(closed[first:], units, strict=True):
-            if w in fresh:
-                look = self.looks[_place(w)]
-                self._put(replace(look, champion_units=champion_units, challenger_units=challenger_units))
+                if w.stage == stage and w.window.index in by_index:
+                    self._add(_place(w), pairs=by_index[w.window.index], pair_clusters=clusters)
 
     def _count_labels(self, mature: Sequence[StageWindow], ripe: Sequence[StageWindow], maturity: timedelta) -> None:
-        if not ripe:
-            return
+        for stage, part in _by_stage(ripe).items():
+            labels = self.log.label_counts(self.rollout.model, self.rollout.id, stage, part, maturity)
+            for window, (champion, challenger) in zip(part, labels, strict=True):
+                self._add((stage, window.index), champion_labels=champion, challenger_labels=challenger)
+        self._count_label_units(mature, ripe, maturity)
+
+    def _count_label_units(
+        self, mature: Sequence[StageWindow], ripe: Sequence[StageWindow], maturity: timedelta
+    ) -> None:
         model, rollout_id = self.rollout.model, self.rollout.id
-        first = mature.index(ripe[0])
+        first, wanted = mature.index(ripe[0]), {_place(w) for w in ripe}
         clusters = self.log.label_clusters(model, rollout_id, mature, first, maturity)
-        by_place = {_place(w): sums for w, sums in zip(mature[first:], clusters, strict=True)}
-        values = {}
+        for w, (champion, challenger) in zip(mature[first:], clusters, strict=True):
+            if _place(w) in wanted:
+                self._add(_place(w), champion_label_clusters=champion, challenger_label_clusters=challenger)
         if any(stage.gate(Metric.VALUE) for stage in self.plan.stages):
             prior = (self.rollout.created_at - _PRIOR, self.rollout.created_at)
-            sums = self.log.value_sums(model, rollout_id, mature, first, maturity, prior)
-            values = {_place(w): value for w, value in zip(mature[first:], sums, strict=True)}
-        for stage, part in _by_stage(ripe).items():
-            labels = self.log.label_counts(model, rollout_id, stage, part, maturity)
-            for window, (champion, challenger) in zip(part, labels, strict=True):
-                place = (stage, window.index)
-                self._put(
-                    replace(
-                        self.looks[place],
-                        champion_labels=champion,
-                        challenger_labels=challenger,
-                        champion_label_clusters=by_place[place][0],
-                        challenger_label_clusters=by_place[place][1],
-                        values=values.get(place),
-                    )
-                )
+            values = self.log.value_sums(model, rollout_id, mature, first, maturity, prior)
+            for w, sums in zip(mature[first:], values, strict=True):
+                if _place(w) in wanted:
+                    self._add(_place(w), values=sums)
+
+    def _add(self, place: tuple[int, int], **parts: Any) -> None:
+        self._put(replace(self.looks[place], **parts))
 
     def _put(self, look: Look) -> None:
         self.looks[look.stage, look.index] = look
         self.touched.add((look.stage, look.index))
+
+
+def seen_looks(plan: Plan, spans: Spans, looks: Sequence[Look], resumed: Sequence[datetime]) -> int:
+    """How many looks had begun when the rollout was last resumed: a person has seen what signals said of them."""
+    if not resumed:
+        return 0
+    length, last = timedelta(seconds=plan.look_seconds), max(resumed)
+    return sum(spans[look.stage][0] + look.index * length < last for look in looks)
 
 
 def windows(opened: datetime, until: datetime, look_seconds: float) -> list[Window]:

@@ -7,24 +7,23 @@ read. Traffic moves first and the registry follows, so that nothing that is slow
 
 import contextlib
 import logging
-import math
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.conclusion import distrust
-from model_rollouts.core.decision import Decision, decide, decide_from
+from model_rollouts.core.decision import Decision, Verdict, decide, decide_from
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotReadyError, StaleRevisionError
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.ledger import Ledger
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Cause, Change, Rollout, State, Traffic
 from model_rollouts.core.stage_power import StagePower, plan_power
-from model_rollouts.looks import due_looks
+from model_rollouts.looks import Due, Spans, due_looks, seen_looks
 from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore
 
 logger = logging.getLogger(__name__)
@@ -183,23 +182,49 @@ class RolloutService:
         """
         rollout = self.store.rollout(rollout_id)
         now = self.clock()
-        failure = ""
+        spans = self.spans(rollout)
+        looks, due = self.evidence.looks(rollout_id), Due([])
         try:
-            kept = self.evidence.looks(rollout_id)
-            self.evidence.save_looks(rollout_id, due_looks(self.log, rollout, self.spans(rollout), kept, now))
+            due = due_looks(self.log, rollout, spans, looks, now)
+            if due.looks and not due.failure:
+                self.evidence.save_looks(rollout_id, due.looks)
+                looks = self.evidence.looks(rollout_id)  # the first writer wins, and may have been another one
         except Exception as error:  # whatever a log engine raises, the answer is to wait
-            failure = f"{type(error).__name__}: {error}"[:500]
-            logger.warning("looks of %s can't be closed: %s", rollout_id, failure)
-        looks = self.evidence.looks(rollout_id)
-        elapsed, signals_from = _times(rollout, now)
+            due = Due([], f"{type(error).__name__}: {error}"[:500])
+        if due.failure:
+            logger.warning("looks of %s can't be closed: %s", rollout_id, due.failure)
+            if harm := self._harm(rollout, looks, due.looks, now):
+                return harm
+        elapsed, signals_from = self._times(rollout, spans, looks, now)
         with self._judging:  # several threads of the triggerer judge rollouts
             decision = decide_from(self._ledger(rollout, looks), rollout.stage, elapsed, signals_from)
-        return distrust(decision, failure, rollout.plan) if failure else decision
+        return distrust(decision, due.failure, rollout.plan) if due.failure else decision
+
+    def _harm(self, rollout: Rollout, looks: list[Look], more: list[Look], now: datetime) -> Decision | None:
+        """The verdict with looks that could only be counted in part, if it is harm; they are kept then, as they are."""
+        places = {(look.stage, look.index): look for look in [*looks, *more]}
+        decision = self.judge(rollout, [places[place] for place in sorted(places)], now)
+        if not more or decision.verdict is not Verdict.FAIL:
+            return None
+        self.evidence.save_looks(rollout.id, more)
+        return decision
 
     def judge(self, rollout: Rollout, looks: list[Look], now: datetime) -> Decision:
-        """The verdict on given looks at a given time; no IO."""
-        elapsed, signals_from = _times(rollout, now)
+        """The verdict on given looks at a given time."""
+        elapsed, signals_from = self._times(rollout, self.spans(rollout), looks, now)
         return decide(rollout.plan, rollout.stage, looks, elapsed, signals_from)
+
+    def _times(self, rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime) -> tuple[float, int]:
+        """Seconds that the stage has been judged for, and how many looks a person had seen when they last resumed."""
+        if rollout.opened_at is None or rollout.judged_from is None:
+            raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
+        return (now - rollout.judged_from).total_seconds(), seen_looks(
+            rollout.plan, spans, looks, self.resumed(rollout)
+        )
+
+    def resumed(self, rollout: Rollout) -> list[datetime]:
+        """When the rollout was resumed."""
+        return [e.at for e in self.store.events(rollout_id=rollout.id) if e.kind is steps.EventKind.RESUMED]
 
     def power(self, model: str, version: str, plan: Plan) -> tuple[StagePower, ...]:
         """What each stage needs to see its margins, at the champion's traffic of the last day.
@@ -209,7 +234,8 @@ class RolloutService:
         """
         now = self.clock()
         maturity = timedelta(seconds=plan.label_maturity_seconds)
-        return plan_power(plan, self.log.baseline(model, version, now - _BASELINE, now, maturity))
+        since = now - _BASELINE - maturity  # with a day of requests whose labels are due by now
+        return plan_power(plan, self.log.baseline(model, version, since, now, maturity))
 
     def power_told(self, model: str, version: str, plan: Plan) -> list[dict[str, Any]]:
         """The same in JSON types; where the log can't be read, one entry that says so. It stops nobody."""
@@ -313,14 +339,6 @@ class RolloutService:
         while len(self._ledgers) > _MOST_LEDGERS:
             self._ledgers.pop(next(iter(self._ledgers)))
         return ledger
-
-
-def _times(rollout: Rollout, now: datetime) -> tuple[float, int]:
-    """Seconds that the stage has been judged for, and its first look that signals count."""
-    if rollout.opened_at is None or rollout.judged_from is None:
-        raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
-    seen = (rollout.judged_from - rollout.opened_at).total_seconds()
-    return (now - rollout.judged_from).total_seconds(), math.ceil(seen / rollout.plan.look_seconds)
 
 
 def _signature_check(champion: ModelVersion, challenger: ModelVersion) -> Check:

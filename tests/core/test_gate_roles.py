@@ -135,13 +135,14 @@ def test_guardrails_that_are_each_a_little_suspicious_roll_back_together() -> No
 def test_a_stage_that_can_not_tell_in_time_says_so_and_does_what_the_plan_says(
     policy: Underpowered, expected: tuple[Verdict, Action]
 ) -> None:
-    thin = [Look(0, i, arm(10), arm(10)) for i in range(5)]
-    assert decide(plan(ERRORS, underpowered=policy), 0, thin, BAKE - 1).verdict is Verdict.WAIT
-    decision = decide(plan(ERRORS, underpowered=policy), 0, thin, BAKE + 1)
+    quick = {"look_seconds": 10.0, "underpowered": policy}
+    thin = [Look(0, i, arm(10), arm(10)) for i in range(9)]
+    assert decide(plan(ERRORS, **quick), 0, thin, BAKE - 1).verdict is Verdict.WAIT
+    decision = decide(plan(ERRORS, **quick), 0, thin, BAKE + 1)
     assert outcome(decision) == expected
     assert "underpowered: error_rate needs about" in decision.reason
     busy = [Look(0, i, arm(1000, 20), arm(500, 12)) for i in range(2)]
-    assert "underpowered" not in decide(plan(ERRORS, underpowered=policy), 0, busy, BAKE + 1).reason
+    assert "underpowered" not in decide(plan(ERRORS, **quick), 0, busy, BAKE + 1).reason
 
 
 def pairs(paired: int, agreed: int, asked: int | None = None) -> PairCounts:
@@ -152,7 +153,7 @@ AGREE = Gate(Metric.AGREEMENT, Role.OBJECTIVE, floor=0.98, coverage=0.5)
 
 
 def test_agreement_is_proven_waits_or_is_missed() -> None:
-    shadow = plan(AGREE, replace(ERRORS, role=Role.TRIPWIRE))
+    shadow = plan(AGREE, replace(ERRORS, role=Role.TRIPWIRE), share=0)
     proven = decide(shadow, 0, looks(10, pairs=pairs(200, 199)), BAKE)
     assert proven.verdict is Verdict.PASS
     assert "agreement with the champion is proven to be above 0.98 (at least 98." in proven.reason
@@ -160,13 +161,13 @@ def test_agreement_is_proven_waits_or_is_missed() -> None:
     missed = decide(shadow, 0, looks(10, pairs=pairs(200, 180)), 0)
     assert outcome(missed) == (Verdict.INCONCLUSIVE, Action.HOLD)
     assert "is 90.00%, at most 9" in missed.reason
-    guard = plan(replace(AGREE, role=Role.GUARDRAIL), replace(ERRORS, role=Role.TRIPWIRE))
+    guard = plan(replace(AGREE, role=Role.GUARDRAIL), replace(ERRORS, role=Role.TRIPWIRE), share=0)
     assert outcome(decide(guard, 0, looks(10, pairs=pairs(200, 180)), 0)) == (Verdict.FAIL, Action.ROLL_BACK)
 
 
 @pytest.mark.parametrize("seen", [None, PairCounts(), pairs(0, 0, 1000), pairs(400, 400, 1000)])
 def test_agreement_of_pairs_that_were_not_made_is_not_proven(seen: PairCounts | None) -> None:
-    shadow = plan(AGREE, replace(ERRORS, role=Role.TRIPWIRE))
+    shadow = plan(AGREE, replace(ERRORS, role=Role.TRIPWIRE), share=0)
     assert outcome(decide(shadow, 0, looks(10, pairs=seen), BAKE)) == (Verdict.WAIT, Action.WAIT)
     assert outcome(decide(shadow, 0, looks(10, pairs=seen), DEADLINE)) == (Verdict.INCONCLUSIVE, Action.HOLD)
 
@@ -260,3 +261,65 @@ def test_harm_is_told_in_one_sentence_with_estimate_bound_confidence_counts_and_
     assert decision.reason.endswith(counts)
     assert decision.gates[0].effect_low is not None
     assert decision.gates[0].effect_low >= 1.25
+
+
+def test_a_signal_that_a_person_has_seen_does_not_hold_a_later_stage_either() -> None:
+    gates = (ERRORS, Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
+    made = Plan(Pattern.CANARY, (Stage(20, gates, BAKE, DEADLINE), Stage(50, gates, BAKE, DEADLINE)))
+    unfair = looks(20, champion_units=units(150), challenger_units=units(50))
+    fair = [replace(k, stage=1) for k in looks(20, champion_units=units(100), challenger_units=units(100))]
+    assert decide(made, 1, unfair + fair, BAKE).verdict is Verdict.INCONCLUSIVE
+    assert decide(made, 1, unfair + fair, BAKE, signals_from=20).verdict is Verdict.PASS
+
+
+def test_rows_of_one_call_that_fail_together_weigh_less_though_each_is_another_units() -> None:
+    worse = arm(1000, 35)
+    alone = looks(20, challenger=worse, champion_units=units(0), challenger_units=units(0))
+    assert decide(plan(ERRORS), 0, alone, 0).verdict is Verdict.FAIL
+    # twenty rows a call, and all of them share its fate
+    pairs_of = 1000 * 19
+    sums = ClusterSums(1000, 20_000, pairs_of * 0.02, pairs_of * 0.02, pairs_of * 0.0004)
+    calls = UnitCounts(0, {"error_rate": ClusterSums(1000, 1000), "call_error_rate": sums})
+    together = looks(20, challenger=worse, champion_units=calls, challenger_units=calls)
+    decision = decide(plan(ERRORS), 0, together, 0)
+    assert decision.verdict is Verdict.WAIT
+    assert decision.gates[0].measured.design_effect == pytest.approx(20, rel=0.02)
+
+
+def test_a_relative_margin_of_value_is_of_the_looks_that_the_difference_is_of() -> None:
+    """A tenth is lost in every look; the level falls to a tenth as the share grows, as between day and night."""
+    gate = Gate(Metric.VALUE, Role.OBJECTIVE, pass_lift=-0.05, rollback_lift=-0.05)
+
+    def at(level: float, share: float, n: int, count: int, first: int) -> list[Look]:
+        challenger, champion = int(n * share), n - int(n * share)
+        value = ValueSums(champion, challenger, champion, challenger, champion * level, challenger * level * 0.9,
+                          0, 0, 100, 100, 0.01 * n * share * (1 - share) * level**2, 0, 0)  # fmt: skip
+        labels = LabelCounts(champion, 0, 0), LabelCounts(challenger, 0, 0)
+        return looks(count, first, values=value, champion_labels=labels[0], challenger_labels=labels[1])
+
+    seen = at(10, 0.01, 10_000, 50, 0) + at(1, 0.5, 10_000, 50, 50)
+    result = decide(plan(ERRORS, gate), 0, seen, 0).gates[1]
+    assert result.measured.effect == pytest.approx(-0.10, abs=1e-6)
+    assert result.measured.log_e_pass < 0
+    assert result.measured.log_e_harm > math.log(1000)
+
+
+def test_a_tripwire_of_value_with_few_units_shows_no_harm_and_holds_nothing_up() -> None:
+    watched = Gate(Metric.VALUE, Role.TRIPWIRE, min_requests=1)
+    decision = decide(plan(ERRORS, watched), 0, looks(30, **values(0.0, units_new=1)), BAKE)
+    assert decision.verdict is Verdict.PASS
+    assert "can't be judged yet: 30 units with a value in the smaller arm, needed 400" in decision.gates[1].reason
+
+
+def test_values_that_could_not_be_counted_are_missing_ones() -> None:
+    gate = Gate(Metric.VALUE, Role.OBJECTIVE, pass_lift=-0.5, coverage=0.8)
+    lost = looks(30, first=30, champion_labels=LabelCounts(500, 0, 0), challenger_labels=LabelCounts(500, 0, 0))
+    decision = decide(plan(ERRORS, gate), 0, looks(30, **values(0.1)) + lost, BAKE)
+    assert decision.gates[1].measured.coverage == pytest.approx(0.5)
+    assert decision.verdict is Verdict.WAIT
+
+
+def test_a_challenger_that_fails_everything_is_told_without_calling_the_champion_faultless() -> None:
+    decision = decide(plan(ERRORS), 0, looks(5, challenger=arm(300, 300)), 0)
+    assert decision.verdict is Verdict.FAIL
+    assert "error rate is beyond any multiple of the champion's odds, at least 6 with 99 %" in decision.reason

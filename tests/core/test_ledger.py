@@ -135,3 +135,27 @@ def test_one_more_look_after_ten_thousand_is_judged_in_under_100_ms() -> None:
     ledger.take(seen)
     decide_from(ledger, 0, 10.0)
     assert time.process_time() - began < 0.1
+
+
+def test_labels_that_are_gone_again_make_a_new_ledger_necessary() -> None:
+    """A reader with an older list must not make the tallies skip what it lacks."""
+    rng = np.random.default_rng(9)
+    seen = [some_look(rng, 0, i) for i in range(6)]
+    ledger = Ledger(PLAN)
+    ledger.take(seen)
+    with pytest.raises(ValueError, match="look 5 had labels before; start a new ledger"):
+        ledger.take([*seen[:2], *(unlabelled(look) for look in seen[2:])])
+    ledger.take(seen)
+    assert decide_from(ledger, 0, 4000.0) == decide(PLAN, 0, seen, 4000.0)
+
+
+def test_a_verdict_of_another_engine_is_named_as_that_and_not_compared() -> None:
+    rng = np.random.default_rng(10)
+    seen = [some_look(rng, 0, i) for i in range(6)]
+    record = record_of(PLAN, seen, decide(PLAN, 0, seen, 4000.0))
+    record["decision"]["engine"] = 0
+    with pytest.raises(ValueError, match="the decision was made by engine 0, this is engine 1"):
+        recompute(record)
+    del record["decision"]["engine"]
+    with pytest.raises(ValueError, match="made before decisions could be made again"):
+        recompute(record)

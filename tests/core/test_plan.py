@@ -28,8 +28,8 @@ PLAN = Plan(Pattern.CANARY, (STAGE,))
         ({"deadline_seconds": 60}, r"deadline_seconds is 60, must be above bake_seconds \(60\)"),
         ({"deadline_seconds": 4e8}, "deadline_seconds is 400000000.0, must be between 0 and"),
         ({"approval": "false"}, r"approval is 'false' \(str\), must be true or false"),
-        ({"gates": ()}, "no gate that can stop it"),
-        ({"gates": (Gate(Metric.ERROR_RATE, Role.MUTED),)}, "no gate that can stop it"),
+        ({"gates": ()}, "no gate that it has to pass"),
+        ({"gates": (Gate(Metric.ERROR_RATE, Role.MUTED),)}, "no gate that it has to pass"),
         ({"gates": GATES * 2}, "gates name a metric twice: error_rate, error_rate"),
         ({"gates": list(GATES)}, "must be a tuple of gates"),
         ({"gates": ("error_rate",)}, "must be a tuple of gates"),
@@ -82,7 +82,7 @@ def test_what_is_no_number_is_refused_everywhere(whole: Any, name: str, value: A
 def plans(draw: st.DrawFn) -> Plan:
     shares = sorted(draw(st.sets(st.integers(0, 100) | st.floats(0, 100), min_size=1, max_size=6)))
     # the sample ratio can't be judged where all units go one way, nor be asked for a proof
-    some = [metric for metric in Metric if metric is not Metric.SAMPLE_RATIO]
+    some = [metric for metric in Metric if metric.is_rate and not metric.matures]
     metrics = draw(st.lists(st.sampled_from(some), min_size=1, unique=True))
     gates = tuple(Gate(m, Role.GUARDRAIL if i == 0 else draw(st.sampled_from(Role))) for i, m in enumerate(metrics))
     bake = draw(st.floats(0, 1e6))
@@ -110,6 +110,40 @@ def test_a_gate_may_not_be_later_than_its_stage() -> None:
         Stage(5, (Gate(Metric.ERROR_RATE, deadline_seconds=11),), 0, 10)
 
 
+@pytest.mark.parametrize("share", [0, 100])
+def test_a_value_gate_where_all_callers_get_one_versions_answers_is_refused(share: float) -> None:
+    with pytest.raises(PlanError, match=f"the value gate is in a stage with a share of {share}"):
+        Stage(share, (Gate(Metric.ERROR_RATE), Gate(Metric.VALUE)), 0, 1, control_percent=10)
+
+
+def test_an_agreement_gate_where_no_request_is_answered_twice_is_refused() -> None:
+    with pytest.raises(PlanError, match="the agreement gate is in a stage with a share of 50"):
+        Stage(50, (Gate(Metric.ERROR_RATE), Gate(Metric.AGREEMENT)), 0, 1)
+
+
+@pytest.mark.parametrize("role", [Role.SIGNAL, Role.MUTED])
+def test_a_stage_that_would_pass_on_nothing_is_refused(role: Role) -> None:
+    with pytest.raises(PlanError, match="no gate that it has to pass"):
+        Stage(50, (Gate(Metric.ERROR_RATE, role),), 0, 1)
+
+
+def test_gates_that_could_not_be_judged_before_their_deadline_are_refused() -> None:
+    unasked = Stage(50, (Gate(Metric.WRONG_RATE, Role.TRIPWIRE),), 0, 600)
+    with pytest.raises(PlanError, match=r"stage 0 is 600 for wrong_rate, must be at least 86465"):
+        Plan(Pattern.CANARY, (unasked,), label_maturity_seconds=86_400)
+    hasty = Stage(50, (Gate(Metric.ERROR_RATE, deadline_seconds=0),), 0, 600)
+    with pytest.raises(PlanError, match=r"stage 0 is 0 for error_rate, must be at least 65 \(look_seconds \+ grace"):
+        Plan(Pattern.CANARY, (hasty,))
+
+
+def test_alpha_is_of_the_rollout_a_test_that_changes_from_stage_to_stage_is_several() -> None:
+    same = Plan(Pattern.CANARY, tuple(Stage(s, (Gate(Metric.ERROR_RATE, pass_odds=9 - s),), 0, 10) for s in (1, 2, 3)))
+    assert [same.alpha_of(i, stage.gates[0]) for i, stage in enumerate(same.stages)] == [0.01] * 3
+    other = tuple(Stage(s, (Gate(Metric.ERROR_RATE, rollback_odds=1 + s / 10),), 0, 10) for s in (1, 2, 3))
+    spent = Plan(Pattern.CANARY, other)
+    assert sum(spent.alpha_of(i, stage.gates[0]) for i, stage in enumerate(spent.stages)) == pytest.approx(0.01)
+
+
 def test_gates_that_ask_for_more_than_the_plans_alpha_are_refused() -> None:
     greedy = (Gate(Metric.ERROR_RATE, alpha=0.008), Gate(Metric.LATENCY_P95, alpha=0.003))
     with pytest.raises(PlanError, match=r"own alphas add up to 0\.011, must be at most the plan's alpha \(0\.01\)"):
@@ -123,7 +157,7 @@ def test_gates_that_ask_for_more_than_the_plans_alpha_are_refused() -> None:
 
 def test_a_stage_that_ends_before_its_first_labels_are_due_is_refused() -> None:
     labelled = replace(STAGE, gates=(Gate(Metric.WRONG_RATE, coverage=0.5),))
-    with pytest.raises(PlanError, match=r"deadline_seconds of stage 0 is 664\.9, must be at least 665"):
+    with pytest.raises(PlanError, match=r"deadline_seconds of stage 0 is 664\.9 for wrong_rate, must be at least 665"):
         Plan(Pattern.CANARY, (replace(labelled, deadline_seconds=664.9),), label_maturity_seconds=600)
     Plan(Pattern.CANARY, (replace(labelled, deadline_seconds=665),), label_maturity_seconds=600)
     Plan(Pattern.CANARY, (STAGE,), label_maturity_seconds=600)  # without labels there is nothing to wait for

@@ -13,25 +13,35 @@ def looks(pattern: str, stage: int = 0) -> list[Look]:
     ]
 
 
+CHAMPION, CHALLENGER = "champion has no requests in this stage", "challenger has no requests in this stage"
+
+
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("", ""),
+        ("", CHAMPION),
+        ("---", CHAMPION),
+        ("xxx", CHAMPION),
+        ("ccc", CHALLENGER),
+        ("b", ""),
         ("b" * 10, ""),
         ("b" * 7 + "ccc", ""),
         ("b" * 6 + "cccc", "challenger has no requests in the last 4 looks, at most 3 may be empty"),
         ("b" * 6 + "xxxx", "champion has no requests in the last 4 looks, at most 3 may be empty"),
         ("b" * 6 + "----", "champion has no requests in the last 4 looks, at most 3 may be empty"),
-        ("ccc", ""),
-        ("cccc", "challenger has no requests in the last 4 looks, at most 3 may be empty"),
-        ("b" * 16 + "cccc", ""),
-        ("b" * 15 + "ccccc", "challenger has no requests in the last 5 looks, at most 4 may be empty"),
-        ("b" * 80 + "c" * 20, ""),
-        ("b" * 79 + "c" * 21, "challenger has no requests in the last 21 looks, at most 20 may be empty"),
+        ("b" * 200 + "cccc", "challenger has no requests in the last 4 looks, at most 3 may be empty"),
     ],
 )
-def test_a_gap_of_three_looks_or_of_a_fifth_is_ordinary_and_a_longer_one_is_not(pattern: str, said: str) -> None:
+def test_a_gap_of_three_looks_is_ordinary_and_a_longer_one_of_a_busy_arm_is_not(pattern: str, said: str) -> None:
     assert silence(0, looks(pattern)) == said
+
+
+def test_an_arm_that_is_asked_now_and_then_may_be_silent_for_as_long_as_chance_makes_it() -> None:
+    """Five requests in every hundredth look: silences of 139 looks come by chance once in a thousand."""
+    sparse = looks(("c" * 99 + "b") * 10)
+    assert silence(0, sparse) == ""
+    for more, said in ((139, ""), (140, "challenger has no requests in the last 140 looks, at most 139 may be empty")):
+        assert silence(0, looks(("c" * 99 + "b") * 10 + "c" * more)) == said
 
 
 @pytest.mark.parametrize("pattern", ["ccccccb", "bccccccb", "bbbccccccbccc", "-x-x-x-b"])
@@ -39,16 +49,9 @@ def test_a_gap_that_is_over_is_forgiven(pattern: str) -> None:
     assert silence(0, looks(pattern)) == ""
 
 
-def test_one_request_now_and_then_is_no_silence() -> None:
-    assert silence(0, looks("ccb" * 40)) == ""
-
-
 def test_looks_of_other_stages_neither_excuse_nor_accuse() -> None:
     earlier = looks("b" * 100)
-    assert silence(1, earlier + looks("ccc", stage=1)) == ""
-    assert silence(1, earlier + looks("cccc", stage=1)) == (
-        "challenger has no requests in the last 4 looks, at most 3 may be empty"
-    )
+    assert silence(1, earlier + looks("bccc", stage=1)) == ""
+    assert silence(1, earlier + looks("bcccc", stage=1)).startswith("challenger has no requests in the last 4 looks")
     assert silence(1, looks("cccccccc") + looks("bcc", stage=1)) == ""
-    assert silence(1, looks("cccccccc")) == ""
-    assert silence(1, looks("cccccccc") + looks("ccc", stage=1)) == ""
+    assert silence(1, earlier) == CHAMPION

@@ -366,3 +366,26 @@ def test_the_stages_artifact_gives_its_verdict_again_by_itself(world):
     result = recompute(record)
     assert result.again.verdict == "fail"
     assert result.differences == ()
+
+
+def test_a_signal_that_alarms_after_the_verdict_holds_though_a_person_approved(world, monkeypatch):
+    from dataclasses import replace
+
+    from model_rollouts.core.decision import Action, Verdict
+    from model_rollouts.operators.approve import ApproveOperator
+
+    def thinks_long(self, context):
+        service = world.wiring.service
+        judged = service.look(world.rollout.id)
+        alarm = next(g for g in judged.gates if g.metric == "sample_ratio")
+        gates = tuple(replace(g, verdict=Verdict.FAIL) if g is alarm else g for g in judged.gates)
+        held = replace(judged, verdict=Verdict.INCONCLUSIVE, action=Action.HOLD, reason="units go astray", gates=gates)
+        monkeypatch.setattr(service, "look", lambda rollout_id: held)
+        return {"answer": "Approve"}
+
+    monkeypatch.setattr(ApproveOperator, "execute", thinks_long)
+    with world.replay(wrong={"1": 0.12, "2": 0.08}):
+        run = world.run()
+    assert world.states(run)["hold"] == "success", world.states(run)
+    assert (world.rollout.state, world.rollout.reason) == ("holding", "units go astray")
+    assert "cleared" not in world.kinds

@@ -74,3 +74,33 @@ def test_a_log_that_is_gone_reproduces_nothing(live: Live) -> None:
     assert len(replay.changed_looks) == len(live.store.looks(rollout.id))
     assert all(c.differences for c in replay.comparisons)
     assert all(step.decision.verdict is Verdict.WAIT for step in replay.steps)
+
+
+@pytest.mark.parametrize("broken", ["unit_counts", "label_clusters", "label_counts"])
+def test_harm_is_acted_on_though_a_part_of_the_looks_can_not_be_counted(
+    live: Live, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    live.past.rates["2"] = {"errors": 0.5, "wrong": 0.1}
+
+    def fails(*_: Any) -> None:
+        raise MemoryError("too many units")
+
+    monkeypatch.setattr(live.service.log, broken, fails)
+    rollout = live.store.rollout(live.roll_out(quick_plan()))
+    assert rollout.state == "rolled_back"
+    assert "error rate" in rollout.reason
+
+
+@pytest.mark.parametrize("broken", ["unit_counts", "label_clusters", "label_counts"])
+def test_without_harm_nothing_passes_on_looks_that_can_not_be_counted_whole_and_none_is_kept(
+    live: Live, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError("too many units")
+
+    monkeypatch.setattr(live.service.log, broken, fails)
+    rollout = live.store.rollout(live.roll_out(quick_plan(), seconds=80))
+    assert rollout.state == "baking"
+    kept = live.store.looks(rollout.id)
+    assert not any(look.champion_units is None or look.matured for look in kept)
+    assert live.service.look(rollout.id).unreadable == "MemoryError: too many units"

@@ -17,6 +17,9 @@ from model_rollouts.core.verdict import Action, GateResult, Measured, Verdict
 
 __all__ = ["Action", "Decision", "GateResult", "Measured", "Verdict", "action_at_deadline", "decide", "decide_from"]
 
+#: Grows when the same counts give other numbers than before: what an earlier engine decided is not compared.
+ENGINE = 1
+
 _DEADLINE_ACTIONS = {
     AtDeadline.HOLD: Action.HOLD,
     AtDeadline.ROLL_BACK: Action.ROLL_BACK,
@@ -37,10 +40,11 @@ class Decision:
         elapsed_seconds: Time since the stage's traffic moved, or since it was resumed.
         looks: How many looks it rests on.
         labelled_looks: How many of them, from the first on, had their labels.
-        signals_from: Index of the stage's first look that signals count.
+        signals_from: How many of the looks, from the first on, signals leave out.
         log_e_family: Natural log of the guardrails' combined e-value; the plan's alpha is its bound.
         blind: Whether an arm is silent now, or the evidence could not be read: a pass of earlier no longer counts.
         unreadable: Why the newest evidence could not be read; "" when it could.
+        engine: Which engine made it.
     """
 
     verdict: Verdict
@@ -55,6 +59,12 @@ class Decision:
     log_e_family: float = 0.0
     blind: bool = False
     unreadable: str = ""
+    engine: int = ENGINE
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether a gate that may stop the stage has proven harm, or an objective a miss."""
+        return any(gate.verdict is Verdict.FAIL and gate.role is not Role.MUTED for gate in self.gates)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; infinite e-values become the strings "inf" and "-inf"."""
@@ -66,7 +76,13 @@ class Decision:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Decision":
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: It was made before decisions said which engine made them.
+        """
+        if "engine" not in data:
+            raise ValueError("the decision was made before decisions could be made again")
         return cls(
             **{
                 **data,
@@ -110,8 +126,8 @@ def decide_from(ledger: Ledger, stage: int, elapsed_seconds: float, signals_from
         ledger: The rollout's looks.
         stage: Position of the stage that is being judged.
         elapsed_seconds: Time since the stage's traffic moved, or since it was resumed.
-        signals_from: Index of the stage's first look that signals count: after a person has resumed a held stage, what
-            they had seen by then does not hold it again.
+        signals_from: How many looks, from the rollout's first on, signals leave out: what a person had seen when they
+            resumed a held stage does not hold it, or a later one, again.
 
     Raises:
         PlanError: There is no such stage.
@@ -239,7 +255,9 @@ def _gate_verdict(gate: Gate, result: GateResult) -> Verdict:
     m = result.measured
     if m.log_e_harm >= result.harm_threshold and not m.short:
         return Verdict.FAIL
-    if (m.coverage is not None and m.coverage < gate.coverage) or m.short or m.stage_n < gate.min_requests:
+    if (m.coverage is not None and m.coverage < gate.coverage) or m.stage_n < gate.min_requests:
+        return Verdict.WAIT
+    if m.short and gate.role.must_prove:
         return Verdict.WAIT
     if not gate.role.must_prove or m.log_e_pass >= result.pass_threshold:
         return Verdict.PASS

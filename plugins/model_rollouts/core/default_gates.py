@@ -9,7 +9,8 @@ from model_rollouts.core.plan import FULL_SHARE, Pattern
 def default_gates(pattern: Pattern, share: float, *, labels: bool = True) -> tuple[Gate, ...]:
     """Gates of one stage.
 
-    - Every pattern rolls back on proven harm to errors, p95 and p99 latency, and accuracy where labels come.
+    - Every pattern rolls back on proven harm to errors, p95 and p99 latency; all but shadow to accuracy, where labels
+      come.
     - Canary asks for a proof of non-inferiority at each step. p99 is never asked for one: proving it takes a hundred
       times the requests.
     - Shadow asks for a proof that both versions agree on at least 98 % of the requests.
@@ -29,11 +30,13 @@ def default_gates(pattern: Pattern, share: float, *, labels: bool = True) -> tup
     dealt = (Gate(Metric.SAMPLE_RATIO, Role.SIGNAL),) if 0 < share < FULL_SHARE else ()
     match pattern:
         case Pattern.SHADOW:
-            return (Gate(Metric.AGREEMENT, Role.OBJECTIVE, coverage=0.5), errors, p95, p99)
+            agreement = Gate(Metric.AGREEMENT, Role.OBJECTIVE, coverage=0.5)
+            mirrored = () if dealt else (agreement,)  # where units are dealt, nothing is answered by both
+            return (*mirrored, errors, p95, p99, *dealt)
         case Pattern.AB_TEST:
             value = Gate(Metric.VALUE, Role.OBJECTIVE, pass_lift=0.0, coverage=0.8)
             watched = tuple(_only_watched(gate) for gate in (errors, accuracy, p95))
-            return (value, *watched, p99, *dealt)
+            return (*((value,) if dealt else ()), *watched, p99, *dealt)  # at 0 and 100 all callers get one version
         case Pattern.CANARY:
             return (errors, accuracy, p95, p99, *dealt)
         case Pattern.BLUE_GREEN | Pattern.GRADUAL:

@@ -39,11 +39,13 @@ class Ledger:
         """Take all looks of the rollout so far, in order of stage and index; those known already are not tallied again.
 
         Raises:
-            ValueError: Fewer looks than before, or they are not in order, each once.
+            ValueError: Fewer looks, or fewer with labels, than before, or they are not in order, each once.
         """
         known = len(self.looks)
         if len(looks) < known:
             raise ValueError(f"{len(looks)} looks are given and {known} are tallied; start a new ledger")
+        if self._matured and not looks[self._matured - 1].matured:
+            raise ValueError(f"look {self._matured - 1} had labels before; start a new ledger")
         order = [(look.stage, look.index) for look in looks[max(known - 1, 0) :]]
         if order != sorted(set(order)) or any(stage >= len(self.plan.stages) for stage, _ in order):
             raise ValueError(
@@ -64,16 +66,15 @@ class Ledger:
         Args:
             gate: A gate of the stage.
             stage: Position of the stage that is judged.
-            signals_from: Index of the stage's first look that a signal counts.
+            signals_from: How many looks, from the first on, a signal leaves out.
         """
         if (stage, signals_from) != (self._stage, self._signals_from):
             self._stage, self._signals_from, self._tallies = stage, signals_from, {}
         kept = self._tallies.get(gate) or _Kept(self._new(gate, stage), 0)
         limit = self._matured if gate.metric.matures else len(self.looks)
-        fresh = list(self.looks[kept.taken : limit])
-        if gate.role is Role.SIGNAL and signals_from:
-            # whoever resumed the stage has seen what the signal said until then
-            fresh = [look for look in fresh if (look.stage, look.index) >= (stage, signals_from)]
+        # whoever resumed a stage has seen what a signal said until then
+        begin = max(kept.taken, signals_from if gate.role is Role.SIGNAL else 0)
+        fresh = list(self.looks[begin:limit])
         kept.tally.add(fresh)
         self._tallies[gate] = _Kept(kept.tally, max(kept.taken, limit))
         return kept.tally

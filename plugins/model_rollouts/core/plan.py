@@ -9,7 +9,7 @@ from typing import Any
 from model_rollouts.core.checks import choice, flag, names, number
 from model_rollouts.core.combination import levels
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
+from model_rollouts.core.gates import AtDeadline, Gate, Metric
 
 FULL_SHARE = 100
 LONGEST_SECONDS = 366 * 86_400.0
@@ -77,8 +77,10 @@ class Stage:
             )
         if not isinstance(self.gates, tuple) or not all(isinstance(gate, Gate) for gate in self.gates):
             raise PlanError(f"gates is {self.gates!r}, must be a tuple of gates; use Plan.from_dict for plain data")
-        if all(gate.role is Role.MUTED for gate in self.gates):
-            raise PlanError("a stage has no gate that can stop it: give at least one a role other than muted")
+        if not any(gate.role.holds_up for gate in self.gates):
+            raise PlanError(
+                "a stage has no gate that it has to pass: give at least one a role other than signal or muted"
+            )
         metrics = [gate.metric for gate in self.gates]
         if len(set(metrics)) != len(metrics):
             raise PlanError(f"gates name a metric twice: {', '.join(metrics)}")
@@ -86,6 +88,16 @@ class Stage:
             raise PlanError(
                 f"the sample_ratio gate is in a stage with a share of {self.share:g}, must be in one between 0 and "
                 "100, both excluded: where all units go one way, nothing is dealt"
+            )
+        if Metric.VALUE in metrics and self.share in (0, FULL_SHARE):
+            raise PlanError(
+                f"the value gate is in a stage with a share of {self.share:g}, must be in one between 0 and 100, both "
+                "excluded: where all callers get one version's answers, no value is the other one's"
+            )
+        if Metric.AGREEMENT in metrics and 0 < self.share < FULL_SHARE:
+            raise PlanError(
+                f"the agreement gate is in a stage with a share of {self.share:g}, must be in one of 0 or 100: in "
+                "between no request is answered by both versions"
             )
         for gate in self.gates:
             if gate.deadline_seconds is not None and not gate.deadline_seconds <= self.deadline_seconds:
@@ -155,16 +167,38 @@ class Plan:
         number("label_maturity_seconds", self.label_maturity_seconds, 0, 90 * 86_400)
         number("alpha", self.alpha, 1e-6, 0.2)
         number("beta", self.beta, 1e-6, 0.2)
-        for stage in self.stages:
-            levels(self.alpha, [gate.alpha for gate in stage.rolling_back])
-        ripe = self.look_seconds + self.grace_seconds + self.label_maturity_seconds
+        self._budgets()
         for position, stage in enumerate(self.stages):
-            if stage.deadline_seconds < ripe and any(gate.coverage > 0 and gate.metric.matures for gate in stage.gates):
-                raise PlanError(
-                    f"deadline_seconds of stage {position} is {stage.deadline_seconds:g}, must be at least {ripe:g} "
-                    "(look_seconds + grace_seconds + label_maturity_seconds): the labels of no look would be due "
-                    "before it; give it more time, or set label_coverage to 0 to go without labels"
-                )
+            for gate in stage.gates:
+                self._check_time(position, gate)
+
+    def _check_time(self, position: int, gate: Gate) -> None:
+        """Refuse a gate that the stage has to pass and that could not be judged before its deadline."""
+        ripe = self.look_seconds + self.grace_seconds
+        known = "look_seconds + grace_seconds"
+        hint = "give it more time"
+        if gate.metric.matures:
+            ripe += self.label_maturity_seconds
+            known += " + label_maturity_seconds"
+            hint += ", or set label_coverage to 0 to go without labels"
+        deadline = self.deadline_of(position, gate)
+        if deadline < ripe and gate.role.holds_up and (gate.metric.matures or gate.deadline_seconds is not None):
+            raise PlanError(
+                f"deadline_seconds of stage {position} is {deadline:g} for {gate.metric}, must be at least {ripe:g} "
+                f"({known}): nothing would be known before it; {hint}"
+            )
+
+    def _budgets(self) -> dict[tuple[object, ...], float]:
+        """The error budget of each test against harm of the whole plan.
+
+        A gate that is the same test in every stage has one budget; one with another margin is another test. The sum
+        over all tests of all stages is at most alpha, so the bound is of the rollout, not of a stage.
+        """
+        tests: dict[tuple[object, ...], Gate] = {}
+        for stage in self.stages:
+            tests |= {_test_of(gate): gate for gate in stage.rolling_back}
+        shares = levels(self.alpha, [gate.alpha for gate in tests.values()])
+        return dict(zip(tests, shares, strict=True))
 
     def stage(self, index: int) -> Stage:
         """The stage at a position.
@@ -177,10 +211,9 @@ class Plan:
         return self.stages[index]
 
     def alpha_of(self, stage: int, gate: Gate) -> float:
-        """The error budget against harm of a gate of a stage: its own, or its part of what the guardrails share."""
-        rolling = self.stage(stage).rolling_back
-        if gate in rolling:
-            return levels(self.alpha, [other.alpha for other in rolling])[rolling.index(gate)]
+        """The error budget against harm of a gate of a stage: its own, or its part of what the plan's tests share."""
+        if gate in self.stage(stage).rolling_back:
+            return self._budgets()[_test_of(gate)]
         return gate.alpha or (_SAMPLE_RATIO_ALPHA if gate.metric is Metric.SAMPLE_RATIO else self.alpha)
 
     def beta_of(self, gate: Gate) -> float:
@@ -213,6 +246,12 @@ class Plan:
         if "underpowered" in values:
             values["underpowered"] = choice("underpowered", values["underpowered"], Underpowered)
         return cls(**values)
+
+
+def _test_of(gate: Gate) -> tuple[object, ...]:
+    """What makes two gates the same test against harm."""
+    margins = (gate.rollback_odds, gate.latency_margin, gate.latency_slack_ms, gate.floor, gate.tolerance)
+    return (gate.metric, *margins, gate.rollback_lift, gate.min_units, gate.alpha)
 
 
 def _stage(data: object, pattern: Pattern) -> Stage:

@@ -25,7 +25,10 @@ def sentence(gate: Gate, result: GateResult) -> str:
         return f"{name} {_harm(gate, result)}{_repeats(result)}; margin {_margin(gate, harm=True)}: {_harm_ends(gate)}"
     if m.coverage is not None and m.coverage < gate.coverage:
         what = "pairs" if gate.metric is Metric.AGREEMENT else "due labels"
-        arrived = f"{m.coverage:.0%} of the {what} have" if m.coverage else f"no {what[:-1]} of this stage has"
+        # rounded down: 79.7 % is not yet the 80 % that are needed
+        arrived = (
+            f"{math.floor(100 * m.coverage)}% of the {what} have" if m.coverage else f"no {what[:-1]} of this stage has"
+        )
         return f"{name} can't be judged: {arrived} arrived, needed {gate.coverage:.0%}"
     if gate.role is not Role.SIGNAL and m.stage_n < gate.min_requests:
         return f"{name}: {m.stage_n:,} judged requests in this stage, needed {gate.min_requests:,}"
@@ -49,7 +52,8 @@ def plain(log_e: float) -> str:
 
 def confidence(log_threshold: float) -> str:
     """The confidence of a bound, such as 99.75 %."""
-    return f"{100 * (1 - math.exp(-log_threshold)):.5g} %"
+    missing = 100 * math.exp(-log_threshold)
+    return f"{100 - missing:.{max(0, 2 - math.floor(math.log10(missing)))}f}".rstrip("0").rstrip(".") + " %"
 
 
 def _harm(gate: Gate, result: GateResult) -> str:
@@ -69,10 +73,11 @@ def _harm(gate: Gate, result: GateResult) -> str:
         most = "" if result.effect_high is None else f", at most {result.effect_high:+.2%} {sure}"
         return f"differs by {_shown(m.effect, '+.2%')} from the champion's{most}, {after}"
     least = "" if result.effect_low is None else f", at least {result.effect_low:.3g} {sure}"
-    if m.effect is None:
+    if m.effect is None and m.champion_bad == 0:
         least = "" if result.effect_low is None else f": at least {result.effect_low:.3g} times its odds {sure}"
         return f"is worse than the champion's, which had no bad outcome{least}, {after} ({_raw(result)})"
-    return f"is {m.effect:.2f} times the champion's odds{least}, {after} ({_raw(result)})"
+    ratio = "beyond any multiple of" if m.effect is None else f"{m.effect:.2f} times"  # where everything fails
+    return f"is {ratio} the champion's odds{least}, {after} ({_raw(result)})"
 
 
 def _margin(gate: Gate, *, harm: bool) -> str:
@@ -114,7 +119,10 @@ def _counts(gate: Gate, result: GateResult) -> str:
     if gate.metric is Metric.VALUE:
         return f"{_shown(m.effect, '+.2%')}, after {m.challenger_n:,} requests"
     ratio = "no odds ratio yet" if m.effect is None else f"odds ratio {m.effect:.2f}"
-    return f"{ratio}; {_raw(result)}"
+    if m.stage_counts is None:
+        return f"{ratio}; {_raw(result)}"
+    bad, n, champion_bad, champion_n = m.stage_counts
+    return f"{ratio}; in this stage {bad:,} of {n:,} against {champion_bad:,} of {champion_n:,}"
 
 
 def _raw(result: GateResult) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from model_rollouts.core.conclusion import distrust
-from model_rollouts.core.decision import Decision, decide
+from model_rollouts.core.decision import ENGINE, Decision, decide
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.plan import Plan
 
@@ -55,8 +55,10 @@ def recompute_from(plan: Plan, looks: Sequence[Look], recorded: Decision) -> Rec
     """The verdict again, from looks that may have grown, and gained labels, since.
 
     Raises:
-        ValueError: There are fewer looks, or fewer with labels, than the decision rests on.
+        ValueError: There are fewer looks, or fewer with labels, than the decision rests on; or another engine made it.
     """
+    if recorded.engine != ENGINE:
+        raise ValueError(f"the decision was made by engine {recorded.engine}, this is engine {ENGINE}")
     seen = _as_then(looks, recorded)
     again = decide(plan, recorded.stage, seen, recorded.elapsed_seconds, recorded.signals_from)
     if recorded.unreadable:

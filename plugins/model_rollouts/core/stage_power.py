@@ -11,6 +11,8 @@ from model_rollouts.core.plan import FULL_SHARE, Plan, Stage
 from model_rollouts.core.power import Need, need
 from model_rollouts.core.verdict import GateResult, Verdict
 
+_SEVERAL = 3  # looks that tell the traffic: one may be empty
+
 
 @dataclass(frozen=True, slots=True)
 class GatePower:
@@ -123,7 +125,7 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
             continue
         delay = plan.look_seconds + plan.grace_seconds + (plan.label_maturity_seconds if gate.metric.matures else 0.0)
         deadline = plan.deadline_of(stage, gate)
-        if not delay < elapsed < deadline:
+        if not delay + _SEVERAL * plan.look_seconds < elapsed < deadline:
             continue
         rate = m.champion_bad / m.champion_n if m.champion_n else 0.0
         wanted = need(

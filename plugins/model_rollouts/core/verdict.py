@@ -43,6 +43,7 @@ class Measured:
         champion_bad: Rates: bad outcomes of the champion. Else 0.
         champion_n: Judged requests of the champion (the same pairs; new units), all looks.
         stage_n: Judged requests of the challenger in this stage, in looks that judged the champion too.
+        stage_counts: Rates: (challenger_bad, challenger_n, champion_bad, champion_n) of this stage; else None.
         coverage: Least coverage of the two arms over the looks that can have it, in this stage and in all; None for
             metrics that need none.
         short: What else is missing before the gate can be judged at all, as a clause; "" for nothing.
@@ -60,6 +61,7 @@ class Measured:
     champion_bad: int
     champion_n: int
     stage_n: int
+    stage_counts: tuple[int, int, int, int] | None = None
     coverage: float | None = None
     short: str = ""
     design_effect: float = 1.0
@@ -80,9 +82,11 @@ class GateResult:
         measured: The numbers.
         harm_threshold: Natural log that log_e_harm has to reach for harm.
         pass_threshold: Natural log that log_e_pass has to reach to pass.
-        effect_low: Bound below which the effect is not, at any time, with the confidence of `harm_threshold`; None
-            while the stage waits, or where there is none.
-        effect_high: Bound above which it is not, with the confidence of `pass_threshold`.
+        effect_low: Bound below which the effect is not, at any time; None while the stage waits, or where there is
+            none. Rates: over all looks, with the confidence of `harm_threshold`. Agreement and value, where less is
+            worse: with that of `pass_threshold`.
+        effect_high: Bound above which it is not. Rates: over the stage's looks, with the confidence of
+            `pass_threshold`. Agreement and value: over all looks, with that of `harm_threshold`.
     """
 
     metric: Metric
@@ -98,6 +102,8 @@ class GateResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON types; infinite e-values become the strings "inf" and "-inf"."""
         data = asdict(self)
+        if self.measured.stage_counts is not None:
+            data["measured"]["stage_counts"] = list(self.measured.stage_counts)
         for key in ("log_e_harm", "log_e_pass"):
             if math.isinf(data["measured"][key]):
                 data["measured"][key] = str(data["measured"][key])
@@ -110,4 +116,6 @@ class GateResult:
         for key in ("log_e_harm", "log_e_pass"):
             measured[key] = float(measured[key])
         kinds = {"metric": Metric(data["metric"]), "role": Role(data["role"]), "verdict": Verdict(data["verdict"])}
+        if measured.get("stage_counts") is not None:
+            measured["stage_counts"] = tuple(measured["stage_counts"])
         return cls(**{**data, **kinds, "measured": Measured(**measured)})

@@ -31,7 +31,7 @@ class DecideOperator(StageOperator, BaseBranchOperator):
 
     def choose_branch(self, context: "Context") -> str:
         """The branch's task id."""
-        from model_rollouts.core.conclusion import Conclusion, conclude
+        from model_rollouts.core.conclusion import Approval, Conclusion, conclude
         from model_rollouts.core.decision import Action, Decision, Verdict
         from model_rollouts.core.rollout import State
 
@@ -40,16 +40,20 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         rollout = service.store.rollout(rollout_id)
         event = pull(context, WATCH) or {}
         decision = Decision.from_dict(event["decision"]) if event.get("decision") else None
+        approval = approval_of(context)
         if rollout.state is State.BAKING:
             # The verdict is as old as the reports, or as a person's answer, took. Harm that shows meanwhile, or that
-            # the watch could not act on, counts; so does evidence that has stopped coming. A proof stays one otherwise.
+            # the watch could not act on, counts; so do evidence that has stopped coming and a gate that alarms. A proof
+            # stays one otherwise.
             fresh = service.look(rollout_id)
             leaves = decision is not None and decision.action in (Action.EXPAND, Action.CUT_OVER, Action.ASK)
-            if fresh.verdict is Verdict.FAIL or (leaves and fresh.blind):
+            if fresh.verdict is Verdict.FAIL or (leaves and (fresh.blind or fresh.alarmed)):
                 decision = fresh
+                # a person's yes was to the verdict as it was
+                approval = approval if approval is Approval.REJECTED else Approval.NOT_ASKED
         checks = [self._check(context, name) for name in self.checks]
         last = stage == len(rollout.plan.stages) - 1
-        conclusion = conclude(decision, checks, approval_of(context), last_stage=last)
+        conclusion = conclude(decision, checks, approval, last_stage=last)
         if rollout.state is State.ROLLED_BACK:
             conclusion = Conclusion(Action.ROLL_BACK, rollout.reason)
         elif rollout.state is State.HOLDING:

@@ -96,7 +96,7 @@ class ValidateDataOperator(ReportOperator):
                 required=required_features(version),
             )
         }
-        if any(gate.coverage > 0 for gate in rollout.plan.stage(stage).gates):
+        if any(gate.metric.matures and gate.role.holds_up for gate in rollout.plan.stage(stage).gates):
             outcomes = parts.log.outcomes_frame(rollout.model, start, end, _CHECK_ROWS, _SEED)
             results["outcomes"] = validate(
                 parts.settings.expectations_dir / "outcomes.json",

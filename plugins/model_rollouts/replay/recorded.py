@@ -6,18 +6,23 @@ decided on the same traffic.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from model_rollouts.core.decision import Decision, Verdict, decide_from
+from model_rollouts.core.decision import ENGINE, Decision, Verdict, decide_from
+from model_rollouts.core.errors import RolloutError
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.ledger import Ledger
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.recompute import recompute_from, unlabelled
 from model_rollouts.core.rollout import EventKind, Rollout
-from model_rollouts.looks import due_looks
+from model_rollouts.looks import due_looks, seen_looks
 from model_rollouts.replay.step import Step
 from model_rollouts.service import RolloutService
+
+
+class LogUnreadableError(RolloutError):
+    """The log does not give what the verdicts rest on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,10 @@ def replay_recorded(service: RolloutService, rollout: Rollout, plan: Plan | None
     _require_same_times(rollout.plan, judged_by)
     spans = service.spans(rollout)
     kept = service.evidence.looks(rollout.id)
-    looks = due_looks(service.log, rollout, spans, [], service.clock())
+    counted = due_looks(service.log, replace(rollout, plan=judged_by), spans, [], service.clock())
+    if counted.failure:
+        raise LogUnreadableError(f"the log of {rollout.model} can't be counted anew: {counted.failure}")
+    looks = counted.looks
     known = {(look.stage, look.index) for look in kept}
     # Looks that nobody closed (after the verdict, before the next stage) were no evidence then and are none now.
     looks = [look for look in looks if (look.stage, look.index) in known]
@@ -106,7 +114,7 @@ def _steps(
     looks: list[Look],
 ) -> Iterator[Step]:
     """Each stage's looks as they were closed, until there is a verdict."""
-    resumed = [e.at for e in service.store.events(rollout_id=rollout.id) if e.kind is EventKind.RESUMED]
+    resumed = service.resumed(rollout)
     length = timedelta(seconds=plan.look_seconds)
     grace, maturity = timedelta(seconds=plan.grace_seconds), timedelta(seconds=plan.label_maturity_seconds)
     ends = [spans[look.stage][0] + (look.index + 1) * length for look in looks]
@@ -121,7 +129,7 @@ def _steps(
                 for other, end in zip(looks[: position + 1], ends, strict=False)
             ]
             judged_from = max([opened, *(at for at in resumed if opened < at <= now)])
-            signals_from = -(-(judged_from - opened) // length)
+            signals_from = seen_looks(plan, spans, seen, [at for at in resumed if at <= now])
             ledger.take(seen)
             decision = decide_from(ledger, stage, (now - judged_from).total_seconds(), signals_from)
             yield Step(now, stage, plan.stage(stage).share, decision)
@@ -131,8 +139,8 @@ def _steps(
 
 def _comparisons(service: RolloutService, rollout: Rollout, looks: list[Look]) -> Iterator[Comparison]:
     for event in service.store.events(rollout_id=rollout.id):
-        if "gates" not in event.evidence:
-            continue  # a person's doing, or the start
+        if event.evidence.get("engine") != ENGINE:
+            continue  # a person's doing, the start, or an earlier engine's verdict
         recorded = Decision.from_dict(event.evidence)
         found = recompute_from(rollout.plan, looks, recorded)
         yield Comparison(event.kind, recorded, found.again, found.differences)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core.decision import Verdict
 from model_rollouts.core.errors import NotFoundError
+from model_rollouts.core.gates import Gate, Metric
 from model_rollouts.core.plan import Plan
 from model_rollouts.ports import ModelVersion
 from model_rollouts.replay.scenario import Scenario
@@ -59,7 +61,8 @@ def simulate(
     """Play a plan over the answers that two versions gave between two times, and say each look's verdict.
 
     Stages open as they are earned, at once; where the plan asks a person, the answer is taken to be yes. It ends with
-    the first verdict that is not a pass, with the last stage, or with the period.
+    the first verdict that is not a pass, with the last stage, or with the period. The assignment of units is not
+    judged: it was another one's. What units were worth before is not known, so values are judged without CUPED.
 
     Args:
         log_dir: Root folder of the prediction log.
@@ -78,7 +81,7 @@ def simulate(
     if not start < end:
         raise ValueError(f"the period is from {start.isoformat()} to {end.isoformat()}, must begin before it ends")
     with _world(log_dir, model, champion, challenger, start, salt) as (service, scenario, clock):
-        service.start(_ROLLOUT, model, challenger, plan, _ACTOR, "replay")
+        service.start(_ROLLOUT, model, challenger, without_assignment(plan), _ACTOR, "replay")
         look, grace = timedelta(seconds=plan.look_seconds), timedelta(seconds=plan.grace_seconds)
         for stage, setting in enumerate(plan.stages):
             opened = clock.now
@@ -98,6 +101,15 @@ def simulate(
             if verdict is not Verdict.PASS:
                 return
             service.clear(_ROLLOUT, stage, _ACTOR, decision.reason, decision.to_dict())
+
+
+def without_assignment(plan: Plan) -> Plan:
+    """The plan without its sample-ratio gates: of a past that was split, only a part remains, and not by the share."""
+
+    def kept(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+        return tuple(gate for gate in gates if gate.metric is not Metric.SAMPLE_RATIO)
+
+    return replace(plan, stages=tuple(replace(stage, gates=kept(stage.gates)) for stage in plan.stages))
 
 
 @contextmanager

@@ -44,8 +44,9 @@ class CanaryParameters:
         latency_margin: Relative slack on the champion's latency quantiles.
         latency_slack_ms: Absolute slack on top of it.
         control_percent: At a share of 100, percentage of requests that the champion also answers.
-        value_loss: Largest relative loss of business value per request that is accepted at the last step, such as 0.05;
-            half of it, proven, rolls back. None: business value is not judged.
+        value_loss: Largest relative loss of business value per request that is accepted, such as 0.05; half of it,
+            proven, rolls back. That there is no larger loss must be proven at the last step below 100, where both
+            versions still have callers of their own. None: business value is not judged.
         min_requests: Least number of judged challenger requests at each step.
         approval_from_share: Ask a person before leaving a step of this share or more. None: never.
         at_deadline: What to do when a deadline comes and nothing is proven.
@@ -101,6 +102,8 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
     number("label_coverage", p.label_coverage, 0, 1)
     if p.value_loss is not None:
         number("value_loss", p.value_loss, 0.0001, 0.9)
+        if min(p.steps) >= FULL_SHARE:
+            raise PlanError("value_loss is set and no step is below 100, where both versions have callers: add one")
     if p.approval_from_share is not None:
         number("approval_from_share", p.approval_from_share, 0, FULL_SHARE)
     if p.first_pass_odds < p.pass_odds:
@@ -162,18 +165,18 @@ def _gates(p: CanaryParameters, widen: float, share: float) -> tuple[Gate, ...]:
     ]
     if share < FULL_SHARE:
         gates.append(Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
-    if p.value_loss is not None:
-        gates.append(_value_gate(p, p.value_loss, widen, last=share == max(p.steps)))
+    if p.value_loss is not None and share < FULL_SHARE:
+        gates.append(_value_gate(p, p.value_loss, last=share == max(s for s in p.steps if s < FULL_SHARE)))
     return tuple(gates)
 
 
-def _value_gate(p: CanaryParameters, loss: float, widen: float, *, last: bool) -> Gate:
-    """Watched at every step; proven at the last, where most units are: what few units spend proves little."""
+def _value_gate(p: CanaryParameters, loss: float, *, last: bool) -> Gate:
+    """Watched at every step, proven where most callers of both versions are: what few units spend proves little."""
     return Gate(
         Metric.VALUE,
         role=Role.GUARDRAIL if last else Role.TRIPWIRE,
         rollback_lift=-loss / 2,
-        pass_lift=max(-loss * widen, -0.99),
+        pass_lift=-loss,
         coverage=p.label_coverage if last else 0.0,
         min_requests=p.min_requests if last else 1,
     )

@@ -18,7 +18,10 @@ from model_rollouts.core.odds_ratio import (
 )
 from model_rollouts.core.proportion import log_e_rate_below
 from model_rollouts.core.tallies.coverage import CoverageTally
+from model_rollouts.core.unit_evidence import ClusterSums
 from model_rollouts.core.verdict import Measured
+
+ARMS = ("champion", "challenger")
 
 
 class RateTally:
@@ -43,7 +46,8 @@ class RateTally:
         self._stage_n = 0
         self._estimate = np.zeros(2)
         self._coverage = CoverageTally()
-        self._clusters = {"champion": ClusterTotals(), "challenger": ClusterTotals()}
+        self._units = {"champion": ClusterTotals(), "challenger": ClusterTotals()}
+        self._calls = {"champion": ClusterTotals(), "challenger": ClusterTotals()}
         self._counts: list[Ints] = []
         self._stages: list[Ints] = []
         self._curves: tuple[OddsCurve, OddsCurve] | None = None
@@ -86,14 +90,17 @@ class RateTally:
             if labelled and look.champion_labels and look.challenger_labels:
                 arms = (look.champion_labels, look.challenger_labels)
                 self._coverage.add([(arm.labelled, arm.due) for arm in arms], own=look.stage == self._stage)
-            for arm in self._clusters:
+            for arm in ARMS:
                 if labelled:
-                    sums = getattr(look, f"{arm}_label_clusters")
-                else:
-                    units = getattr(look, f"{arm}_units")
-                    sums = units.clusters.get(self._gate.metric) if units else None
-                if sums is not None:
-                    self._clusters[arm].add(sums)
+                    self._add_sums(self._units[arm], getattr(look, f"{arm}_label_clusters"))
+                elif units := getattr(look, f"{arm}_units"):
+                    self._add_sums(self._units[arm], units.clusters.get(self._gate.metric))
+                    self._add_sums(self._calls[arm], units.clusters.get(f"call_{self._gate.metric}"))
+
+    @staticmethod
+    def _add_sums(totals: ClusterTotals, sums: ClusterSums | None) -> None:
+        if sums is not None:
+            totals.add(sums)
 
     def measure(self) -> Measured:
         """The gate's numbers over the looks so far."""
@@ -113,6 +120,7 @@ class RateTally:
             champion_bad=champion_bad,
             champion_n=champion_n,
             stage_n=self._stage_n,
+            stage_counts=(int(self._own[0]), int(self._own[1]), int(self._own[2]), int(self._own[3])),
             coverage=self._coverage.least() if self._gate.metric is Metric.WRONG_RATE else None,
             design_effect=clustering.design_effect,
             requests_per_unit=clustering.requests_per_unit,
@@ -150,7 +158,9 @@ class RateTally:
             self._curves[1].add(counts[own], np.zeros(int(own.sum()), np.int64))
 
     def _clustering(self) -> Clustering:
-        return clustering_of(self._clusters["champion"], self._clusters["challenger"])
+        """Of units or of calls, whichever stretches more: rows of one call share its latency and its failure."""
+        found = [clustering_of(kind["champion"], kind["challenger"]) for kind in (self._units, self._calls)]
+        return max(found, key=lambda clustering: clustering.design_effect)
 
 
 def _in_order(total: Floats, rows: Floats) -> Floats:

@@ -31,6 +31,7 @@ class ValueTally:
         self._sum = {"champion": 0.0, "challenger": 0.0}
         self._n = {"champion": 0, "challenger": 0}
         self._units = {"champion": 0, "challenger": 0}
+        self._reference = 0.0
         self._rho2: float | None = None
         self._stage_n = 0
         self._coverage = CoverageTally()
@@ -38,9 +39,12 @@ class ValueTally:
     def add(self, looks: list[Look]) -> None:
         """Take further looks."""
         for look in looks:
-            if (v := look.values) is None:
-                continue
             own = look.stage == self._stage
+            if (v := look.values) is None:
+                if look.champion_labels and look.challenger_labels:  # matured, and its values could not be counted
+                    due = (look.champion_labels.due, look.challenger_labels.due)
+                    self._coverage.add([(0, n) for n in due], own=own)
+                continue
             self._coverage.add([(v.champion_n, v.champion_due), (v.challenger_n, v.challenger_due)], own=own)
             self._stage_n += v.challenger_n if own and v.champion_n else 0
             self._add_sums(v)
@@ -54,6 +58,8 @@ class ValueTally:
         if not n:
             return
         share, s = v.challenger_n / n, self._scores
+        # The difference weighs a look by n_challenger * n_champion / n; so must what it is relative to.
+        self._reference += share * v.champion_y
         self._scores = Scores(
             y=s.y + v.challenger_y - share * (v.champion_y + v.challenger_y),
             x=s.x + v.challenger_x - share * (v.champion_x + v.challenger_x),
@@ -67,9 +73,8 @@ class ValueTally:
 
     def measure(self) -> Measured:
         """The gate's numbers over the looks so far."""
-        mean, difference = self._champion_mean(), self._scores.difference
         return Measured(
-            effect=difference / mean if mean and mean > 0 and difference is not None else None,
+            effect=self._scores.adjusted / self._reference if self._reference > 0 else None,
             log_e_harm=self._log_e(self._gate.rollback_lift, -1),
             log_e_pass=self._log_e(self._gate.pass_lift, 1),
             challenger_bad=0,
@@ -80,8 +85,8 @@ class ValueTally:
             coverage=self._coverage.least(),
             short=self._short(),
             detail={
-                "champion_mean": mean or 0.0,
-                "difference": difference or 0.0,
+                "champion_mean": self._sum["champion"] / max(self._n["champion"], 1),
+                "difference": self._scores.difference or 0.0,
                 "standard_error": self._scores.variance**0.5 / (self._scores.information or math.inf),
                 "cuped_theta": self._scores.theta,
                 "cuped_variance_explained": self._scores.variance_explained,
@@ -90,23 +95,19 @@ class ValueTally:
             },
         )
 
-    def _champion_mean(self) -> float | None:
-        return self._sum["champion"] / self._n["champion"] if self._n["champion"] else None
-
     def _log_e(self, lift: float, sign: int) -> float:
         """Log e-value that the lift is above (sign 1) or below (sign -1) the given one; 0 while it can't be told."""
-        mean = self._champion_mean()
-        if self._rho2 is None or mean is None or not mean > 0:
+        if self._rho2 is None or not self._reference > 0:
             return 0.0
-        shifted = self._scores.adjusted - lift * mean * self._scores.information
+        shifted = self._scores.adjusted - lift * self._reference
         return log_e_positive(sign * shifted, self._scores.variance, self._rho2)
 
     def _short(self) -> str:
-        units, mean = min(self._units.values()), self._champion_mean()
+        units = min(self._units.values())
         if units < self._gate.min_units:
             return f"{units:,} units with a value in the smaller arm, needed {self._gate.min_units:,}"
-        if mean is None or not mean > 0:
-            return f"the champion's mean value is {mean}, must be above 0 for a relative margin"
+        if not self._reference > 0:
+            return "the champion's mean value is not above 0, which a relative margin needs"
         return ""
 
     def bounds(self, log_harm: float, log_pass: float) -> tuple[float | None, float | None]:
@@ -114,8 +115,7 @@ class ValueTally:
         return self._bound(log_pass, -1), self._bound(log_harm, 1)
 
     def _bound(self, log_threshold: float, sign: int) -> float | None:
-        mean = self._champion_mean()
-        if self._rho2 is None or mean is None or not mean > 0:
+        if self._rho2 is None or not self._reference > 0:
             return None
         reach = bound_of_total(self._scores.variance, self._rho2, log_threshold)
-        return (self._scores.adjusted + sign * reach) / self._scores.information / mean
+        return (self._scores.adjusted + sign * reach) / self._reference
