@@ -185,16 +185,24 @@ def sums_by_pairs(looks: Sequence[Sequence[tuple[Any, int]]]) -> list[ClusterSum
 def slow_units(rows: Sequence[Row], looks: Sequence[StageWindow]) -> list[tuple[UnitCounts, UnitCounts]]:
     placed = evidence(rows, looks)
     sums: dict[tuple[str, str], list[ClusterSums]] = {}
-    for arm, (prefix, of) in product(ARMS, (("", unit_of), ("call_", call_of))):
+    # a call is of one look: its rows come at one moment
+    keys = (("", lambda _, r: unit_of(r)), ("call_", lambda at, r: (at, call_of(r))))
+    for arm, (prefix, of) in product(ARMS, keys):
         mine = [[r for r in each if r["arm"] == arm] for each in placed]
         good = [[r for r in each if r["status"] == "ok" and math.isfinite(r["latency_ms"])] for each in mine]
         sums[arm, f"{prefix}error_rate"] = sums_by_pairs(
-            [[(of(r), int(r not in ok)) for r in each] for each, ok in zip(mine, good, strict=True)]
+            [
+                [(of(at, r), int(r not in ok)) for r in each]
+                for at, (each, ok) in enumerate(zip(mine, good, strict=True))
+            ]
         )
         for metric, q in QUANTILES.items():
             cuts = [sorted(r["latency_ms"] for r in ok)[math.ceil(q * len(ok)) - 1] if ok else 0.0 for ok in good]
             sums[arm, f"{prefix}{metric}"] = sums_by_pairs(
-                [[(of(r), int(r["latency_ms"] >= cut)) for r in ok] for ok, cut in zip(good, cuts, strict=True)]
+                [
+                    [(of(at, r), int(r["latency_ms"] >= cut)) for r in ok]
+                    for at, (ok, cut) in enumerate(zip(good, cuts, strict=True))
+                ]
             )
     firsts: dict[Any, tuple[int, str]] = {}
     everything = [(at, r) for at, each in enumerate(placed) for r in each]

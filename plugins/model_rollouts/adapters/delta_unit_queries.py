@@ -110,7 +110,8 @@ limits AS (
 ),
 grouped AS (
     SELECT '' AS prefix, look, arm, unit, us, latency_ms, failed FROM judged
-    UNION ALL SELECT 'call_', look, arm, call, us, latency_ms, failed FROM judged
+    -- A call is of one moment: it has no pairs across looks, and earlier looks are not needed.
+    UNION ALL SELECT 'call_', look, arm, look || ':' || call, us, latency_ms, failed FROM judged WHERE look >= $fresh
 ),
 wide AS MATERIALIZED (
     SELECT prefix, arm, look, unit, count(*) AS asked, count(*) FILTER (failed) AS errors,

@@ -54,8 +54,8 @@ class UnitCounts:
             For a latency metric the outcome is: at least as slow as the arm's own quantile of this look.
             The same sums with calls in the place of units are there under `call_error_rate`, `call_latency_p50`,
             `call_latency_p95`, `call_latency_p99`. A call is one HTTP request: its rows share latency, timeout and
-            exception, and have its id with `:0`, `:1`, ... at their ends. A row without such an ending is a call of
-            its own, and callers' own ids that end so count as rows of one call.
+            exception, and have its id with `:0`, `:1`, ... at their ends; it has no pairs across looks. A row without
+            such an ending is a call of its own, and callers' own ids that end so count as rows of one call.
     """
 
     new: int = 0
