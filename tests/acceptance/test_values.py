@@ -1,6 +1,7 @@
 """Business values: the confidence sequence keeps its level with repeat requests, and CUPED makes it narrower."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,11 +37,20 @@ def test_equal_values_are_judged_unequal_in_at_most_1_percent_on_either_side(stu
     study.rate_at_most("passed at the margin", sim.reached(log_e[..., 1], sim.ALPHA).any(1), sim.ALPHA, ALLOWED)
 
 
+def test_a_small_share_of_heavy_tails_keeps_the_level_with_the_units_that_a_gate_asks_for(study: Study) -> None:
+    """Log-normal, standard deviation 1.2 between users and 1.0 within: with 50 units 11 % are lost."""
+    runs = study.runs(300)
+    drawn = valued(9, runs, users=12_000, requests=300, share=0.05, between=1.2, within=1.0)
+    ours = np.stack([evidence(drawn.looks(run))[:, 0] for run in range(runs)])
+    study.rate_at_most("healthy rolled back", sim.reached(ours, sim.ALPHA).any(1), sim.ALPHA, ALLOWED)
+
+
 def test_requests_taken_for_units_would_not_keep_the_level(study: Study) -> None:
     runs = study.runs(500)
     drawn = valued(2, runs, users=400, requests=100)
-    ours = np.stack([evidence(drawn.looks(run))[:, 0] for run in range(runs)])
-    alone = np.stack([evidence(drawn.looks(run, repeats=False))[:, 0] for run in range(runs)])
+    few = replace(NO_MARGIN, min_units=50)
+    ours = np.stack([evidence(drawn.looks(run), few)[:, 0] for run in range(runs)])
+    alone = np.stack([evidence(drawn.looks(run, repeats=False), few)[:, 0] for run in range(runs)])
     study.rate_at_most("healthy rolled back", sim.reached(ours, sim.ALPHA).any(1), sim.ALPHA, ALLOWED)
     study.rate_above("each request a unit", sim.reached(alone, sim.ALPHA).any(1), ALLOWED)
 

@@ -103,7 +103,7 @@ class Stack:
             self.store,
             MlflowRegistry(self.config.mlflow_url),
             evidence=self.store,
-            log=DeltaPredictionLog(self.config.log_dir),
+            log=DeltaPredictionLog(self.config.home / "log"),
         )
         replay = replay_recorded(service, rollout)
         assert replay.changed_looks == ()

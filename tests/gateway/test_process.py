@@ -290,7 +290,7 @@ def test_a_change_of_share_is_followed_within_half_a_second_without_a_lost_reque
 ) -> None:
     with Load(gateway) as load:
         gateway.wait(lambda: len(load.answers) > 200)
-        service.clear(rollout, 0, "t", {"reason": "test"})
+        service.clear(rollout, 0, "t", "test", {})
         changed = time.monotonic()
         service.open_stage(rollout, 1, "t")
         gateway.wait(lambda: load.answers[-1][1] > changed + 1)

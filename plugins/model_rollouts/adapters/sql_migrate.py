@@ -1,5 +1,7 @@
 """The rollout store's schema: bringing it to this version, and refusing to work with another one."""
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from model_rollouts.core.errors import RolloutError
 if TYPE_CHECKING:
     from alembic.config import Config
 
+_PATIENCE_SECONDS = 30.0
 _LOCK = 0x726F6C6C6F757473  # "rollouts", as the number of PostgreSQL's advisory lock
 _VERSIONS = sa.table("rollouts_schema", sa.column("version_num", sa.Text))  # Alembic makes and writes it
 
@@ -81,14 +84,27 @@ def _found_revision(database: Database) -> str | None:
         return connection.execute(sa.select(_VERSIONS.c.version_num)).scalar()
 
 
+def _write_ahead(database: Database) -> tuple[str] | None:
+    """Switch the file's journal; SQLite does not wait for another process that does the same, so it is tried again."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        connection = database.engine().raw_connection()
+        try:
+            mode: tuple[str] | None = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.05)  # bounded by the patience; the other one needs milliseconds
+        else:
+            return mode
+        finally:
+            connection.close()
+
+
 def _prepare_file(database: Database) -> None:
     """Make the folder, and have readers and a writer not wait for each other (WAL is a property of the file)."""
     if database.url.database:
         Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
-    connection = database.engine().raw_connection()
-    try:
-        mode = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()
-    finally:
-        connection.close()
+    mode = _write_ahead(database)
     if mode is None or mode[0] != "wal":
         raise SchemaError(f"SQLite can't use a write-ahead log at {database.url.database}; use a local disk")

@@ -54,6 +54,7 @@ class StagePower:
     def to_dict(self) -> dict[str, Any]:
         """JSON types; an infinite need is None."""
         data = asdict(self)
+        data["gates"] = list(data["gates"])
         for gate in data["gates"]:
             for name, value in [*gate.items(), *gate["need"].items()]:
                 target = gate["need"] if name in gate["need"] else gate

@@ -5,6 +5,7 @@ answered every request (a shadow period), every unit's row is there whatever the
 those remain whose version was dealt the same way, a random part since the new salt deals anew.
 """
 
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,9 @@ class Scenario:
         result = run(_ROWS, {"predictions": where}, parameters)
         if result is None:
             return 0
-        table: pa.Table = result.to_arrow_table()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it copies the rows: they are dealt anew below
+            table: pa.Table = result.to_arrow_table()
         dealt = _dealt(table, traffic)
         if dealt.num_rows:
             from deltalake import write_deltalake
