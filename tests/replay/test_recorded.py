@@ -41,9 +41,21 @@ def test_every_live_decision_is_reproduced_to_the_last_digit(
     assert [(s.stage, s.decision.verdict, s.decision.action) for s in ends] == [
         (d.stage, d.verdict, d.action) for d in live_ends
     ]
+    assert {step.stage for step in replay.steps} == set(range(rollout.stage + 1))
     # looking at every look, it decides no later than whoever polled
     for step, decided in zip(ends, live_ends, strict=True):
         assert step.decision.looks <= decided.looks
+
+
+def test_looks_of_a_stage_that_are_closed_in_the_next_one_count_there(live: Live) -> None:
+    """A stage that passes while its last looks are still open to late rows: the next stage begins with them."""
+    rollout = live.store.rollout(live.roll_out(quick_plan(grace_seconds=12)))
+    second = [step for step in replay_recorded(live.service, rollout).steps if step.stage == 1]
+    opened = live.service.spans(rollout)[1][0]
+    assert second[0].at == opened
+    own = [step.decision.looks for step in second if step.at < opened + timedelta(seconds=17)]
+    assert own == sorted(own)
+    assert own[-1] > own[0]
 
 
 def test_other_margins_on_the_same_traffic_decide_otherwise(live: Live) -> None:

@@ -113,28 +113,31 @@ def _steps(
     spans: Mapping[int, tuple[datetime, datetime | None]],
     looks: list[Look],
 ) -> Iterator[Step]:
-    """Each stage's looks as they were closed, until there is a verdict."""
+    """Each stage at its opening and whenever a look was closed while it was open, until there is a verdict.
+
+    The last looks of a stage are closed when the next one is open already, and count for it.
+    """
     resumed = service.resumed(rollout)
     length = timedelta(seconds=plan.look_seconds)
     grace, maturity = timedelta(seconds=plan.grace_seconds), timedelta(seconds=plan.label_maturity_seconds)
-    ends = [spans[look.stage][0] + (look.index + 1) * length for look in looks]
-    ledger = Ledger(plan)
-    for stage, (opened, _) in sorted(spans.items()):
-        for position, look in enumerate(looks):
-            if look.stage != stage:
-                continue
-            now = ends[position] + grace
-            seen = [
-                other if end + grace + maturity <= now else unlabelled(other)
-                for other, end in zip(looks[: position + 1], ends, strict=False)
-            ]
-            judged_from = max([opened, *(at for at in resumed if opened < at <= now)])
-            signals_from = seen_looks(plan, spans, seen, [at for at in resumed if at <= now])
-            ledger.take(seen)
-            decision = decide_from(ledger, stage, (now - judged_from).total_seconds(), signals_from)
-            yield Step(now, stage, plan.stage(stage).share, decision)
-            if decision.verdict is not Verdict.WAIT:
-                break
+    closed = [spans[look.stage][0] + (look.index + 1) * length + grace for look in looks]
+    ledger, decided = Ledger(plan), -1
+    for now in sorted({*closed, *(opened for opened, _ in spans.values())}):
+        stage = max(stage for stage, (opened, _) in spans.items() if opened <= now)
+        if stage <= decided:
+            continue
+        seen = [
+            look if at + maturity <= now else unlabelled(look)
+            for look, at in zip(looks, closed, strict=True)
+            if at <= now
+        ]
+        judged_from = max([spans[stage][0], *(at for at in resumed if spans[stage][0] < at <= now)])
+        signals_from = seen_looks(plan, spans, seen, [at for at in resumed if at <= now])
+        ledger.take(seen)
+        decision = decide_from(ledger, stage, (now - judged_from).total_seconds(), signals_from)
+        yield Step(now, stage, plan.stage(stage).share, decision)
+        if decision.verdict is not Verdict.WAIT:
+            decided = stage
 
 
 def _comparisons(service: RolloutService, rollout: Rollout, looks: list[Look]) -> Iterator[Comparison]:
