@@ -160,14 +160,16 @@ def decide_from(ledger: Ledger, stage: int, elapsed_seconds: float, signals_from
             blind=bool(quiet),
         )
 
-    verdict, action, gate = _conclude(plan, stage, results, family, elapsed_seconds, bool(quiet))
+    short = shortfall(plan, stage, results, elapsed_seconds)
+    verdict, action, gate = _conclude(
+        plan, stage, results, family, elapsed_seconds, quiet=bool(quiet), short=bool(short)
+    )
     named = [g for g, r in results if g == gate or (verdict is Verdict.PASS and r.verdict is Verdict.PASS)]
     if verdict is not Verdict.WAIT:
         results = [(g, _with_bounds(ledger, g, r, stage, signals_from) if g in named else r) for g, r in results]
     said = {g: r.reason for g, r in results}
     counted = [reason for g, reason in said.items() if g.role is not Role.MUTED]
     waiting = [said[g] for g, r in results if _holds_up(g, r)] + ([quiet] if quiet else [])
-    short = shortfall(plan, stage, results, elapsed_seconds)
     if verdict is Verdict.FAIL:
         if gate is not None:
             return made(verdict, action, said[gate])
@@ -197,7 +199,7 @@ _Judged = list[tuple[Gate, GateResult]]
 
 
 def _conclude(
-    plan: Plan, stage: int, results: _Judged, family: float, elapsed: float, quiet: bool
+    plan: Plan, stage: int, results: _Judged, family: float, elapsed: float, *, quiet: bool, short: bool
 ) -> tuple[Verdict, Action, Gate | None]:
     """The verdict, what to do, and the gate that it rests on, if it rests on one."""
     setting = plan.stage(stage)
@@ -221,7 +223,7 @@ def _conclude(
     for gate in waiting:
         if gate.deadline_seconds is not None and elapsed >= gate.deadline_seconds:
             return Verdict.INCONCLUSIVE, action_at_deadline(plan, gate), gate
-    if plan.underpowered is not Underpowered.WAIT and shortfall(plan, stage, results, elapsed):
+    if plan.underpowered is not Underpowered.WAIT and short:
         asks = plan.underpowered is Underpowered.ASK
         return Verdict.INCONCLUSIVE, Action.ASK if asks else Action.HOLD, None
     return Verdict.WAIT, Action.WAIT, None

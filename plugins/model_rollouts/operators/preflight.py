@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from model_rollouts.core.errors import NotReadyError, RolloutError
 from model_rollouts.core.plan import Pattern
-from model_rollouts.core.rollout import State
+from model_rollouts.core.rollout import EventKind, State
 from model_rollouts.operators.base import StageOperator, actor_of, wiring
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class PreflightOperator(StageOperator):
             except RolloutError as error:
                 # the same form gives the same answer, so a retry would only say it again
                 raise AirflowFailException(str(error)) from error
-        power = parts.service.power_told(rollout.model, rollout.champion, rollout.plan)
+        power = self._power(parts, rollout, stage)
         for told in power:
             self.log.log(logging.WARNING if told["underpowered"] else logging.INFO, "%s", told["summary"])
         return {
@@ -70,6 +70,15 @@ class PreflightOperator(StageOperator):
             "poll_seconds": rollout.plan.look_seconds,
             "power": power,
         }
+
+    @staticmethod
+    def _power(parts: "Wiring", rollout: "Rollout", stage: int) -> list[dict[str, Any]]:
+        """What the stages need: as it was measured when the rollout began, anew for later stages."""
+        if stage == 0:
+            events = parts.store.events(rollout_id=rollout.id)
+            if told := next((e.evidence.get("power") for e in events if e.kind is EventKind.STARTED), None):
+                return list(told)
+        return parts.service.power_told(rollout.model, rollout.champion, rollout.plan)
 
     def _first(self, parts: "Wiring", params: dict[str, Any], context: "Context") -> "Rollout":
         plan = make_plan(self.pattern, params)
