@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
-from model_rollouts.core.rollout import Change, Event, Rollout, Traffic
+from model_rollouts.core.rollout import Change, Event, Rollout
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 
 

@@ -21,8 +21,9 @@ from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotRea
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.ledger import Ledger
 from model_rollouts.core.plan import Plan
-from model_rollouts.core.rollout import Cause, Change, Rollout, State, Traffic
+from model_rollouts.core.rollout import Cause, Change, Rollout, State
 from model_rollouts.core.stage_power import StagePower, plan_power
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.looks import Due, Spans, due_looks, seen_looks
 from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore
 

@@ -17,7 +17,8 @@ from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as core
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
-from model_rollouts.core.rollout import Cause, Change, Rollout, Traffic
+from model_rollouts.core.rollout import Cause, Change, Rollout
+from model_rollouts.core.traffic import Traffic
 
 _numbers = count()
 

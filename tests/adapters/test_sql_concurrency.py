@@ -15,7 +15,8 @@ from sqlalchemy import event
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as core
 from model_rollouts.core.errors import ActiveRolloutError, StaleRevisionError
-from model_rollouts.core.rollout import Change, State, Traffic
+from model_rollouts.core.rollout import Change, State
+from model_rollouts.core.traffic import Traffic
 
 _fork = multiprocessing.get_context("fork")  # as Airflow starts its tasks
 

@@ -14,7 +14,8 @@ from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.adapters.sql_tables import rollouts, traffic
 from model_rollouts.core import rollout as core
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, StaleRevisionError
-from model_rollouts.core.rollout import EventKind, State, Traffic
+from model_rollouts.core.rollout import EventKind, State
+from model_rollouts.core.traffic import Traffic
 
 
 def test_a_rollout_is_read_as_it_was_written(steps: Any, store: SqlStore) -> None:

@@ -16,7 +16,8 @@ everywhere = pytest.mark.parametrize(("pattern", "share"), [(p, s) for p in Patt
 
 def stage(pattern: Pattern, share: float, *, labels: bool = True) -> Stage:
     control = 10.0 if share == 100 else 0.0
-    return Stage(share, default_gates(pattern, share, labels=labels), 60, 86_400, control)
+    mirror = 0 if share else 100
+    return Stage(share, default_gates(pattern, share, labels=labels), 60, 86_400, control, mirror_percent=mirror)
 
 
 def roles(pattern: Pattern, share: float, *, labels: bool = True) -> dict[Metric, Role]:
@@ -37,6 +38,8 @@ def test_a_plan_as_json_without_gates_gets_them(pattern: Pattern, share: float) 
     plain: dict[str, Any] = {"share": share, "bake_seconds": 60, "deadline_seconds": 86_400}
     if share == 100:
         plain["control_percent"] = 10.0
+    if share == 0:
+        plain["mirror_percent"] = 100
     made = Plan.from_dict(json.loads(json.dumps({"pattern": pattern, "stages": [plain]})))
     assert made == Plan(pattern, (stage(pattern, share),))
     assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made

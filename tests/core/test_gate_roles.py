@@ -21,7 +21,8 @@ FAST, SLOW = 300, 400
 
 
 def plan(*gates: Gate, share: float = 50, **values: Any) -> Plan:
-    return Plan(Pattern.CANARY, (Stage(share, gates, BAKE, DEADLINE),), label_maturity_seconds=60.0, **values)
+    stage = Stage(share, gates, BAKE, DEADLINE, mirror_percent=0 if share else 100)
+    return Plan(Pattern.CANARY, (stage,), label_maturity_seconds=60.0, **values)
 
 
 def arm(n: int, errors: int = 0, at: int = FAST) -> RequestCounts:

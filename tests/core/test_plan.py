@@ -90,7 +90,10 @@ def plans(draw: st.DrawFn) -> Plan:
     control = draw(st.floats(0.1, 50))
     return Plan(
         draw(st.sampled_from(Pattern)),
-        tuple(Stage(s, gates, bake, deadline, control, draw(st.booleans())) for s in shares),
+        tuple(
+            Stage(s, gates, bake, deadline, control, draw(st.booleans()), mirror_percent=0 if s else 100)
+            for s in shares
+        ),
         look_seconds=draw(st.floats(0.5, 86_400)),
         alpha=draw(st.floats(1e-6, 0.2)),
         at_deadline=draw(st.sampled_from(AtDeadline)),
@@ -102,7 +105,7 @@ def plans(draw: st.DrawFn) -> Plan:
 def test_a_sample_ratio_gate_where_nothing_is_dealt_is_refused(share: float) -> None:
     gates = (Gate(Metric.ERROR_RATE), Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
     with pytest.raises(PlanError, match=f"sample_ratio gate is in a stage with a share of {share}"):
-        Stage(share, gates, 0, 1, control_percent=10)
+        Stage(share, gates, 0, 1, control_percent=10, mirror_percent=0 if share else 100)
 
 
 def test_a_gate_may_not_be_later_than_its_stage() -> None:
@@ -112,8 +115,9 @@ def test_a_gate_may_not_be_later_than_its_stage() -> None:
 
 @pytest.mark.parametrize("share", [0, 100])
 def test_a_value_gate_where_all_callers_get_one_versions_answers_is_refused(share: float) -> None:
+    gates = (Gate(Metric.ERROR_RATE), Gate(Metric.VALUE))
     with pytest.raises(PlanError, match=f"the value gate is in a stage with a share of {share}"):
-        Stage(share, (Gate(Metric.ERROR_RATE), Gate(Metric.VALUE)), 0, 1, control_percent=10)
+        Stage(share, gates, 0, 1, control_percent=10, mirror_percent=0 if share else 100)
 
 
 def test_an_agreement_gate_where_no_request_is_answered_twice_is_refused() -> None:
@@ -186,7 +190,7 @@ def as_json(**values: Any) -> dict[str, Any]:
         (as_json(stages=[{"share": 5}]), "stage lacks bake_seconds, deadline_seconds"),
         (as_json(stages=[PLAN.to_dict()["stages"][0] | {"gates": None}]), "gates is None"),
         (as_json(stages=[PLAN.to_dict()["stages"][0] | {"sahre": 5}]), "stage has unknown sahre"),
-        (as_json(speed=1), "plan has unknown speed; known are alpha"),
+        (as_json(speed=1), "plan has unknown speed; known are advance, alpha"),
         (as_json(alpha="0.01"), r"alpha is '0.01' \(str\), must be a number"),
         ({"pattern": "canary"}, "plan lacks stages"),
         (None, "plan is None"),

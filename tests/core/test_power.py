@@ -227,7 +227,7 @@ ERRORS, WRONG = Gate(Metric.ERROR_RATE), Gate(Metric.WRONG_RATE)
 
 
 def plan(*gates: Gate, share: float = 10, deadline: float = DAY, **values: Any) -> Plan:
-    control = {"control_percent": 10.0} if share == 100 else {}
+    control = {0: {"mirror_percent": 100.0}, 100: {"control_percent": 10.0}}.get(share, {})
     return Plan(Pattern.CANARY, (Stage(share, gates, 60, deadline, **control),), **values)
 
 

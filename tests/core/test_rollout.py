@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.errors import IllegalTransitionError, PlanError
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
-from model_rollouts.core.rollout import Cause, Change, Event, EventKind, Rollout, State, Traffic
+from model_rollouts.core.rollout import Cause, Change, Event, EventKind, Rollout, State
+from model_rollouts.core.traffic import Traffic
 
 PLAN = plan_canary(CanaryParameters(steps=(5, 33.3, 100)))
 LAST = len(PLAN.stages) - 1
@@ -230,12 +231,33 @@ def test_steps_of_another_stage_than_the_open_one_are_refused(stale: int) -> Non
             step(rollout, traffic, stale, cause())
 
 
-@pytest.mark.parametrize("step", sorted(set(STEPS) - {"cut_over"}))
-def test_nothing_follows_a_promotion(step: str) -> None:
+@pytest.mark.parametrize("step", sorted(set(STEPS) - {"cut_over", "roll_back"}))
+def test_nothing_but_a_rollback_follows_a_promotion(step: str) -> None:
     rollout, traffic = promoted()
     with pytest.raises(IllegalTransitionError, match="promoted"):
         STEPS[step](rollout, traffic, LAST)
     assert STEPS["cut_over"](rollout, traffic, LAST) is None
+
+
+def test_a_promotion_can_be_undone_in_one_revision_while_the_old_champion_is_kept() -> None:
+    rollout, traffic = promoted()
+    undone, back = after(rollout, traffic, steps.roll_back(rollout, traffic, cause()))
+    assert (undone.state, back.champion, back.previous, back.challenger) == ("rolled_back", "1", None, None)
+    assert (back.shares(), back.revision) == ({"1": 100.0}, traffic.revision + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"previous": None}, "version none is kept as previous"),
+        ({"champion": "7"}, "version 7 serves"),
+        ({"rollout_id": "r2", "challenger": "9"}, "r2 has followed it"),
+    ],
+)
+def test_a_promotion_that_something_has_followed_is_not_undone(change: dict[str, Any], said: str) -> None:
+    rollout, traffic = promoted()
+    with pytest.raises(IllegalTransitionError, match=f"{said}.*start a rollout of version 1"):
+        steps.roll_back(rollout, replace(traffic, **change), cause())
 
 
 @pytest.mark.parametrize("step", sorted(set(STEPS) - {"roll_back"}))

@@ -9,7 +9,8 @@ from demo.config import CANARY, parse
 from demo.summary import RolloutReport, problems, report_of, to_json
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
-from model_rollouts.core.rollout import Cause, Event, Rollout, Traffic
+from model_rollouts.core.rollout import Cause, Event, Rollout
+from model_rollouts.core.traffic import Traffic
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

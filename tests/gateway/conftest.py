@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from fastapi import FastAPI
 
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.app import create_app
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.errors import GatewayError

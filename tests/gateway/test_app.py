@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model_rollouts.core.bucketing import in_share
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.reading import Reading

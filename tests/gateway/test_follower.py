@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.errors import NotServingError, UnknownModelError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.routing import Arm, Route, route
 
 BASE = {"model": "m", "champion": "1", "challenger": "2", "rollout_id": "r", "stage": 0, "salt": "salt"}

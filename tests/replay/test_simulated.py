@@ -65,7 +65,7 @@ def test_a_shadow_plan_judges_the_pairs(past: Past) -> None:
     past.rates = {"1": {"errors": 0.0, "wrong": 0.0}, "2": {"errors": 0.0, "wrong": 0.005}}
     past.mirrored(120)
     gates = (Gate(Metric.AGREEMENT, Role.OBJECTIVE, coverage=0.9), Gate(Metric.ERROR_RATE, Role.TRIPWIRE))
-    shadow = Plan(Pattern.SHADOW, (Stage(0, gates, 10, 100),), look_seconds=5, grace_seconds=1)
+    shadow = Plan(Pattern.SHADOW, (Stage(0, gates, 10, 100, mirror_percent=100),), look_seconds=5, grace_seconds=1)
     last = play(past, shadow, 120)[-1].decision
     assert last.verdict is Verdict.PASS
     assert last.gates[0].measured.challenger_n > 200

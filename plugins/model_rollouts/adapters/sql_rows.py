@@ -11,7 +11,8 @@ from sqlalchemy import RowMapping
 from model_rollouts.adapters.sql_tables import Row
 from model_rollouts.core.evidence import Look, label_parts, request_parts
 from model_rollouts.core.plan import Plan
-from model_rollouts.core.rollout import Event, EventKind, Rollout, State, Traffic
+from model_rollouts.core.rollout import Event, EventKind, Rollout, State
+from model_rollouts.core.traffic import Traffic
 
 
 def dumps(value: Any) -> str:

@@ -22,7 +22,8 @@ from model_rollouts.adapters.sql_rows import (
 )
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, StaleRevisionError
 from model_rollouts.core.evidence import Look
-from model_rollouts.core.rollout import ACTIVE, Change, Event, Rollout, Traffic
+from model_rollouts.core.rollout import ACTIVE, Change, Event, Rollout
+from model_rollouts.core.traffic import Traffic
 
 _IS_ACTIVE = tables.rollouts.c.state.in_(sorted(ACTIVE))
 

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from model_rollouts.core.rollout import ACTIVE, EventKind, State
+from model_rollouts.core.rollout import ACTIVE, State
 
 #: The migration that this code works with; a test holds it to the head of `migrations/`.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -93,6 +93,9 @@ traffic = sa.Table(
     sa.Column("salt", sa.Text, nullable=False),
     sa.Column("previous", sa.Text),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("mirror_percent", sa.Double, nullable=False, server_default="0"),
+    sa.Column("control_group", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.CheckConstraint("mirror_percent >= 0 AND mirror_percent <= 100", name="traffic_mirror"),
     sa.CheckConstraint("share >= 0 AND share <= 100", name="traffic_share"),
     sa.CheckConstraint("control_percent >= 0 AND control_percent <= 100", name="traffic_control"),
     sa.CheckConstraint("share = 0 OR challenger IS NOT NULL", name="traffic_share_is_somebodys"),
@@ -116,7 +119,6 @@ events = sa.Table(
     sa.Column("after", sa.JSON, nullable=False),
     sa.Column("traffic_revision", sa.BigInteger, nullable=False),
     sa.Column("evidence", sa.JSON, nullable=False),
-    sa.CheckConstraint(_one_of("kind", EventKind), name="events_kind"),
     sa.Index("events_by_model", "model", "id"),
     sa.Index("events_by_rollout", "rollout_id", "id"),
     sqlite_autoincrement=True,  # a number is never given twice, even if a row were gone

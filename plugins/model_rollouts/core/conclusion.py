@@ -104,7 +104,7 @@ def distrust(decision: Decision, failure: str, plan: Plan) -> Decision:
     return replace(
         decision,
         verdict=Verdict.INCONCLUSIVE if late else Verdict.WAIT,
-        action=action_at_deadline(plan) if late else Action.WAIT,
+        action=action_at_deadline(plan, decision.stage) if late else Action.WAIT,
         reason=f"the evidence can't be read ({failure}); before that: {decision.reason}",
         blind=True,
         unreadable=failure,

@@ -94,10 +94,10 @@ class Decision:
         )
 
 
-def action_at_deadline(plan: Plan, gate: Gate | None = None) -> Action:
-    """What the plan, or the gate where it has a say, does when a deadline comes and nothing is proven."""
+def action_at_deadline(plan: Plan, stage: int, gate: Gate | None = None) -> Action:
+    """What is done when a deadline comes without proof: as the gate says, or else the stage, or else the plan."""
     own = gate.at_deadline if gate else None
-    return _DEADLINE_ACTIONS[own or plan.at_deadline]
+    return _DEADLINE_ACTIONS[own or plan.stage(stage).at_deadline or plan.at_deadline]
 
 
 def decide(plan: Plan, stage: int, looks: Sequence[Look], elapsed_seconds: float, signals_from: int = 0) -> Decision:
@@ -213,25 +213,25 @@ def _conclude(
         if gate.role is Role.SIGNAL:
             return Verdict.INCONCLUSIVE, Action.HOLD, gate
         if gate.role is Role.OBJECTIVE:
-            return Verdict.INCONCLUSIVE, action_at_deadline(plan, gate), gate
+            return Verdict.INCONCLUSIVE, action_at_deadline(plan, stage, gate), gate
     waiting = [g for g, r in results if _holds_up(g, r)]
     if not waiting and not quiet and elapsed >= setting.bake_seconds:
         last = stage == len(plan.stages) - 1
         return Verdict.PASS, Action.CUT_OVER if last else Action.EXPAND, None
     if elapsed >= setting.deadline_seconds:
-        return Verdict.INCONCLUSIVE, _careful(plan, waiting), None
+        return Verdict.INCONCLUSIVE, _careful(plan, stage, waiting), None
     for gate in waiting:
         if gate.deadline_seconds is not None and elapsed >= gate.deadline_seconds:
-            return Verdict.INCONCLUSIVE, action_at_deadline(plan, gate), gate
+            return Verdict.INCONCLUSIVE, action_at_deadline(plan, stage, gate), gate
     if plan.underpowered is not Underpowered.WAIT and short:
         asks = plan.underpowered is Underpowered.ASK
         return Verdict.INCONCLUSIVE, Action.ASK if asks else Action.HOLD, None
     return Verdict.WAIT, Action.WAIT, None
 
 
-def _careful(plan: Plan, waiting: Sequence[Gate]) -> Action:
+def _careful(plan: Plan, stage: int, waiting: Sequence[Gate]) -> Action:
     """Of what the waiting gates want at the stage's deadline, the most careful."""
-    wanted = {action_at_deadline(plan, gate) for gate in waiting} or {action_at_deadline(plan)}
+    wanted = {action_at_deadline(plan, stage, gate) for gate in waiting} or {action_at_deadline(plan, stage)}
     return next(action for action in (Action.ROLL_BACK, Action.HOLD, Action.ASK) if action in wanted)
 
 

@@ -83,7 +83,7 @@ class Ledger:
         if gate.metric is Metric.AGREEMENT:
             return AgreementTally(gate, stage)
         if gate.metric is Metric.SAMPLE_RATIO:
-            return SampleRatioTally([s.share for s in self.plan.stages], stage)
+            return SampleRatioTally([s.dealt_percent for s in self.plan.stages], stage)
         if gate.metric is Metric.VALUE:
             return ValueTally(gate, stage)
         return RateTally(gate, stage, len(self.plan.stages))

@@ -1,15 +1,18 @@
 """The plan of a rollout: ordered stages, validated before anything moves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
+from model_rollouts.core.calendar import Calendar
 from model_rollouts.core.checks import choice, flag, names, number
 from model_rollouts.core.combination import levels
+from model_rollouts.core.data_rollback import DataRollback
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import AtDeadline, Gate, Metric
+from model_rollouts.core.readiness import Readiness
 
 FULL_SHARE = 100
 LONGEST_SECONDS = 366 * 86_400.0
@@ -34,6 +37,13 @@ class Underpowered(StrEnum):
     ASK = "ask"  # a person decides; nobody answering means hold
 
 
+class Advance(StrEnum):
+    """What opens the next stage once one has passed."""
+
+    AT_ONCE = "at_once"
+    ON_SCHEDULE = "on_schedule"  # the DAG scheduled_expansion, at its next tick that the calendar allows
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One traffic setting and the gates to leave it.
@@ -46,6 +56,12 @@ class Stage:
         control_percent: At a share of 100 nobody is left to compare with: this percentage of the requests is
             also answered by the champion in the background and counted as the champion's cohort.
         approval: Ask a person before leaving the stage.
+        mirror_percent: At a share of 0: percentage of the requests that the challenger answers too, unseen by callers.
+        control_group: Compare with a group of champion units that is as large as the challenger's, dealt like it, and
+            not with everybody else. For shares up to 50.
+        offline: At a share of 0: score logged requests of the champion in a task; no gateway is needed.
+        pattern: Which pattern the stage is of, in a plan that chains patterns. None: the plan's.
+        at_deadline: What happens when the stage's deadline comes and nothing is proven. None: what the plan says.
     """
 
     share: float
@@ -54,6 +70,11 @@ class Stage:
     deadline_seconds: float
     control_percent: float = 0.0
     approval: bool = False
+    mirror_percent: float = 0.0
+    control_group: bool = False
+    offline: bool = False
+    pattern: Pattern | None = None
+    at_deadline: AtDeadline | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts a bound.
@@ -65,16 +86,51 @@ class Stage:
         number("control_percent", self.control_percent, 0, 50)
         number("bake_seconds", self.bake_seconds, 0, LONGEST_SECONDS)
         number("deadline_seconds", self.deadline_seconds, 0, LONGEST_SECONDS)
-        flag("approval", self.approval)
+        number("mirror_percent", self.mirror_percent, 0, 100)
+        for name in ("approval", "control_group", "offline"):
+            flag(name, getattr(self, name))
+        self._check_kinds()
+        self._check_comparison()
+        if not self.deadline_seconds > self.bake_seconds:
+            raise PlanError(
+                f"deadline_seconds is {self.deadline_seconds:g}, must be above bake_seconds ({self.bake_seconds:g})"
+            )
+        self._check_gates()
+
+    def _check_kinds(self) -> None:
+        for name, kind in (("pattern", Pattern), ("at_deadline", AtDeadline)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise PlanError(f"{name} of a stage is {value!r}, must be a {kind.__name__} or None")
+
+    def _check_comparison(self) -> None:
+        """Refuse a stage in which nothing could be compared."""
         if self.share == FULL_SHARE and self.control_percent == 0:
             raise PlanError(
                 "control_percent is 0 at a share of 100: nothing would be left to compare the challenger with; "
                 "set it between 1 and 50"
             )
-        if not self.deadline_seconds > self.bake_seconds:
+        if self.share == 0 and not self.offline and self.mirror_percent == 0:
             raise PlanError(
-                f"deadline_seconds is {self.deadline_seconds:g}, must be above bake_seconds ({self.bake_seconds:g})"
+                "mirror_percent is 0 at a share of 0: the challenger would answer nothing; set it to up to 100, or "
+                "offline to score logged requests"
             )
+        if self.share > 0 and (self.mirror_percent or self.offline):
+            raise PlanError(
+                f"mirror_percent is {self.mirror_percent:g} and offline is {self.offline} at a share of "
+                f"{self.share:g}, must be 0 and false: the challenger answers callers of its own there"
+            )
+        if self.offline and self.mirror_percent:
+            raise PlanError(
+                f"mirror_percent is {self.mirror_percent:g} in an offline stage, must be 0: nothing is live"
+            )
+        if self.control_group and not 0 < self.share <= FULL_SHARE / 2:
+            raise PlanError(
+                f"control_group is set at a share of {self.share:g}, must be at one above 0 and at most 50: a group as "
+                "large as the challenger's has no room otherwise"
+            )
+
+    def _check_gates(self) -> None:
         if not isinstance(self.gates, tuple) or not all(isinstance(gate, Gate) for gate in self.gates):
             raise PlanError(f"gates is {self.gates!r}, must be a tuple of gates; use Plan.from_dict for plain data")
         if not any(gate.role.holds_up for gate in self.gates):
@@ -107,6 +163,11 @@ class Stage:
                 )
 
     @property
+    def dealt_percent(self) -> float:
+        """The challenger's part of the units that count for either version, in percent."""
+        return FULL_SHARE / 2 if self.control_group else self.share
+
+    @property
     def rolling_back(self) -> tuple[Gate, ...]:
         """The gates whose proven harm rolls back: they share the plan's alpha."""
         return tuple(gate for gate in self.gates if gate.role.rolls_back)
@@ -130,6 +191,11 @@ class Plan:
         beta: Bound on passing one that is worse than the margin, per gate and stage.
         at_deadline: What happens when a deadline comes and nothing is proven.
         underpowered: What happens when a stage's traffic can't bring a proof before its deadline.
+        advance: What opens the next stage once one has passed.
+        calendar: When a schedule may open it.
+        keep_previous_seconds: How long the old champion stays loaded after the cut-over, ready to take over again.
+        readiness: What must hold before anything moves.
+        data_rollback: What is undone with the model when it is rolled back, in order.
     """
 
     pattern: Pattern
@@ -141,6 +207,11 @@ class Plan:
     beta: float = 0.05
     at_deadline: AtDeadline = AtDeadline.HOLD
     underpowered: Underpowered = Underpowered.WAIT
+    advance: Advance = Advance.AT_ONCE
+    calendar: Calendar = field(default_factory=Calendar)
+    keep_previous_seconds: float = 7 * 86_400.0
+    readiness: Readiness = field(default_factory=Readiness)
+    data_rollback: tuple[DataRollback, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what contradicts a bound.
@@ -153,15 +224,18 @@ class Plan:
                 f"pattern is {self.pattern!r} and at_deadline is {self.at_deadline!r}, must be a Pattern and an "
                 "AtDeadline; use Plan.from_dict for plain text"
             )
-        if not isinstance(self.underpowered, Underpowered):
-            raise PlanError(f"underpowered is {self.underpowered!r}, must be an Underpowered")
+        self._check_settings()
         if not isinstance(self.stages, tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
             raise PlanError(f"stages is {self.stages!r}, must be a tuple of stages; use Plan.from_dict for plain data")
         if not self.stages:
             raise PlanError("the plan has no stages: give at least one share")
-        for before, after in pairwise(s.share for s in self.stages):
-            if not after > before:
-                raise PlanError(f"shares must increase from stage to stage: {before:g} is followed by {after:g}")
+        for one, other in pairwise(self.stages):
+            chained = (one.pattern or self.pattern) is not (other.pattern or self.pattern)
+            if not (other.share > one.share or (chained and other.share == one.share)):
+                raise PlanError(
+                    f"shares must increase from stage to stage: {one.share:g} is followed by {other.share:g}"
+                    + ("" if chained else "; only another pattern may go on at the same share")
+                )
         number("look_seconds", self.look_seconds, 0.5, 86_400)
         number("grace_seconds", self.grace_seconds, 0, 3_600)
         number("label_maturity_seconds", self.label_maturity_seconds, 0, 90 * 86_400)
@@ -172,8 +246,21 @@ class Plan:
             for gate in stage.gates:
                 self._check_time(position, gate)
 
+    def _check_settings(self) -> None:
+        kinds = {"underpowered": Underpowered, "advance": Advance, "calendar": Calendar, "readiness": Readiness}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise PlanError(f"{name} is {getattr(self, name)!r}, must be of type {kind.__name__}")
+        number("keep_previous_seconds", self.keep_previous_seconds, 0, LONGEST_SECONDS)
+        if not isinstance(self.data_rollback, tuple) or not all(
+            isinstance(step, DataRollback) for step in self.data_rollback
+        ):
+            raise PlanError(f"data_rollback is {self.data_rollback!r}, must be a tuple of DataRollback")
+
     def _check_time(self, position: int, gate: Gate) -> None:
         """Refuse a gate that the stage has to pass and that could not be judged before its deadline."""
+        if self.stages[position].offline:
+            return  # logged requests have waited for their labels already
         ripe = self.look_seconds + self.grace_seconds
         known = "look_seconds + grace_seconds"
         hint = "give it more time"
@@ -224,6 +311,10 @@ class Plan:
         """Latest time of a gate's proof, in seconds from the moment the stage's traffic moved."""
         return self.stage(stage).deadline_seconds if gate.deadline_seconds is None else gate.deadline_seconds
 
+    def pattern_of(self, stage: int) -> Pattern:
+        """Which pattern a stage is of."""
+        return self.stage(stage).pattern or self.pattern
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types; `from_dict` is the inverse."""
         data = asdict(self)
@@ -245,6 +336,15 @@ class Plan:
             values["at_deadline"] = choice("at_deadline", values["at_deadline"], AtDeadline)
         if "underpowered" in values:
             values["underpowered"] = choice("underpowered", values["underpowered"], Underpowered)
+        if "advance" in values:
+            values["advance"] = choice("advance", values["advance"], Advance)
+        if "calendar" in values:
+            values["calendar"] = Calendar.from_dict(values["calendar"])
+        if "readiness" in values:
+            values["readiness"] = Readiness.from_dict(values["readiness"])
+        if "data_rollback" in values:
+            steps = _items("data_rollback", values["data_rollback"])
+            values["data_rollback"] = tuple(DataRollback.from_dict(step) for step in steps)
         return cls(**values)
 
 
@@ -260,8 +360,14 @@ def _stage(data: object, pattern: Pattern) -> Stage:
     if isinstance(data, Mapping) and "gates" not in data:
         share = data.get("share")
         number("challenger share", share, 0, FULL_SHARE)
+        if data.get("pattern") is not None:
+            pattern = choice("pattern of a stage", data["pattern"], Pattern)
         data = {**data, "gates": [gate.to_dict() for gate in default_gates(pattern, float(str(share)))]}
     values = dict(names("stage", data, Stage))
+    if values.get("pattern") is not None:
+        values["pattern"] = choice("pattern of a stage", values["pattern"], Pattern)
+    if values.get("at_deadline") is not None:
+        values["at_deadline"] = choice("at_deadline of a stage", values["at_deadline"], AtDeadline)
     values["gates"] = tuple(Gate.from_dict(gate) for gate in _items("gates", values["gates"]))
     return Stage(**values)
 

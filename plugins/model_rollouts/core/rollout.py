@@ -8,7 +8,7 @@ been taken returns None, so that repeating it is harmless.
        |         | ^        |
        |         v |        |
        |       holding      |
-       +---------+----------+-> rolled_back
+       +---------+----------+-> rolled_back <- promoted, while the old champion is kept
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from typing import Any
 
 from model_rollouts.core.errors import IllegalTransitionError
 from model_rollouts.core.plan import Plan
+from model_rollouts.core.traffic import Traffic
 
 
 class State(StrEnum):
@@ -46,6 +47,15 @@ class EventKind(StrEnum):
     RESUMED = "resumed"
     CUT_OVER = "cut_over"
     ROLLED_BACK = "rolled_back"
+    ACKNOWLEDGED = "acknowledged"  # the team stands by
+    REHEARSED = "rehearsed"  # golden requests and the flip of the rehearsal, before a stage
+    DRILL_BEGAN = "drill_began"
+    DRILLED = "drilled"  # the flip there and back, with its times
+    DATA_ROLLED_BACK = "data_rolled_back"
+    DATA_ROLLBACK_FAILED = "data_rollback_failed"
+    PREVIOUS_RELEASED = "previous_released"  # the rollback target is no longer kept loaded
+    REPAIRED = "repaired"  # by reconcile
+    REPORTED = "reported"  # found by reconcile or monitoring, left to a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,55 +100,6 @@ class Rollout:
     def active(self) -> bool:
         """Whether it still holds the model's lease."""
         return self.state in ACTIVE
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Who answers a model's requests. One row a model.
-
-    Attributes:
-        model: Registered model name.
-        champion: Version that serves.
-        challenger: Version that is kept loaded beside it, or None.
-        share: The challenger's share of the units, in percent.
-        control_percent: At a share of 100: percentage of requests that the champion also answers.
-        rollout_id: The rollout that set it, or None.
-        stage: Its stage, or None.
-        salt: Deals the units.
-        previous: Version that is kept warm as the rollback target, or None.
-        revision: Grows by one with each change.
-    """
-
-    model: str
-    champion: str
-    challenger: str | None = None
-    share: float = 0.0
-    control_percent: float = 0.0
-    rollout_id: str | None = None
-    stage: int | None = None
-    salt: str = ""
-    previous: str | None = None
-    revision: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse a row that no gateway could route by.
-
-        Raises:
-            ValueError: The message states the value and the bound.
-        """
-        for name, value, high in (("share", self.share, 100), ("control_percent", self.control_percent, 50)):
-            if not 0 <= value <= high:
-                raise ValueError(f"traffic of {self.model}: {name} is {value}, must be between 0 and {high}")
-        if self.challenger is None and self.share:
-            raise ValueError(f"traffic of {self.model}: share is {self.share} without a challenger, must be 0")
-        if self.challenger == self.champion:
-            raise ValueError(f"traffic of {self.model}: version {self.champion} is champion and challenger at once")
-
-    def shares(self) -> dict[str, float]:
-        """Percent of the units that each version answers; always sums to 100."""
-        if self.challenger is None:
-            return {self.champion: 100.0}
-        return {self.champion: 100.0 - self.share, self.challenger: self.share}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +170,8 @@ def start(rollout_id: str, plan: Plan, challenger: str, salt: str, traffic: Traf
         challenger=challenger,
         share=0.0,
         control_percent=0.0,
+        mirror_percent=0.0,
+        control_group=False,
         rollout_id=rollout_id,
         stage=None,
         salt=salt,
@@ -254,6 +217,8 @@ def open_stage(rollout: Rollout, traffic: Traffic, stage: int, cause: Cause) -> 
         traffic,
         share=setting.share,
         control_percent=setting.control_percent,
+        mirror_percent=setting.mirror_percent,
+        control_group=setting.control_group,
         stage=stage,
         revision=traffic.revision + 1,
     )
@@ -309,24 +274,48 @@ def cut_over(rollout: Rollout, traffic: Traffic, cause: Cause) -> Change | None:
 def roll_back(rollout: Rollout, traffic: Traffic, cause: Cause) -> Change | None:
     """Give the champion all the traffic, in one revision. None when it is done already.
 
+    A promoted rollout can be rolled back too, while its old champion is kept as `previous` and nothing has followed it.
+
     Raises:
-        IllegalTransitionError: The rollout was promoted; that needs a rollout of its own, to `previous`.
+        IllegalTransitionError: It was promoted, and its champion does not serve any more or the old one is not kept.
     """
     if rollout.state is State.ROLLED_BACK:
         return None
     if rollout.state is State.PROMOTED:
-        raise IllegalTransitionError(
-            f"{rollout.id} was promoted; to undo it, start a rollout of version {rollout.champion}"
-        )
-    _owned(rollout, traffic)
+        _require_undoable(rollout, traffic)
+        previous = None  # what is rolled back is no target to go back to
+    else:
+        _owned(rollout, traffic)
+        previous = traffic.previous
     after = Traffic(
         model=traffic.model,
         champion=rollout.champion,
-        previous=traffic.previous,
+        previous=previous,
         revision=traffic.revision + 1,
     )
     moved = _next(rollout, State.ROLLED_BACK, cause, ended_at=cause.at)
     return _change(EventKind.ROLLED_BACK, cause, rollout, moved, traffic, after)
+
+
+def note(kind: EventKind, rollout: Rollout, traffic: Traffic, cause: Cause) -> Change:
+    """An audit line about a rollout that changes nothing else.
+
+    The rollout's own revision stays, so that a note never gets in the way of a step.
+    """
+    event = _event(kind, cause, rollout, traffic.shares(), traffic)
+    return Change(event, None, None, traffic.revision, 0)
+
+
+def _require_undoable(rollout: Rollout, traffic: Traffic) -> None:
+    undo = f"to undo it, start a rollout of version {rollout.champion}"
+    if traffic.rollout_id is not None:
+        raise IllegalTransitionError(f"{rollout.id} was promoted and {traffic.rollout_id} has followed it; {undo}")
+    if traffic.champion != rollout.challenger or traffic.previous != rollout.champion:
+        raise IllegalTransitionError(
+            f"{rollout.id} was promoted; version {traffic.champion} serves and version "
+            f"{traffic.previous or 'none'} is kept as previous, must be {rollout.challenger} and {rollout.champion}; "
+            f"{undo}"
+        )
 
 
 def _require(rollout: Rollout, stage: int, states: set[State], what: str) -> None:

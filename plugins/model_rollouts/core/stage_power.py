@@ -75,7 +75,7 @@ def plan_power(plan: Plan, baseline: Baseline) -> tuple[StagePower, ...]:
 
 def _stage_power(plan: Plan, stage: int, baseline: Baseline) -> StagePower:
     setting = plan.stage(stage)
-    rate = baseline.requests / baseline.seconds * _challenger_part(setting.share, setting.control_percent)
+    rate = baseline.requests / baseline.seconds * _challenger_part(setting)
     if not rate > 0:
         text = f"at {setting.share:g} %: underpowered, no traffic was logged to measure by"
         return StagePower(stage, setting.share, 0.0, (), True, text)
@@ -87,7 +87,7 @@ def _stage_power(plan: Plan, stage: int, baseline: Baseline) -> StagePower:
         wanted = need(
             gate,
             _bad_rate(gate, baseline),
-            _judged_share(setting.share, setting.control_percent),
+            _judged_share(setting),
             plan.alpha_of(stage, gate),
             plan.beta_of(gate),
         )
@@ -132,7 +132,7 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
         wanted = need(
             gate,
             rate,
-            _judged_share(setting.share, setting.control_percent),
+            _judged_share(setting),
             plan.alpha_of(stage, gate),
             plan.beta_of(gate),
             m.design_effect,
@@ -151,17 +151,20 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
     return f"underpowered: {'; '.join(said)}" if said else ""
 
 
-def _challenger_part(share: float, control_percent: float) -> float:
+def _challenger_part(setting: Stage) -> float:
     """The part of all requests that counts for the challenger."""
-    part = share / FULL_SHARE
-    return part * (1 - control_percent / 100) if share == FULL_SHARE else (part or 1.0)
+    if setting.share == 0:
+        return setting.mirror_percent / FULL_SHARE or 1.0
+    part = setting.share / FULL_SHARE
+    return part * (1 - setting.control_percent / 100) if setting.share == FULL_SHARE else part
 
 
-def _judged_share(share: float, control_percent: float) -> float:
+def _judged_share(setting: Stage) -> float:
     """The challenger's part of the judged requests; half where every request is answered by both."""
-    if share == 0:
-        return 0.5
-    return 1 - control_percent / 100 if share == FULL_SHARE else share / FULL_SHARE
+    if setting.share == 0:
+        mirrored = _challenger_part(setting)
+        return mirrored / (1 + mirrored)
+    return 1 - setting.control_percent / 100 if setting.share == FULL_SHARE else setting.dealt_percent / FULL_SHARE
 
 
 def _judged(gate: Gate, plan: Plan, baseline: Baseline) -> tuple[float, float]:
@@ -186,7 +189,7 @@ def _units(gate: Gate, setting: Stage, baseline: Baseline) -> float:
     """
     if gate.metric is not Metric.ERROR_RATE or baseline.errors or not gate.role.must_prove:
         return math.inf
-    return baseline.units * _challenger_part(setting.share, setting.control_percent)
+    return baseline.units * _challenger_part(setting)
 
 
 def _seconds(requests: float | None, per_second: float, delay: float) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.errors import NotServingError, UnknownModelError
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.versions import Loader, VersionKeeper, Wanted

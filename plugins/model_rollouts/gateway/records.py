@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.answers import Answer, Failure
 from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.routing import Arm

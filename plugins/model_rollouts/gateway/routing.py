@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from model_rollouts.core.bucketing import in_share
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 
 _EVERYBODY = 100.0
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from model_rollouts.adapters.delta_files import run
 from model_rollouts.adapters.delta_queries import microseconds
 from model_rollouts.adapters.delta_schema import table_path
-from model_rollouts.core.rollout import Traffic
+from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.routing import Arm, route
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ class SampleRatioTally:
     """Counts new units by stage; a stage whose share leaves nothing to deal says nothing.
 
     Args:
-        shares: The challenger's share of each stage of the plan, in percent.
+        shares: The challenger's part of the dealt units in each stage of the plan, in percent.
         stage: Position of the stage that is judged.
     """
 
