@@ -197,14 +197,62 @@ class PredictionLog(Protocol):
         """What a version did as champion in [start, end), in or out of rollouts."""
 
 
-class GatewayStatus(Protocol):
-    """What the serving processes say of themselves."""
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """What one version answered to one request that no caller sent.
+
+    Attributes:
+        gateway: Which serving process answered.
+        status: "ok", "error" or "timeout".
+        prediction: Canonical text of the answer, as in the prediction log; None when it failed.
+        score: The score, where the version gives one.
+        error: What went wrong, or "".
+    """
+
+    gateway: str
+    status: str
+    prediction: str | None = None
+    score: float | None = None
+    error: str = ""
+
+
+class Gateways(Protocol):
+    """The serving processes, all of them."""
 
     def versions(self, model: str) -> Mapping[str, str]:
-        """State of each version the gateway keeps: "ready", "loading", or "failed: ..." with the reason.
+        """State of each version: "ready" only where every process has it, else the worst: "loading" or "failed: ...".
 
         Raises:
-            NotReadyError: No gateway answers.
+            NotReadyError: A process does not answer; the message names it.
+        """
+
+    def routed(self, model: str) -> Mapping[str, int | None]:
+        """Process -> revision of the traffic row that it routes by; None while it routes by none.
+
+        Raises:
+            NotReadyError: A process does not answer.
+        """
+
+    def probe(self, model: str, version: str, inputs: Sequence[Mapping[str, Any]]) -> list[list[ProbeAnswer]]:
+        """Have every process score rows on one version; nothing of it is evidence, or reaches a caller.
+
+        Args:
+            model: Registered model name.
+            version: A version that is loaded.
+            inputs: Rows: value by input column.
+
+        Returns:
+            For each process, one answer a row, in order.
+
+        Raises:
+            NotReadyError: A process does not answer, or has not loaded the version.
+        """
+
+    def environments(self) -> Mapping[str, Mapping[str, str]]:
+        """Process -> installed packages and their versions; "python" is among them.
+
+        Raises:
+            NotReadyError: A process does not answer.
         """
 
 

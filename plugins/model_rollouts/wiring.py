@@ -3,7 +3,7 @@
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from model_rollouts.ports import GatewayStatus, Registry, StageRuns
+from model_rollouts.ports import Gateways, Registry, StageRuns
 from model_rollouts.service import RolloutService
 from model_rollouts.settings import Settings
 
@@ -40,7 +40,7 @@ class Wiring:
         return DeltaPredictionLog(self.settings.log_dir)
 
     @cached_property
-    def gateway(self) -> GatewayStatus:
+    def gateway(self) -> Gateways:
         """The gateway's own word on what it has loaded."""
         from model_rollouts.adapters.gateway_client import GatewayClient
 

@@ -13,7 +13,7 @@ _OK = 200
 
 
 class GatewayClient:
-    """A gateway at an address. Implements `ports.GatewayStatus`.
+    """A gateway at an address. Implements `ports.Gateways`.
 
     Args:
         url: Its address, such as http://127.0.0.1:8600.
