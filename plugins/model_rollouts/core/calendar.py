@@ -17,19 +17,19 @@ class Calendar:
     """Expansion windows. The default is always open.
 
     Attributes:
-        days: Days of the week on which a stage may open, such as "mon".
-        opens: Time of day from which one may, "HH:MM".
-        closes: Time of day until which one may, "HH:MM"; "24:00" is the end of the day. It must be after `opens`:
-            no window goes over midnight.
+        expand_days: Days of the week on which a stage may open, such as "mon".
+        expand_from: Time of day from which one may, "HH:MM".
+        expand_until: Time of day until which one may, "HH:MM"; "24:00" is the end of the day. It must be after
+            `expand_from`: no window goes over midnight.
         timezone: Name from the IANA database, such as "Europe/Berlin".
-        blackout: Dates on which none may open, "YYYY-MM-DD".
+        blackout_dates: Dates on which none may open, "YYYY-MM-DD".
     """
 
-    days: tuple[str, ...] = DAYS
-    opens: str = "00:00"
-    closes: str = "24:00"
+    expand_days: tuple[str, ...] = DAYS
+    expand_from: str = "00:00"
+    expand_until: str = "24:00"
     timezone: str = "UTC"
-    blackout: tuple[str, ...] = ()
+    blackout_dates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what names no time.
@@ -37,22 +37,24 @@ class Calendar:
         Raises:
             PlanError: The message states the value and the bound.
         """
-        for name in ("days", "blackout"):
+        for name in ("expand_days", "blackout_dates"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
                 raise PlanError(f"{name} is {value!r}, must be a tuple of texts")
-        if unknown := [day for day in self.days if day not in DAYS]:
-            raise PlanError(f"days holds {', '.join(unknown)}, must be among {', '.join(DAYS)}")
-        if not self.days:
-            raise PlanError("days is empty: no stage could ever open; name at least one day")
-        opens, closes = _minutes("opens", self.opens), _minutes("closes", self.closes)
-        if not opens < closes:
-            raise PlanError(f"closes is {self.closes}, must be after opens ({self.opens}) on the same day")
-        for day in self.blackout:
+        if unknown := [day for day in self.expand_days if day not in DAYS]:
+            raise PlanError(f"expand_days holds {', '.join(unknown)}, must be among {', '.join(DAYS)}")
+        if not self.expand_days:
+            raise PlanError("expand_days is empty: no stage could ever open; name at least one day")
+        start, end = _minutes("expand_from", self.expand_from), _minutes("expand_until", self.expand_until)
+        if not start < end:
+            raise PlanError(
+                f"expand_until is {self.expand_until}, must be after expand_from ({self.expand_from}) on the same day"
+            )
+        for day in self.blackout_dates:
             try:
                 date.fromisoformat(day)
             except ValueError as error:
-                raise PlanError(f"blackout holds {day!r}, must be a date such as 2026-12-24") from error
+                raise PlanError(f"blackout_dates holds {day!r}, must be a date such as 2026-12-24") from error
         _zone(self.timezone)
 
     def is_open(self, now: datetime) -> bool:
@@ -68,14 +70,14 @@ class Calendar:
         if now.tzinfo is None:
             raise ValueError(f"time {now.isoformat()} has no time zone; pass an aware datetime, such as UTC")
         local = now.astimezone(_zone(self.timezone))
-        if local.date().isoformat() in self.blackout:
+        if local.date().isoformat() in self.blackout_dates:
             return f"{local.date()} is a blackout date"
         day = DAYS[local.weekday()]
-        if day not in self.days:
-            return f"it is {day} in {self.timezone}, stages open on {', '.join(self.days)}"
+        if day not in self.expand_days:
+            return f"it is {day} in {self.timezone}, stages open on {', '.join(self.expand_days)}"
         minute = local.hour * 60 + local.minute
-        if not _minutes("opens", self.opens) <= minute < _minutes("closes", self.closes):
-            return f"it is {local:%H:%M} in {self.timezone}, stages open from {self.opens} to {self.closes}"
+        if not _minutes("expand_from", self.expand_from) <= minute < _minutes("expand_until", self.expand_until):
+            return f"it is {local:%H:%M} in {self.timezone}, stages open from {self.expand_from} to {self.expand_until}"
         return ""
 
     @classmethod
@@ -86,7 +88,7 @@ class Calendar:
             PlanError: A name is unknown or a value is wrong.
         """
         values = dict(names("calendar", data, cls))
-        for name in ("days", "blackout"):
+        for name in ("expand_days", "blackout_dates"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -1,1 +1,85 @@
-"""One file a pattern: parameters to plan."""
+"""One file a pattern: from a form's values to a plan."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from model_rollouts.core.baseline import Baseline
+from model_rollouts.core.checks import choice
+from model_rollouts.core.errors import PlanError
+from model_rollouts.core.patterns.ab_test import ABTestParameters, horizon, plan_ab_test
+from model_rollouts.core.patterns.blue_green import BlueGreenParameters, plan_blue_green
+from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+from model_rollouts.core.patterns.common import CommonParameters
+from model_rollouts.core.patterns.gradual import GradualParameters, plan_gradual
+from model_rollouts.core.patterns.shadow import ShadowParameters, plan_shadow
+from model_rollouts.core.plan import Pattern, Plan, Stage
+
+_MOST_CHAINED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    parameters: type[CommonParameters]
+    plan: Callable[[Any], Plan]
+
+
+_KINDS = {
+    Pattern.BLUE_GREEN: _Kind(BlueGreenParameters, plan_blue_green),
+    Pattern.SHADOW: _Kind(ShadowParameters, plan_shadow),
+    Pattern.CANARY: _Kind(CanaryParameters, plan_canary),
+    Pattern.AB_TEST: _Kind(ABTestParameters, plan_ab_test),
+    Pattern.GRADUAL: _Kind(GradualParameters, plan_gradual),
+}
+_COMMON = frozenset(field.name for field in fields(CommonParameters))
+
+
+def parameters_of(pattern: Pattern) -> type[CommonParameters]:
+    """The parameters that a pattern has."""
+    return _KINDS[pattern].parameters
+
+
+def plan_from(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[], Baseline] | None = None) -> Plan:
+    """The plan that a form's values stand for, with the patterns that follow in `then`.
+
+    What follows takes the common values of the first where it has none of its own. Looks, error budgets, calendar and
+    readiness are the first one's: they are of the whole rollout.
+
+    Args:
+        pattern: The first pattern.
+        values: Parameters by name.
+        baseline: Gives the champion's recent traffic; asked for only where a horizon has to be worked out.
+
+    Raises:
+        PlanError: A value is out of its bounds, or a name is unknown.
+    """
+    first = _one(pattern, values, baseline)
+    following = values.get("then") or ()
+    if isinstance(following, str) or not isinstance(following, Sequence) or len(following) > _MOST_CHAINED:
+        raise PlanError(f"then is {following!r}, must be a list of at most {_MOST_CHAINED} patterns")
+    if not following:
+        return first
+    stages = _chained(pattern, first)
+    for each in following:
+        if not isinstance(each, Mapping) or "pattern" not in each:
+            raise PlanError(f"then holds {each!r}, must be an object with the name of a `pattern` and its parameters")
+        if each.get("then"):
+            raise PlanError("then holds a pattern with a `then` of its own; list them one after the other")
+        kind = choice("pattern in then", each["pattern"], Pattern)
+        own = {name: value for name, value in each.items() if name != "pattern"}
+        shared = {name: value for name, value in values.items() if name in _COMMON - {"then", "at_deadline"}}
+        stages += _chained(kind, _one(kind, shared | own, baseline))
+    return replace(first, stages=tuple(stages))
+
+
+def _one(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[], Baseline] | None) -> Plan:
+    kind = _KINDS[pattern]
+    parameters = kind.parameters.from_dict(values)
+    if isinstance(parameters, ABTestParameters) and parameters.horizon_seconds is None and baseline is not None:
+        parameters = replace(parameters, horizon_seconds=horizon(parameters, baseline()))
+    return kind.plan(parameters)
+
+
+def _chained(pattern: Pattern, plan: Plan) -> list[Stage]:
+    """A plan's stages as parts of a longer one: each says which pattern it is of, and what its deadline brings."""
+    return [replace(s, pattern=pattern, at_deadline=s.at_deadline or plan.at_deadline) for s in plan.stages]

@@ -1,13 +1,13 @@
 """Canary: the challenger's share grows step by step, each step earned by proof."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from model_rollouts.core.checks import choice, names, number
+from model_rollouts.core.checks import number
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
-from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage, Underpowered
+from model_rollouts.core.gates import Gate, Metric, Role
+from model_rollouts.core.patterns.common import CONTROL_PERCENT, CommonParameters, asked, harm_gates, plan_of
+from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage
 
 _MOST_STEPS = 100
 
@@ -20,9 +20,9 @@ POWER_HELP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryParameters:
-    """What a person may set; the defaults are safe for a service with minutes between looks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryParameters(CommonParameters):
+    """What a person may set.
 
     A small share sees few requests, so what it can prove is coarse. `first_pass_odds` is the margin at the first
     step; it tightens geometrically to `pass_odds` at the last one. Harm needs no such help: the rollback margin
@@ -32,59 +32,24 @@ class CanaryParameters:
         steps: The challenger's shares in percent, increasing.
         bake_seconds: Least time at each step.
         deadline_seconds: Latest time of a verdict at each step.
-        look_seconds: Length of a look.
-        grace_seconds: How long after its end a look is closed.
-        label_maturity_seconds: Age at which a request's label is due.
-        label_coverage: Least share of due labels that must have arrived, in each arm, 0 to 1. 0 goes without
-            labels: accuracy is then shown, not judged.
-        rollback_odds: Roll back when odds of a bad outcome are proven above this many times the champion's.
-        pass_odds: Margin of non-inferiority at the last step.
         first_pass_odds: Margin of non-inferiority at the first step.
-        negligible_error_rate: An error rate that is good enough whatever the champion's is.
-        latency_margin: Relative slack on the champion's latency quantiles.
-        latency_slack_ms: Absolute slack on top of it.
         control_percent: At a share of 100, percentage of requests that the champion also answers.
+        control_group: At shares up to 50, compare with a group of the champion's units that is as large as the
+            challenger's, not with all of them.
         value_loss: Largest relative loss of business value per request that is accepted, such as 0.05; half of it,
             proven, rolls back. That there is no larger loss must be proven at the last step below 100, where both
             versions still have callers of their own. None: business value is not judged.
-        min_requests: Least number of judged challenger requests at each step.
         approval_from_share: Ask a person before leaving a step of this share or more. None: never.
-        at_deadline: What to do when a deadline comes and nothing is proven.
-        underpowered: What to do when a step's traffic can't bring a proof before its deadline.
-        alpha: Bound on rolling back a healthy challenger.
-        beta: Bound on passing one that is worse than the margin.
     """
 
     steps: Sequence[float] = (1, 5, 25, 50, 100)
     bake_seconds: float = 3600.0
     deadline_seconds: float = 86_400.0
-    look_seconds: float = 300.0
-    grace_seconds: float = 10.0
-    label_maturity_seconds: float = 3600.0
-    label_coverage: float = 0.8
-    rollback_odds: float = 1.25
-    pass_odds: float = 1.5
     first_pass_odds: float = 4.0
-    negligible_error_rate: float = 0.02
-    latency_margin: float = 0.25
-    latency_slack_ms: float = 5.0
-    control_percent: float = 10.0
+    control_percent: float = CONTROL_PERCENT
+    control_group: bool = False
     value_loss: float | None = None
-    min_requests: int = 50
     approval_from_share: float | None = None
-    at_deadline: AtDeadline | str = AtDeadline.HOLD
-    underpowered: Underpowered | str = Underpowered.WAIT
-    alpha: float = 0.01
-    beta: float = 0.05
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "CanaryParameters":
-        """Build from a form's values; `plan_canary` judges them.
-
-        Raises:
-            PlanError: A name is unknown.
-        """
-        return cls(**names("canary", data, cls))
 
 
 def plan_canary(parameters: CanaryParameters) -> Plan:
@@ -95,6 +60,7 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
     """
     p = parameters
     _check_steps(p.steps)
+    grouped = asked("control_group", p.control_group)
     # The margins are reckoned with before the gates see them; the rest is judged by the plan itself.
     number("pass_odds", p.pass_odds, 1, 1000)
     number("first_pass_odds", p.first_pass_odds, 1, 1000)
@@ -121,19 +87,10 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
                 deadline_seconds=p.deadline_seconds,
                 control_percent=p.control_percent if share == FULL_SHARE else 0.0,
                 approval=p.approval_from_share is not None and share >= p.approval_from_share,
+                control_group=grouped and share <= FULL_SHARE / 2,
             )
         )
-    return Plan(
-        pattern=Pattern.CANARY,
-        stages=tuple(stages),
-        look_seconds=p.look_seconds,
-        grace_seconds=p.grace_seconds,
-        label_maturity_seconds=p.label_maturity_seconds,
-        alpha=p.alpha,
-        beta=p.beta,
-        at_deadline=choice("at_deadline", p.at_deadline, AtDeadline),
-        underpowered=choice("underpowered", p.underpowered, Underpowered),
-    )
+    return plan_of(Pattern.CANARY, p, stages)
 
 
 def _check_steps(steps: object) -> None:
@@ -149,20 +106,7 @@ def _check_steps(steps: object) -> None:
 
 def _gates(p: CanaryParameters, widen: float, share: float) -> tuple[Gate, ...]:
     odds = min(p.pass_odds * widen, p.first_pass_odds)  # rounding must not carry it past the first step's margin
-    common = {"rollback_odds": p.rollback_odds, "pass_odds": odds, "min_requests": p.min_requests}
-    latency = {"latency_margin": p.latency_margin, "latency_slack_ms": p.latency_slack_ms}
-    gates = [
-        Gate(Metric.ERROR_RATE, negligible=min(p.negligible_error_rate * widen, 0.5), **common),  # type: ignore[arg-type]
-        Gate(
-            Metric.WRONG_RATE,
-            role=Role.GUARDRAIL if p.label_coverage > 0 else Role.MUTED,
-            coverage=p.label_coverage,
-            **common,  # type: ignore[arg-type]
-        ),
-        Gate(Metric.LATENCY_P50, Role.SIGNAL, **common, **latency),  # type: ignore[arg-type]
-        Gate(Metric.LATENCY_P95, **common, **latency),  # type: ignore[arg-type]
-        Gate(Metric.LATENCY_P99, role=Role.TRIPWIRE, **common, **latency),  # type: ignore[arg-type]
-    ]
+    gates = harm_gates(p, odds=odds, negligible=min(p.negligible_error_rate * widen, 0.5))
     if share < FULL_SHARE:
         gates.append(Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
     if p.value_loss is not None and share < FULL_SHARE:
