@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model_rollouts.core.baseline import Baseline
+from model_rollouts.core.data_rollback import DataRollback
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
+from model_rollouts.core.golden import GoldenCase
 from model_rollouts.core.rollout import Change, Event, Rollout
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
@@ -267,3 +269,56 @@ class StageRuns(Protocol):
 
     def close(self, run_id: str, verdict: Mapping[str, Any]) -> None:
         """End the run, with the decision as artifact `decision.json`."""
+
+
+class GoldenRequests(Protocol):
+    """Requests with known answers, for core/golden.py to judge by."""
+
+    def recorded(self, model: str, version: str, n: int, now: datetime) -> list[GoldenCase]:
+        """Recent distinct requests that a version answered as champion, with what it answered.
+
+        Args:
+            model: Registered model name.
+            version: Version number or alias.
+            n: Most requests.
+            now: Current time, UTC.
+
+        Returns:
+            Up to n cases, the same ones each time for the same log; fewer, or none, where the log has no more.
+
+        Raises:
+            NotReadyError: The version's inputs can't be made again from the log; says why.
+            NotFoundError: There is no such version.
+        """
+
+    def load_file(self, path: Path) -> list[GoldenCase]:
+        """The cases of a file of JSON lines; see adapters/golden.py.
+
+        Raises:
+            PlanError: It can't be read, is empty, or a line is wrong; names every such line by its number.
+        """
+
+
+class DataUndo(Protocol):
+    """Undoes data with a model. Slow, and free to fail: never to be waited for before traffic has moved."""
+
+    def pin(self, step: DataRollback) -> DataRollback:
+        """The step as it must be put down when a rollout starts: a Delta table's current version, and proof of being.
+
+        Raises:
+            NotReadyError: The table, the callable or the DAG is not there, or can't be asked for; says which.
+        """
+
+    def undo(self, step: DataRollback, rollout: Mapping[str, Any]) -> dict[str, Any]:
+        """Do it, and wait for its end. Doing a DAG's step again for the same rollout triggers nothing anew.
+
+        Args:
+            step: What to undo.
+            rollout: JSON types: "id", "model", "champion", "challenger", and "position" of the step in the plan.
+
+        Returns:
+            What was done, in JSON types, with a sentence under "detail".
+
+        Raises:
+            DataRollbackError: It failed, or took longer than the step's time limit; says what is left to do by hand.
+        """

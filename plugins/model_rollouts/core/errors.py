@@ -27,3 +27,7 @@ class NotFoundError(RolloutError, LookupError):
 
 class NotReadyError(RolloutError):
     """A precondition of the readiness checklist does not hold."""
+
+
+class DataRollbackError(RolloutError):
+    """Data that should have been undone with the model was not, or not within its time limit."""
