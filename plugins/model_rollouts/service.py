@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from model_rollouts.core import rollout as steps
+from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.conclusion import distrust
 from model_rollouts.core.decision import Decision, Verdict, decide, decide_from
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotReadyError, StaleRevisionError
@@ -137,8 +138,28 @@ class RolloutService:
         checks.append(Check("no other rollout", other is None, _describe_active(other)))
         return checks, version
 
-    def start(self, rollout_id: str, model: str, challenger: str, plan: Plan, actor: str, reason: str) -> Rollout:
+    def start(
+        self,
+        rollout_id: str,
+        model: str,
+        challenger: str,
+        plan: Plan,
+        actor: str,
+        reason: str,
+        more_checks: Sequence[Check] = (),
+        run: Mapping[str, str] | None = None,
+    ) -> Rollout:
         """Take the lease. Starting the same rollout again gives the one that is there.
+
+        Args:
+            rollout_id: Its id, the same for a repetition.
+            model: Registered model name.
+            challenger: Version number or alias.
+            plan: What it goes through.
+            actor: Who or what starts it.
+            reason: Why.
+            more_checks: Further items of the readiness checklist.
+            run: The DAG run behind it: "dag_id" and "run_id".
 
         Raises:
             NotReadyError: An item of the readiness checklist does not hold; the message lists them.
@@ -151,28 +172,38 @@ class RolloutService:
         if other := self.store.active(model):
             raise ActiveRolloutError(f"model {model} can't take a second rollout: {_describe_active(other)}")
         checks, version = self.readiness(model, challenger)
+        checks += more_checks
         if version is None or not all(check.ok for check in checks):
             failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
             raise NotReadyError(f"{model} {challenger} is not ready for a rollout: {failed}")
         traffic = self.adopt(model, actor)
         shown = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
-        cause = self._cause(actor, reason, {"checks": shown, "power": self.power_told(model, traffic.champion, plan)})
+        told = self.power_told(model, traffic.champion, plan)
+        cause = self._cause(actor, reason, {"checks": shown, "power": told, "run": dict(run or {})})
         self.store.apply(steps.start(rollout_id, plan, version.version, self.new_salt(), traffic, cause))
         self.sync_registry(rollout_id)
         return self.store.rollout(rollout_id)
 
     # --- the stages
 
-    def open_stage(self, rollout_id: str, stage: int, actor: str) -> Rollout:
-        """Move the traffic to a stage's share; resumes the stage where it is held."""
+    def open_stage(self, rollout_id: str, stage: int, actor: str, run: Mapping[str, str] | None = None) -> Rollout:
+        """Move the traffic to a stage's share; resumes the stage where it is held.
+
+        A stage that is open already stays as it is; that another DAG run has taken it up is put on record.
+        """
 
         def step(rollout: Rollout, traffic: Traffic) -> Change | None:
             share = rollout.plan.stage(stage).share
+            evidence = {"run": dict(run or {})}
             if rollout.state is State.HOLDING:
-                cause = self._cause(actor, f"stage {stage} at {share:g} % resumed")
+                cause = self._cause(actor, f"stage {stage} at {share:g} % resumed", evidence)
                 return steps.resume(rollout, traffic, stage, cause)
-            cause = self._cause(actor, f"stage {stage} opened at {share:g} %")
-            return steps.open_stage(rollout, traffic, stage, cause)
+            cause = self._cause(actor, f"stage {stage} opened at {share:g} %", evidence)
+            change = steps.open_stage(rollout, traffic, stage, cause)
+            if change is None and run and dict(run) != self.run_of(rollout.id):
+                taken = self._cause(actor, f"stage {stage} is watched by another run", evidence)
+                return steps.note(steps.EventKind.TAKEN_UP, rollout, traffic, taken)
+            return change
 
         return self._apply(rollout_id, step)
 
@@ -186,7 +217,7 @@ class RolloutService:
         spans = self.spans(rollout)
         looks, due = self.evidence.looks(rollout_id), Due([])
         try:
-            due = due_looks(self.log, rollout, spans, looks, now)
+            due = self._due(rollout, spans, looks, now)
             if due.looks and not due.failure:
                 self.evidence.save_looks(rollout_id, due.looks)
                 looks = self.evidence.looks(rollout_id)  # the first writer wins, and may have been another one
@@ -200,6 +231,20 @@ class RolloutService:
         with self._judging:  # several threads of the triggerer judge rollouts
             decision = decide_from(self._ledger(rollout, looks), rollout.stage, elapsed, signals_from)
         return distrust(decision, due.failure, rollout.plan) if due.failure else decision
+
+    def matured(self, rollout_id: str) -> bool:
+        """Whether every label that can still count for a rollout that has ended has been counted."""
+        rollout = self.store.rollout(rollout_id)
+        if rollout.ended_at is None:
+            return False
+        plan = rollout.plan
+        last = plan.label_maturity_seconds + plan.grace_seconds + plan.look_seconds
+        return self.clock() >= rollout.ended_at + timedelta(seconds=last)
+
+    def _due(self, rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime) -> Due:
+        """What can be closed by now. Looks of offline stages are not of the clock: whoever scores makes them."""
+        live = {stage: span for stage, span in spans.items() if not rollout.plan.stage(stage).offline}
+        return due_looks(self.log, rollout, live, [look for look in looks if look.stage in live], now)
 
     def _harm(self, rollout: Rollout, looks: list[Look], more: list[Look], now: datetime) -> Decision | None:
         """The verdict with looks that could only be counted in part, if it is harm; they are kept then, as they are."""
@@ -233,10 +278,17 @@ class RolloutService:
         Raises:
             Exception: Whatever the log raises when it can't be read.
         """
+        return plan_power(plan, self.baseline(model, version, plan.label_maturity_seconds))
+
+    def baseline(self, model: str, version: str, label_maturity_seconds: float) -> Baseline:
+        """What a version did as champion in the last day, with a day of requests whose labels are due by now.
+
+        Raises:
+            Exception: Whatever the log raises when it can't be read.
+        """
         now = self.clock()
-        maturity = timedelta(seconds=plan.label_maturity_seconds)
-        since = now - _BASELINE - maturity  # with a day of requests whose labels are due by now
-        return plan_power(plan, self.log.baseline(model, version, since, now, maturity))
+        maturity = timedelta(seconds=label_maturity_seconds)
+        return self.log.baseline(model, version, now - _BASELINE - maturity, now, maturity)
 
     def power_told(self, model: str, version: str, plan: Plan) -> list[dict[str, Any]]:
         """The same in JSON types; where the log can't be read, one entry that says so. It stops nobody."""
@@ -244,6 +296,19 @@ class RolloutService:
             return [stage.to_dict() for stage in self.power(model, version, plan)]
         except Exception as error:  # the gates judge by what they see, whatever could be told beforehand
             return [{"underpowered": True, "summary": f"power is unknown: {type(error).__name__}: {error}"[:500]}]
+
+    def run_of(self, rollout_id: str) -> dict[str, str]:
+        """The DAG run that has taken the rollout's stage up last: "dag_id" and "run_id"; empty where none is known."""
+        for event in reversed(self.store.events(rollout_id=rollout_id)):
+            if run := event.evidence.get("run"):
+                return dict(run)
+        return {}
+
+    def note(
+        self, rollout_id: str, kind: steps.EventKind, actor: str, reason: str, evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put something on record that changes nothing."""
+        self._apply(rollout_id, lambda r, t: steps.note(kind, r, t, self._cause(actor, reason, evidence or {})))
 
     def spans(self, rollout: Rollout) -> dict[int, tuple[datetime, datetime | None]]:
         """When each stage's traffic moved, and when it moved on; an ended rollout's last stage ended with it."""
@@ -301,6 +366,8 @@ class RolloutService:
                 "rollout.stage": str(rollout.stage),
                 "rollout.share": f"{share:g}",
                 "rollout.reason": rollout.reason[:1000],
+                # last: that it is there says that all of the rest is
+                "rollout.revision": str(traffic.revision),
             },
         )
 

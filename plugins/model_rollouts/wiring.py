@@ -10,6 +10,9 @@ from model_rollouts.settings import Settings
 if TYPE_CHECKING:
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
     from model_rollouts.adapters.sql_store import SqlStore
+    from model_rollouts.data_rollbacks import DataRollbacks
+    from model_rollouts.drills import Drills
+    from model_rollouts.preflight import Preflight
 
 
 class Wiring:
@@ -58,6 +61,27 @@ class Wiring:
     def service(self) -> RolloutService:
         """The use cases."""
         return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
+
+    @cached_property
+    def drills(self) -> "Drills":
+        """Rollback drills."""
+        from model_rollouts.drills import Drills
+
+        return Drills(self.store, self.gateway)
+
+    @cached_property
+    def data_rollbacks(self) -> "DataRollbacks":
+        """What is undone with a model."""
+        from model_rollouts.data_rollbacks import DataRollbacks
+
+        return DataRollbacks(self.service, self.data_undo)
+
+    @cached_property
+    def preflight(self) -> "Preflight":
+        """What is looked at before traffic moves."""
+        from model_rollouts.preflight import Preflight
+
+        return Preflight(self.service, self.gateway, self.golden, self.monitoring_log)
 
 
 @cache

@@ -47,10 +47,12 @@ class EventKind(StrEnum):
     RESUMED = "resumed"
     CUT_OVER = "cut_over"
     ROLLED_BACK = "rolled_back"
+    TAKEN_UP = "taken_up"  # another DAG run watches the open stage
     ACKNOWLEDGED = "acknowledged"  # the team stands by
-    REHEARSED = "rehearsed"  # golden requests and the flip of the rehearsal, before a stage
+    CHECKED = "checked"  # the rollback target and the challenger answered before a stage
     DRILL_BEGAN = "drill_began"
-    DRILLED = "drilled"  # the flip there and back, with its times
+    DRILL_ENDED = "drill_ended"
+    DRILLED = "drilled"  # a drill that went there and back, with its times
     DATA_ROLLED_BACK = "data_rolled_back"
     DATA_ROLLBACK_FAILED = "data_rollback_failed"
     PREVIOUS_RELEASED = "previous_released"  # the rollback target is no longer kept loaded

@@ -32,7 +32,7 @@ def drill_back(traffic: Traffic, cause: Cause) -> Change:
     """
     if traffic.rollout_id is not None:
         raise IllegalTransitionError(f"the traffic of {traffic.model} belongs to rollout {traffic.rollout_id}")
-    return _change(EventKind.DRILLED, traffic, _alone(traffic), cause)
+    return _change(EventKind.DRILL_ENDED, traffic, _alone(traffic), cause)
 
 
 def release_previous(traffic: Traffic, cause: Cause) -> Change | None:

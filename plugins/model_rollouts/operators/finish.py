@@ -1,25 +1,32 @@
 """The four ends of a stage."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 
-from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, poll_seconds, wiring
+from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, dag_of, poll_seconds, run_id_for, wiring
+from model_rollouts.operators.notify import notify
 from model_rollouts.triggers.watch import WatchTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from model_rollouts.core.rollout import Rollout
+
 _LONGEST_HOLD = timedelta(days=30)
+_SHARED = frozenset({"requested_by", "on_drift"})  # what the forms of all patterns have
 
 
 class FinishOperator(StageOperator):
-    """Base of the ends: does the step, then brings the registry and the stage's MLflow run up to date.
+    """Base of the ends: does the step, tells it, then brings the registry and the stage's MLflow run up to date.
 
     The step comes first and needs the store alone. What follows needs MLflow and is repeated on retry until MLflow
     is back; the step itself is not taken twice.
     """
+
+    tells = ""  # the notification's event
 
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
         """What this end does to the rollout."""
@@ -29,8 +36,15 @@ class FinishOperator(StageOperator):
         rollout_id, stage, _ = self.stage_of(context)
         self.step(rollout_id, stage, context)
         reason = reason_of(context)
+        self.tell(context, reason)
         self.close(context, self.task_id, reason)
         return {"action": self.task_id, "reason": reason}
+
+    def tell(self, context: "Context", reason: str) -> None:
+        """Notify whoever is configured, and on call."""
+        rollout_id, stage, _ = self.stage_of(context)
+        model = wiring().store.rollout(rollout_id).model
+        notify(context, event=self.tells, model=model, reason=reason, rollout_id=rollout_id, details={"stage": stage})
 
     def close(self, context: "Context", action: str, reason: str) -> None:
         """Tags in the registry, decision and end of the MLflow run."""
@@ -56,6 +70,7 @@ class CutOverOperator(FinishOperator):
     """
 
     ui_color = "#d9f2e0"
+    tells = "cut_over"
 
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
         """One revision: all traffic to the challenger, as champion."""
@@ -63,12 +78,22 @@ class CutOverOperator(FinishOperator):
 
 
 class RollBackOperator(FinishOperator):
-    """Gives the champion all the traffic, restores the aliases.
+    """Gives the champion all the traffic, restores the aliases, and undoes the data that the plan names.
 
-    On retry, or after the watch has rolled back already: only what MLflow still lacks is done.
+    The data comes last: it is slow and may fail, and the traffic is back by then. A failure fails the task, which is
+    tried again, and is told; what is on record as done is not done again.
+
+    On retry, or after the watch has rolled back already: only what is still missing is done.
     """
 
     ui_color = "#f7dcdc"
+    tells = "rolled_back"
+
+    def execute(self, context: "Context") -> dict[str, Any]:
+        """Return {"action", "reason", "data"}."""
+        done = super().execute(context)
+        rollout_id, _, _ = self.stage_of(context)
+        return {**done, "data": undo_data(context, rollout_id)}
 
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
         """One revision: all traffic to the champion."""
@@ -88,6 +113,7 @@ class HoldOperator(FinishOperator):
     """
 
     ui_color = "#fbf0d2"
+    tells = "held"
 
     def __init__(self, *, watch_harm: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -97,6 +123,7 @@ class HoldOperator(FinishOperator):
         """Return {"action", "reason"}, once the hold is over."""
         rollout_id, stage, _ = self.stage_of(context)
         self.step(rollout_id, stage, context)
+        self.tell(context, reason_of(context))
         try:
             self.close(context, self.task_id, reason_of(context))
         except Exception as error:  # a stage that holds must get to its watch, whatever MLflow does
@@ -114,8 +141,12 @@ class HoldOperator(FinishOperator):
         if decision:
             wiring().service.roll_back(rollout_id, actor_of(context), decision["reason"], decision)
         reason = decision["reason"] if decision else f"the hold ended: {event.get('ended')}"
+        if decision:
+            model = wiring().store.rollout(rollout_id).model
+            notify(context, event="rolled_back", model=model, reason=reason, rollout_id=rollout_id)
         if decision or event.get("ended") == "rolled_back":
             wiring().service.sync_registry(rollout_id)
+            undo_data(context, rollout_id)
         return {"action": "roll_back" if decision else self.task_id, "reason": reason}
 
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
@@ -124,31 +155,70 @@ class HoldOperator(FinishOperator):
 
 
 class ExpandOperator(TriggerDagRunOperator, FinishOperator):
-    """Starts the next stage's run of the same DAG, under an id that is made from rollout and stage.
+    """Starts the next stage's run, of the DAG of its pattern, under an id that is made from rollout and stage.
+
+    Where the plan advances on schedule it starts nothing: the DAG scheduled_expansion does, at its next tick.
 
     On retry, or when two runs decide the same: the id exists, so the stage can't be started twice.
     """
 
     ui_color = "#d9f2e0"
+    tells = "expanded"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trigger_dag_id="{{ dag.dag_id }}", skip_when_already_exists=True, **kwargs)
 
     def execute(self, context: "Context") -> Any:
         """Trigger the run with the same form values, the rollout's id and the next stage."""
+        from model_rollouts.core.plan import Advance
+
         rollout_id, stage, _ = self.stage_of(context)
+        self.tell(context, reason_of(context))
         try:
             self.close(context, self.task_id, reason_of(context))
         except Exception as error:  # a stage that passed must not be left without a run that watches it
             self.log.warning("the registry will follow with the next stage: %s", error)
-        self.trigger_run_id = run_id_for(rollout_id, stage + 1)
-        self.conf = {**dict(context["params"]), "rollout_id": rollout_id, "stage": stage + 1}
+        rollout = wiring().store.rollout(rollout_id)
+        if rollout.plan.advance is Advance.ON_SCHEDULE:
+            self.log.info("stage %s waits for the schedule", stage + 1)
+            return {"action": self.task_id, "reason": reason_of(context), "waits": "for scheduled_expansion"}
+        triggered = next_run(rollout, stage + 1, dict(context["params"]))
+        self.trigger_dag_id, self.trigger_run_id = triggered["trigger_dag_id"], triggered["trigger_run_id"]
+        self.conf = triggered["conf"]
         return TriggerDagRunOperator.execute(self, context)
 
 
-def run_id_for(rollout_id: str, stage: int) -> str:
-    """The DAG run of a stage."""
-    return f"{rollout_id}--stage-{stage + 1}"
+def next_run(rollout: "Rollout", stage: int, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The DAG run of a stage, as `TriggerDagRunOperator` takes it.
+
+    Args:
+        rollout: The rollout.
+        stage: Position of the stage.
+        params: The form's values of the run before it, to be shown again where the DAG is the same one. What counts
+            is the plan in the store.
+    """
+    dag_id = dag_of(rollout.plan.pattern_of(stage))
+    same = params is not None and stage > 0 and dag_id == dag_of(rollout.plan.pattern_of(stage - 1))
+    shown = dict(params or {}) if same else {k: v for k, v in (params or {}).items() if k in _SHARED}
+    own = {"model": rollout.model, "challenger": rollout.challenger, "rollout_id": rollout.id, "stage": stage}
+    return {"trigger_dag_id": dag_id, "trigger_run_id": run_id_for(rollout.id, stage), "conf": {**shown, **own}}
+
+
+def undo_data(context: "Context", rollout_id: str) -> list[dict[str, Any]]:
+    """Undo the data that the plan names; a failure is told before it is raised.
+
+    Raises:
+        DataRollbackError: A step failed.
+    """
+    from model_rollouts.core.errors import DataRollbackError
+
+    parts = wiring()
+    try:
+        return parts.data_rollbacks.run(rollout_id, actor_of(context))
+    except DataRollbackError as error:
+        model = parts.store.rollout(rollout_id).model
+        notify(context, event="data_rollback_failed", model=model, reason=str(error), rollout_id=rollout_id)
+        raise
 
 
 def evidence_of(context: "Context") -> dict[str, Any]:

@@ -8,28 +8,38 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from model_rollouts.core.errors import NotReadyError, RolloutError
+from model_rollouts.core.errors import NotFoundError, NotReadyError, RolloutError
 from model_rollouts.core.plan import Pattern
 from model_rollouts.core.rollout import EventKind, State
-from model_rollouts.operators.base import StageOperator, actor_of, wiring
+from model_rollouts.operators.base import StageOperator, actor_of, run_of, wiring
+from model_rollouts.operators.notify import notify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.sdk import Context
 
+    from model_rollouts.core.baseline import Baseline
     from model_rollouts.core.plan import Plan
     from model_rollouts.core.rollout import Rollout
     from model_rollouts.wiring import Wiring
 
-_OWN_PARAMS = frozenset({"model", "challenger", "rollout_id", "stage", "requested_by", "on_drift"})
+#: Fields of the forms that are no parameters of the plan.
+OWN_PARAMS = frozenset(
+    {"model", "challenger", "rollout_id", "stage", "requested_by", "on_drift", "on_differences", "offline_rows"}
+)
 
 
 class PreflightOperator(StageOperator):
     """Takes the model's lease for the first stage; for later ones checks that the stage may be opened.
 
     The first stage's run: makes the plan from the form, checks readiness (champion, challenger, signatures, no
-    other rollout), takes the lease with the challenger at a share of 0, and waits until the gateway has both
-    versions loaded and warmed. When that does not happen in time the rollout is rolled back: the lease is free
-    again and no unit has moved.
+    other rollout, the champion can be monitored, what is to be undone is there, a drill is recent enough), takes the
+    lease with the challenger at a share of 0, and waits until the gateways have both versions loaded and warmed, both
+    have answered the golden requests, and the rollback has been rehearsed. When something of that does not hold in
+    time the rollout is rolled back: the lease is free again and no unit has moved.
+
+    A later stage's run: both versions are loaded and answer the golden requests, or nothing expands.
 
     On retry: finds its own rollout by id and goes on. When MLflow, the store or the gateway is missing: fails, and
     nothing has moved.
@@ -45,20 +55,21 @@ class PreflightOperator(StageOperator):
         self.load_timeout = load_timeout
 
     def execute(self, context: "Context") -> dict[str, Any]:
-        """Return {"rollout_id", "stage", "mlflow_run_id", "approval", "poll_seconds", "power"}.
+        """Return what later tasks need: "rollout_id", "stage", "mlflow_run_id", "approval", "poll_seconds" and more.
 
         `power` says how many requests and how much time the stages need to see their margins; see core/stage_power.py.
         """
         parts = wiring()
         params = dict(context["params"])
         if params.get("rollout_id"):
-            rollout, stage = self._later(parts, params)
+            rollout, stage = self._later(parts, params, context)
         else:
             try:
                 rollout, stage = self._first(parts, params, context), 0
             except RolloutError as error:
                 # the same form gives the same answer, so a retry would only say it again
                 raise AirflowFailException(str(error)) from error
+            notify(context, event="started", model=rollout.model, reason=rollout.reason, rollout_id=rollout.id)
         power = self._power(parts, rollout, stage)
         for told in power:
             self.log.log(logging.WARNING if told["underpowered"] else logging.INFO, "%s", told["summary"])
@@ -67,6 +78,10 @@ class PreflightOperator(StageOperator):
             "stage": stage,
             "mlflow_run_id": parts.stage_runs.open(rollout, stage),
             "approval": rollout.plan.stage(stage).approval,
+            "acknowledge": stage == 0 and rollout.plan.readiness.acknowledge,
+            "on_call": list(rollout.plan.readiness.on_call),
+            "offline": rollout.plan.stage(stage).offline,
+            "pattern": rollout.plan.pattern_of(stage).value,
             "poll_seconds": rollout.plan.look_seconds,
             "power": power,
         }
@@ -81,24 +96,48 @@ class PreflightOperator(StageOperator):
         return parts.service.power_told(rollout.model, rollout.champion, rollout.plan)
 
     def _first(self, parts: "Wiring", params: dict[str, Any], context: "Context") -> "Rollout":
-        plan = make_plan(self.pattern, params)
-        run_id = context["dag_run"].run_id
-        rollout_id = rollout_id_for(params["model"], params["challenger"], self.pattern, run_id)
-        reason = f"{self.pattern} of {params['model']} {params['challenger']} started by {run_id}"
-        rollout = parts.service.start(
-            rollout_id, params["model"], params["challenger"], plan, actor_of(context), reason
-        )
+        run_id, model = context["dag_run"].run_id, params["model"]
+        rollout_id = rollout_id_for(model, params["challenger"], self.pattern, run_id)
+        rollout = _known(parts, rollout_id) or self._start(parts, params, context, rollout_id)
         if not rollout.active:
             raise NotReadyError(f"{rollout.id} has ended already: {rollout.state}, {rollout.reason}")
         try:
-            self._wait_until_loaded(parts, rollout)
-        except NotReadyError as error:
+            self._rehearse(parts, rollout, context)
+        except RolloutError as error:
             parts.service.roll_back(rollout.id, actor_of(context), f"preflight: {error}")
             parts.service.sync_registry(rollout.id)
             raise
-        return rollout
+        return parts.store.rollout(rollout.id)
 
-    def _later(self, parts: "Wiring", params: dict[str, Any]) -> tuple["Rollout", int]:
+    def _start(self, parts: "Wiring", params: dict[str, Any], context: "Context", rollout_id: str) -> "Rollout":
+        model, actor = params["model"], actor_of(context)
+        champion = parts.service.adopt(model, actor).champion
+        plan = make_plan(
+            self.pattern, params, lambda label_seconds: parts.service.baseline(model, champion, label_seconds)
+        )
+        plan = parts.data_rollbacks.pinned(plan)
+        return parts.service.start(
+            rollout_id,
+            model,
+            params["challenger"],
+            plan,
+            actor,
+            f"{self.pattern} of {model} {params['challenger']} started by {context['dag_run'].run_id}",
+            parts.preflight.before_start(model, champion, plan),
+            run_of(context),
+        )
+
+    def _rehearse(self, parts: "Wiring", rollout: "Rollout", context: "Context") -> None:
+        """What needs the gateways: both versions loaded, golden requests answered, the way back gone once."""
+        if rollout.plan.stage(0).offline:
+            return  # no traffic moves
+        parts.drills.mend(rollout, actor_of(context))
+        self._wait_until_loaded(parts, rollout)
+        parts.preflight.before_stage(rollout, 0, actor_of(context))
+        if rollout.plan.readiness.rehearse and rollout.state is State.PENDING:
+            self.log.info("%s", parts.drills.rehearse(rollout, actor_of(context)).summary)
+
+    def _later(self, parts: "Wiring", params: dict[str, Any], context: "Context") -> tuple["Rollout", int]:
         """A later stage, or one that is taken up again: by default the one that is due."""
         rollout = parts.store.rollout(params["rollout_id"])
         if not rollout.active:
@@ -106,7 +145,11 @@ class PreflightOperator(StageOperator):
         due = rollout.stage + 1 if rollout.state in (State.PENDING, State.CLEARED) else rollout.stage
         stage = due if params.get("stage") is None else int(params["stage"])
         rollout.plan.stage(stage)
-        self._wait_until_loaded(parts, rollout)
+        if not rollout.plan.stage(stage).offline:
+            parts.drills.mend(rollout, actor_of(context))
+            self._wait_until_loaded(parts, rollout)
+            if rollout.state is not State.BAKING:  # an open stage that is taken up again moves nothing
+                parts.preflight.before_stage(rollout, stage, actor_of(context))
         return rollout, stage
 
     def _wait_until_loaded(self, parts: "Wiring", rollout: "Rollout") -> None:
@@ -133,18 +176,34 @@ class PreflightOperator(StageOperator):
             time.sleep(0.25)  # bounded by load_timeout; a model loads in seconds
 
 
-def make_plan(pattern: Pattern, params: dict[str, Any]) -> "Plan":
+def make_plan(
+    pattern: Pattern, params: dict[str, Any], baseline: "Callable[[float], Baseline] | None" = None
+) -> "Plan":
     """The plan that the form's values stand for.
+
+    Args:
+        pattern: The pattern of the DAG.
+        params: Values of the form.
+        baseline: Gives the champion's recent traffic for an age at which labels are due, in seconds.
 
     Raises:
         PlanError: A value is out of its bounds.
     """
-    from model_rollouts.core.errors import PlanError
-    from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+    from model_rollouts.core.patterns import parameters_of, plan_from
 
-    if pattern is not Pattern.CANARY:
-        raise PlanError(f"pattern is {pattern}, only canary can be planned by this version")
-    return plan_canary(CanaryParameters.from_dict({k: v for k, v in params.items() if k not in _OWN_PARAMS}))
+    values = {name: value for name, value in params.items() if name not in OWN_PARAMS}
+    if baseline is None:
+        return plan_from(pattern, values)
+    maturity = float(values.get("label_maturity_seconds", parameters_of(pattern)().label_maturity_seconds))
+    return plan_from(pattern, values, lambda: baseline(maturity))
+
+
+def _known(parts: "Wiring", rollout_id: str) -> "Rollout | None":
+    """The rollout of a run that is repeated."""
+    try:
+        return parts.store.rollout(rollout_id)
+    except NotFoundError:
+        return None
 
 
 def rollout_id_for(model: str, challenger: str, pattern: Pattern, run_id: str) -> str:

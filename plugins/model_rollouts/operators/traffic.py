@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from model_rollouts.operators.base import StageOperator, actor_of, wiring
+from model_rollouts.operators.base import StageOperator, actor_of, run_of, wiring
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -19,7 +19,7 @@ class ShiftTrafficOperator(StageOperator):
         """Return {"share", "champion", "challenger"}."""
         rollout_id, stage, _ = self.stage_of(context)
         parts = wiring()
-        rollout = parts.service.open_stage(rollout_id, stage, actor_of(context))
+        rollout = parts.service.open_stage(rollout_id, stage, actor_of(context), run_of(context))
         try:
             parts.service.sync_registry(rollout_id)
         except Exception as error:  # an open stage must get to its watch, whatever MLflow does
