@@ -1,0 +1,298 @@
+"""Golden requests: made again from the prediction log, or read from a file.
+
+A file has one request a line, as JSON:
+
+    {"inputs": {"distance": 733, "carrier": "UA"}, "expected": "1", "score": 0.81, "tolerance": 0.01, "must": true}
+
+Only `inputs` is needed; core/golden.py says what the others mean.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from model_rollouts.adapters.delta_files import run
+from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, microseconds
+from model_rollouts.adapters.delta_schema import feature_column, table_path
+from model_rollouts.core.errors import NotReadyError, PlanError
+from model_rollouts.core.golden import GoldenCase
+from model_rollouts.ports import ModelVersion, Registry
+
+MOST_LINES = 10_000
+_MOST_RECORDED = 10_000
+_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))  # no further than it takes
+_SPARE = 4  # rows read for each request asked for: many callers ask the same
+_SEED = "golden"
+_EXACT = 2**53  # whole doubles from here on no longer say which integer was meant
+_NAMED = 20  # how many wrong lines an error names
+_KEYS = frozenset({"inputs", "expected", "score", "tolerance", "must"})
+
+# Without the time, which needs a package for its zone to be read.
+_RECORDED = f"""
+SELECT * EXCLUDE (ts) FROM (
+    SELECT * FROM {{predictions}}
+    WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND {CHAMPION_ROWS}
+        AND status = 'ok' AND prediction IS NOT NULL
+    ORDER BY md5($seed || coalesce(request_id, '')), ts DESC LIMIT $limit
+)
+"""  # noqa: S608 - constants of this package
+
+
+class _UnfitError(Exception):
+    """A row that can't be asked again as it was."""
+
+
+class LoggedRequests:
+    """Implements `GoldenRequests` on the Delta log.
+
+    Args:
+        root: Root folder of the log.
+        registry: Tells the inputs of a version.
+    """
+
+    def __init__(self, root: Path, registry: Registry) -> None:
+        self.root = Path(root)
+        self.registry = registry
+
+    def recorded(self, model: str, version: str, n: int, now: datetime) -> list[GoldenCase]:
+        """Recent distinct requests that a version answered as champion, with what it answered.
+
+        The sample is drawn by a hash of the request id from the last hour, or from the last day or week where that
+        holds too few.
+
+        Args:
+            model: Registered model name.
+            version: Version number or alias.
+            n: Most requests, 1 to 10,000.
+            now: Current time, UTC.
+
+        Returns:
+            Up to n cases, the same ones each time for the same log and time.
+
+        Raises:
+            NotReadyError: The version's inputs can't be made again from the log; says why.
+            NotFoundError: There is no such version.
+            LogReadError: The log can't be read.
+            ValueError: n is out of its bounds.
+        """
+        if not 1 <= n <= _MOST_RECORDED:
+            raise ValueError(f"n is {n}, must be between 1 and {_MOST_RECORDED}")
+        found = self.registry.resolve(model, version)
+        reader = _Reader(found)
+        cases: list[GoldenCase] = []
+        for back in _BACK:
+            cases = self._cases(reader, n, now - back, now)
+            if len(cases) == n:
+                break
+        return cases
+
+    def load_file(self, path: Path) -> list[GoldenCase]:
+        """See `load_file`."""
+        return load_file(path)
+
+    def _cases(self, reader: "_Reader", n: int, start: datetime, end: datetime) -> list[GoldenCase]:
+        where = (table_path(self.root, reader.version.model, "predictions"), start, end)
+        parameters = {
+            "low": microseconds(start),
+            "high": microseconds(end),
+            "version": reader.version.version,
+            "seed": _SEED,
+            "limit": _SPARE * n + 100,
+        }
+        result = run(_RECORDED, {"predictions": where}, parameters)
+        if result is None:
+            return []
+        names = [column[0] for column in result.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        if rows:
+            reader.check(names)
+        cases: dict[str, GoldenCase] = {}
+        unfit = ""
+        for row in rows:
+            try:
+                inputs = reader.inputs(row)
+            except _UnfitError as error:
+                unfit = unfit or str(error)
+                continue
+            score = row["score"]
+            score = score if score is not None and math.isfinite(score) else None
+            cases.setdefault(json.dumps(inputs, sort_keys=True), GoldenCase(inputs, row["prediction"], score))
+            if len(cases) == n:
+                break
+        if rows and not cases:
+            raise NotReadyError(
+                f"none of {len(rows)} logged requests of {reader.name} can be asked again: {unfit}; {_INSTEAD}"
+            )
+        return list(cases.values())
+
+
+_INSTEAD = "give a golden_file and set golden_requests to 0"
+
+
+class _Reader:
+    """Makes a version's inputs again from a row of the log."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        self.version = version
+        self.name = f"version {version.version} of {version.model}"
+        if not version.inputs:
+            raise NotReadyError(
+                f"{self.name} has no signature with named inputs, so its requests are not in the log; {_INSTEAD}"
+            )
+        if other := [f"{name} ({kind})" for name, kind in version.inputs if kind not in _BACK_TO]:
+            raise NotReadyError(
+                f"inputs of {self.name} are of types that the log can't hold: {', '.join(other)}; {_INSTEAD}"
+            )
+        self.columns = version.inputs
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse a log that never had one of the inputs.
+
+        Raises:
+            NotReadyError: Names them.
+        """
+        have = set(names)
+        needed = [name for name, _ in self.columns if name not in self.version.optional]
+        if missing := [name for name in needed if feature_column(name) not in have]:
+            raise NotReadyError(f"the log has no values of inputs {', '.join(missing)} of {self.name}; {_INSTEAD}")
+
+    def inputs(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Value by input column, in JSON types; optional inputs without a value are left out.
+
+        Raises:
+            _UnfitError: A value can't be told from the log.
+        """
+        made: dict[str, Any] = {}
+        for name, kind in self.columns:
+            value = row.get(feature_column(name))
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                if name in self.version.optional:
+                    continue
+                if kind in _NEVER_NULL:
+                    raise _UnfitError(f"input {name} ({kind}) has no value")
+                made[name] = None
+                continue
+            try:
+                made[name] = _BACK_TO[kind](value)
+            except _UnfitError as reason:
+                raise _UnfitError(f"input {name} ({kind}) is {value!r:.80} in the log, {reason}") from reason
+        if not made:
+            raise _UnfitError("none of its inputs has a value")
+        return made
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise _UnfitError("must be a finite number")
+    return value
+
+
+def _whole(value: Any) -> int:
+    """The log keeps every number as a double: 1.0 is where an integer column needs 1."""
+    number = _number(value)
+    if not number.is_integer() or abs(number) >= _EXACT:
+        raise _UnfitError("which does not say which whole number it was")
+    return int(number)
+
+
+def _truth(value: Any) -> bool:
+    if value not in (0.0, 1.0):
+        raise _UnfitError("must be 0 or 1")
+    return bool(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _UnfitError("must be text")
+    return value
+
+
+_BACK_TO: Mapping[str, Callable[[Any], Any]] = {
+    "boolean": _truth,
+    "integer": _whole,
+    "long": _whole,
+    "float": _number,
+    "double": _number,
+    "string": _text,
+    "binary": _text,  # base64, as callers send it
+    "datetime": _text,  # ISO 8601, to the microsecond
+}
+_NEVER_NULL = frozenset({"boolean", "integer", "long", "binary"})
+
+
+# --- files
+
+
+def load_file(path: Path) -> list[GoldenCase]:
+    """The cases of a file of JSON lines; empty lines are left out.
+
+    Raises:
+        PlanError: It can't be read, holds no request or more than 10,000, or a line is wrong; names every such line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"golden_file {path} can't be read: {error}") from error
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not 1 <= len(filled) <= MOST_LINES:
+        raise PlanError(f"golden_file {path} has {len(filled)} requests, must have between 1 and {MOST_LINES}")
+    cases, wrong = [], []
+    for number, line in filled:
+        try:
+            cases.append(_case(line))
+        except (ValueError, RecursionError) as error:  # PlanError is a ValueError
+            wrong.append(f"line {number}: {str(error)[:200]}")
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise PlanError(f"golden_file {path} is wrong in {'; '.join(wrong[:_NAMED])}{more}")
+    return cases
+
+
+def save_file(path: Path, cases: Iterable[GoldenCase]) -> None:
+    """Write cases so that `load_file` reads them; the file is there whole, or as it was before.
+
+    Raises:
+        ValueError: An input is no JSON; nothing is written.
+    """
+    lines = []
+    for case in cases:
+        told: dict[str, Any] = {"inputs": dict(case.inputs)}
+        told |= {
+            name: value for name in ("expected", "score", "tolerance") if (value := getattr(case, name)) is not None
+        }
+        lines.append(json.dumps(told | ({"must": True} if case.must else {}), allow_nan=False, ensure_ascii=False))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    scratch.replace(path)
+
+
+def _case(line: str) -> GoldenCase:
+    data = json.loads(line, parse_constant=_no_number)
+    if not isinstance(data, dict) or "inputs" not in data:
+        raise PlanError('must be an object with "inputs"')
+    if unknown := sorted(data.keys() - _KEYS):
+        raise PlanError(f"has unknown {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
+    if "expected" in data:
+        data["expected"] = _expected(data["expected"])
+    return GoldenCase(**data)
+
+
+def _no_number(text: str) -> float:
+    raise PlanError(f"{text} is no JSON")
+
+
+def _expected(value: Any) -> Any:
+    """Canonical text of an answer, as the log has it, for people who write 1 and true."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, int | float):
+        return repr(value)
+    return json.dumps(value) if isinstance(value, dict | list) else value
