@@ -26,3 +26,13 @@ class Settings(BaseSettings):
     sync_stages: bool = Field(False, description="Also move registry stages, for teams still on stages")
     expectations_dir: Path = Field(Path("expectations"), description="Great Expectations suites, as JSON")
     reports_dir: Path = Field(Path("reports/out"), description="Scratch folder for reports before upload")
+    airflow_url: str = Field("", description="Airflow's API server, asked to run the DAGs of data rollbacks")
+    airflow_token: SecretStr | None = Field(
+        None, description="Bearer token of Airflow's API; or give user and password"
+    )
+    airflow_user: str = Field("", description="User of Airflow's API, with the right to trigger those DAGs")
+    airflow_password: SecretStr | None = Field(None, description="The user's password")
+    notify_url: SecretStr | None = Field(None, description="Webhook that is told of everything that happens")
+    notifiers: SecretStr = Field(
+        SecretStr(""), description="Airflow notifiers as a JSON list; see model_rollouts/operators/notify.py"
+    )
