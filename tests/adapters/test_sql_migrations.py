@@ -16,7 +16,7 @@ from model_rollouts.adapters.sql_migrate import SchemaError, alembic_config, mig
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.adapters.sql_tables import SCHEMA_REVISION, metadata
 
-_TABLES = ("rollouts", "traffic", "events", "looks")
+_TABLES = ("rollouts", "traffic", "events", "looks", "registry_seen", "registry_changes")
 
 
 def _rules(connection: sa.Connection) -> dict[str, Any]:

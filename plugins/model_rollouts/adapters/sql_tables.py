@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeDecorator
 from model_rollouts.core.rollout import ACTIVE, State
 
 #: The migration that this code works with; a test holds it to the head of `migrations/`.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -134,6 +134,39 @@ looks = sa.Table(
     sa.Column("labels", sa.JSON(none_as_null=True)),
     sa.CheckConstraint("stage >= 0", name="looks_stage"),
     sa.CheckConstraint("look >= 0", name="looks_look"),
+)
+
+registry_seen = sa.Table(
+    "registry_seen",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("snapshot", sa.JSON, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("first_seen_at", UtcDateTime, nullable=False),
+    sa.CheckConstraint("revision >= 1", name="registry_seen_revision"),
+)
+
+_PENDING = sa.text("handled_at IS NULL")
+
+registry_changes = sa.Table(
+    "registry_changes",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("model", sa.Text, sa.ForeignKey("registry_seen.model", name="registry_changes_model"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.Column("intention", sa.JSON(none_as_null=True)),
+    sa.Column("dag_id", sa.Text),
+    sa.Column("dag_run_id", sa.Text),
+    sa.Column("handled_at", UtcDateTime),
+    sa.Column("outcome", sa.Text),
+    sa.CheckConstraint("(dag_id IS NULL) = (dag_run_id IS NULL)", name="registry_changes_run"),
+    sa.CheckConstraint("(handled_at IS NULL) = (outcome IS NULL)", name="registry_changes_outcome"),
+    sa.Index("registry_changes_by_model", "model", "id"),
+    sa.Index("registry_changes_pending", "id", sqlite_where=_PENDING, postgresql_where=_PENDING),
+    sqlite_autoincrement=True,
 )
 
 Row = dict[str, Any]
