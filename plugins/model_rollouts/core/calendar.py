@@ -1,13 +1,16 @@
 """When a schedule may move traffic: days, hours, blackout dates. Pure: the time is given."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from model_rollouts.core.checks import names
 from model_rollouts.core.errors import PlanError
+
+_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -51,10 +54,8 @@ class Calendar:
                 f"expand_until is {self.expand_until}, must be after expand_from ({self.expand_from}) on the same day"
             )
         for day in self.blackout_dates:
-            try:
-                date.fromisoformat(day)
-            except ValueError as error:
-                raise PlanError(f"blackout_dates holds {day!r}, must be a date such as 2026-12-24") from error
+            if not _is_date(day):
+                raise PlanError(f"blackout_dates holds {day!r}, must be a date such as 2026-12-24")
         _zone(self.timezone)
 
     def is_open(self, now: datetime) -> bool:
@@ -67,7 +68,7 @@ class Calendar:
         Raises:
             ValueError: The time has no time zone.
         """
-        if now.tzinfo is None:
+        if now.utcoffset() is None:
             raise ValueError(f"time {now.isoformat()} has no time zone; pass an aware datetime, such as UTC")
         local = now.astimezone(_zone(self.timezone))
         if local.date().isoformat() in self.blackout_dates:
@@ -97,17 +98,25 @@ class Calendar:
 def _minutes(name: str, text: object) -> int:
     if text == "24:00":
         return 24 * 60
-    try:
-        at = time.fromisoformat(str(text))
-    except ValueError as error:
-        raise PlanError(f"{name} is {text!r}, must be a time of day such as 09:00") from error
-    if at.second or at.microsecond or at.tzinfo is not None:
+    found = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
         raise PlanError(f"{name} is {text!r}, must be hours and minutes such as 09:00; the time zone is `timezone`")
-    return at.hour * 60 + at.minute
+    return int(found[1]) * 60 + int(found[2])
+
+
+def _is_date(text: str) -> bool:
+    """Whether it is a date as it is compared: 20261224 is one to Python too, and no day would ever equal it."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _zone(name: object) -> ZoneInfo:
+    wrong = f"timezone is {name!r}, must be a name such as Europe/Berlin or UTC"
+    if not isinstance(name, str):
+        raise PlanError(wrong)
     try:
-        return ZoneInfo(str(name))
+        return ZoneInfo(name)
     except (ValueError, OSError, KeyError) as error:
-        raise PlanError(f"timezone is {name!r}, must be a name such as Europe/Berlin or UTC") from error
+        raise PlanError(wrong) from error
