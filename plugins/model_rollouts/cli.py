@@ -11,7 +11,7 @@ import typer
 from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import message, print_json, print_table, require_known, told, wiring
 from model_rollouts.core.errors import NotFoundError, RolloutError
-from model_rollouts.core.rollout import Rollout, State
+from model_rollouts.core.rollout import State
 
 if TYPE_CHECKING:
     from model_rollouts.ports import RolloutStore
@@ -75,17 +75,20 @@ def rollback(
     model: Annotated[str, typer.Argument(help="Registered model.")],
     reason: Annotated[str, typer.Option(help="Why; it goes on record.")],
 ) -> None:
-    """Give the champion all the traffic, now. The registry follows if it can be reached."""
+    """Give the champion all the traffic, now; after a promotion, the old champion while it is kept.
+
+    The registry follows if it can be reached, and the data that the plan names is undone.
+    """
     with told():
         if not reason.strip():
             raise RolloutError("reason is empty; say why, it goes on record")
         parts = wiring()
-        rollout = parts.store.active(model)
-        if rollout is None:
-            rollout = _rolled_back_already(parts.store, model)
+        require_known(parts.store, model)
+        before = parts.service.to_roll_back(model)
+        rollout = parts.service.roll_back(before.id, _person(), reason.strip())
+        if before.state is State.ROLLED_BACK:
             typer.echo(f"{rollout.id} is rolled back already: {rollout.reason}")
         else:
-            rollout = parts.service.roll_back(rollout.id, _person(), reason.strip())
             typer.echo(f"rolled back {rollout.id}: version {rollout.champion} of {model} answers all requests")
         try:
             parts.service.sync_registry(rollout.id)
@@ -95,6 +98,23 @@ def rollback(
                 "them. Run the same command again when MLflow is there",
                 err=True,
             )
+        for result in parts.data_rollbacks.run(rollout.id, _person()):
+            typer.echo(f"data: {result.get('detail') or result}")
+
+
+@app.command()
+def drill(
+    model: Annotated[str, typer.Argument(help="Registered model.")],
+    version: Annotated[str, typer.Option(help="Version or alias to flip to; the old champion when left out.")] = "",
+) -> None:
+    """Flip the traffic to another version, for no unit, and back; measures it. For a model without a rollout."""
+    with told():
+        parts = wiring()
+        traffic = parts.service.adopt(model, _person())
+        target = parts.registry.resolve(model, version).version if version else traffic.previous
+        if target is None:
+            raise NotFoundError(f"no old champion of {model} is kept as previous; name a version with --version")
+        typer.echo(parts.drills.drill(model, target, _person(), "rollback drill").summary)
 
 
 @app.command()
@@ -160,16 +180,6 @@ def _status_row(store: "RolloutStore", model: str) -> dict[str, Any]:
         row |= {"rollout": rollout.id, "pattern": rollout.plan.pattern, "state": rollout.state}
         row |= {"stage": f"{rollout.stage + 1} of {stages}", "reason": rollout.reason}
     return row
-
-
-def _rolled_back_already(store: "RolloutStore", model: str) -> Rollout:
-    """The newest rollout, if all that can be left to do for it is to tell the registry."""
-    require_known(store, model)
-    newest = store.rollouts(model, limit=1)
-    if newest and newest[0].state is State.ROLLED_BACK:
-        return newest[0]
-    ended = f"the last one, {newest[0].id}, is {newest[0].state}" if newest else "it never had one"
-    raise NotFoundError(f"model {model} has no active rollout to roll back; {ended}")
 
 
 def _person() -> str:

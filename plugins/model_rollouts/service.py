@@ -338,6 +338,19 @@ class RolloutService:
         """Give the champion all the traffic. Needs the store alone: the registry is left to `sync_registry`."""
         return self._apply(rollout_id, lambda r, t: steps.roll_back(r, t, self._cause(actor, reason, evidence or {})))
 
+    def to_roll_back(self, model: str) -> Rollout:
+        """The rollout that a rollback of a model is about: the active one, or else the newest.
+
+        Raises:
+            NotFoundError: The model never had one.
+        """
+        if rollout := self.store.active(model):
+            return rollout
+        newest = self.store.rollouts(model, limit=1)
+        if not newest:
+            raise NotFoundError(f"model {model} never had a rollout; there is nothing to roll back to")
+        return newest[0]
+
     def sync_registry(self, rollout_id: str) -> None:
         """Bring the registry's aliases and tags to what the store says."""
         rollout = self.store.rollout(rollout_id)

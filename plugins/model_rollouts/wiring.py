@@ -3,7 +3,7 @@
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from model_rollouts.ports import Gateways, Registry, StageRuns
+from model_rollouts.ports import Gateways, GoldenRequests, Registry, StageRuns
 from model_rollouts.service import RolloutService
 from model_rollouts.settings import Settings
 
@@ -61,6 +61,13 @@ class Wiring:
     def service(self) -> RolloutService:
         """The use cases."""
         return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
+
+    @cached_property
+    def golden(self) -> GoldenRequests:
+        """Requests with known answers, from the log or a file."""
+        from model_rollouts.adapters.golden import LoggedRequests
+
+        return LoggedRequests(self.settings.log_dir, self.registry)
 
     @cached_property
     def drills(self) -> "Drills":

@@ -1,5 +1,6 @@
 """What every task of a stage knows: which rollout, which stage, which MLflow run."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 _MAX_POLL_SECONDS = 15.0
+
+#: Arguments of every task: some eight minutes in all, for a database that fails over or a registry that restarts.
+STEADY: dict[str, Any] = {
+    "retries": 8,
+    "retry_delay": timedelta(seconds=3),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=2),
+    "execution_timeout": timedelta(minutes=15),
+}
 
 PREFLIGHT, WATCH, APPROVE, DECIDE = "preflight", "watch", "approve", "decide"
 
