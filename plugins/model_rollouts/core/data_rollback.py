@@ -1,5 +1,6 @@
 """What must be undone with a model: named in the plan, done when the rollout is rolled back, in order."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from typing import Any
 from model_rollouts.core.checks import choice, names, number, whole
 from model_rollouts.core.errors import PlanError
 
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_GIVEN = "rollout"  # the argument that every callable gets
 _LONGEST_SECONDS = 86_400.0
 
 
@@ -61,7 +63,25 @@ class DataRollback:
             raise PlanError(f"arguments of a data rollback is {self.arguments!r}, must be a mapping of names to values")
         if self.arguments and self.kind is DataRollbackKind.DELTA_RESTORE:
             raise PlanError("arguments of a data rollback must be left out for delta_restore: they have no effect")
+        self._check_arguments()
         number("timeout_seconds of a data rollback", self.timeout_seconds, 1, _LONGEST_SECONDS)
+
+    def _check_arguments(self) -> None:
+        """Refuse what would not come back from the record as it went in, or clash with what a callable is given."""
+        try:
+            kept = json.loads(json.dumps(dict(self.arguments), allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PlanError(f"arguments of a data rollback must be of JSON types: {error}") from error
+        if kept != self.arguments:
+            raise PlanError(
+                f"arguments of a data rollback is {self.arguments!r}, must be of JSON types: lists, not tuples, and "
+                "names of text"
+            )
+        if self.kind is DataRollbackKind.CALLABLE and _GIVEN in self.arguments:
+            raise PlanError(
+                f"arguments of a data rollback name {_GIVEN!r}, which a callable is given anyway: rename it"
+            )
+        object.__setattr__(self, "arguments", kept)  # nobody who holds the mapping can change the plan any more
 
     @property
     def name(self) -> str:

@@ -53,7 +53,9 @@ class Readiness:
         Raises:
             PlanError: The message states the value and the bound.
         """
-        if not isinstance(self.on_call, tuple) or not all(isinstance(name, str) and name for name in self.on_call):
+        if not isinstance(self.on_call, tuple) or not all(
+            isinstance(name, str) and name.strip() for name in self.on_call
+        ):
             raise PlanError(f"on_call is {self.on_call!r}, must be a list of names or addresses")
         if not isinstance(self.may_be_missing, tuple) or not all(
             isinstance(each, Monitored) for each in self.may_be_missing
@@ -70,6 +72,11 @@ class Readiness:
         number("golden_agreement", self.golden_agreement, 0, 1)
         if not isinstance(self.golden_file, str):
             raise PlanError(f"golden_file is {self.golden_file!r}, must be a path or empty")
+        if self.golden_agreement > 0 and not (self.golden_requests or self.golden_file):
+            raise PlanError(
+                f"golden_agreement is {self.golden_agreement:g} and no golden request is asked: set golden_requests "
+                "or golden_file"
+            )
         if self.drill_within_days is not None:
             number("drill_within_days", self.drill_within_days, 0.001, 366)
 
