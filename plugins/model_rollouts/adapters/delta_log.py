@@ -208,7 +208,7 @@ class DeltaPredictionLog(DeltaUnitLog):
         else:
             parameters |= outcome_parameters(maturity)
             tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
-        result = run(sql, tables, parameters)
+        result = self._run(sql, tables, parameters)
         return result.fetchall() if result else []
 
     def _sample(

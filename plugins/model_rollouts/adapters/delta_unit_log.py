@@ -4,11 +4,11 @@ Queries that add up over the looks of a rollout take all of its looks, from the 
 read again each time, and never kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_rollouts.adapters.delta_files import LogReadError, run
 from model_rollouts.adapters.delta_queries import (
@@ -35,6 +35,9 @@ from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.ports import StageWindow, Window
+
+if TYPE_CHECKING:
+    import duckdb
 
 _RATES = ("error_rate", "latency_p50", "latency_p95", "latency_p99")
 UNIT_METRICS = (*_RATES, *(f"call_{metric}" for metric in _RATES))
@@ -125,7 +128,7 @@ class DeltaUnitLog:
         if tolerance is not None:
             parameters["tolerance"] = tolerance
         tables = {"predictions": (table_path(self.root, model, "predictions"), start, end + REPEAT)}
-        result = run(PAIR_COUNTS % (SAME_TEXT if tolerance is None else SAME_NUMBER), tables, parameters)
+        result = self._run(PAIR_COUNTS % (SAME_TEXT if tolerance is None else SAME_NUMBER), tables, parameters)
         found = {at: PairCounts(*counts) for at, *counts in (result.fetchall() if result else [])}
         return [found.get(at, PairCounts()) for at in range(len(windows))]
 
@@ -258,8 +261,14 @@ class DeltaUnitLog:
         tables = {"predictions": (table_path(self.root, model, "predictions"), read_from, end)}
         if maturity is not None:
             tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
-        result = run(sql, tables, parameters)
+        result = self._run(sql, tables, parameters)
         return result.fetchall() if result else []
+
+    def _run(
+        self, sql: str, tables: Mapping[str, tuple[Path, datetime, datetime]], parameters: Mapping[str, Any]
+    ) -> "duckdb.DuckDBPyConnection | None":
+        """Run a query about looks; a log whose rows are to be seen in another light has its own."""
+        return run(sql, tables, parameters)
 
 
 def _check_tolerance(tolerance: float | None) -> None:
