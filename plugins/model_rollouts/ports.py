@@ -10,6 +10,7 @@ from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.data_rollback import DataRollback
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
 from model_rollouts.core.golden import GoldenCase
+from model_rollouts.core.monitoring import MonitoredCounts
 from model_rollouts.core.registry_events import Intention, RecordedChange
 from model_rollouts.core.registry_snapshot import RegistryChange, Snapshot
 from model_rollouts.core.rollout import Change, Event, Rollout
@@ -403,3 +404,18 @@ class DagRuns(Protocol):
 
     def unfinished(self, dag_id: str, run_id: str) -> bool:
         """Whether there is such a run and it waits or goes on."""
+
+
+class MonitoringLog(Protocol):
+    """What the log tells of a version that serves."""
+
+    def monitored(
+        self, model: str, version: str, start: datetime, end: datetime, maturity: timedelta
+    ) -> MonitoredCounts:
+        """One version's answers as champion in [start, end), in or out of rollouts.
+
+        A label or value is due when its request is `maturity` old at the end.
+
+        Raises:
+            Exception: The log can't be read. Never zeros for a failed query.
+        """

@@ -3,11 +3,12 @@
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from model_rollouts.ports import Gateways, GoldenRequests, Registry, StageRuns
+from model_rollouts.ports import DataUndo, Gateways, GoldenRequests, MonitoringLog, Registry, StageRuns
 from model_rollouts.service import RolloutService
 from model_rollouts.settings import Settings
 
 if TYPE_CHECKING:
+    from model_rollouts.adapters.airflow_client import AirflowClient
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
@@ -70,6 +71,29 @@ class Wiring:
         return LoggedRequests(self.settings.log_dir, self.registry)
 
     @cached_property
+    def data_undo(self) -> DataUndo:
+        """Undoes data with a model."""
+        from model_rollouts.adapters.data_undo import DataUndoer
+
+        return DataUndoer(self.airflow)
+
+    def airflow(self) -> "AirflowClient":
+        """Airflow's REST API.
+
+        Raises:
+            AirflowError: Its address or credentials are not set.
+        """
+        from model_rollouts.adapters.airflow_client import AirflowClient
+
+        token, password = self.settings.airflow_token, self.settings.airflow_password
+        return AirflowClient(
+            self.settings.airflow_url,
+            token.get_secret_value() if token else None,
+            self.settings.airflow_user,
+            password.get_secret_value() if password else None,
+        )
+
+    @cached_property
     def drills(self) -> "Drills":
         """Rollback drills."""
         from model_rollouts.drills import Drills
@@ -89,6 +113,13 @@ class Wiring:
         from model_rollouts.preflight import Preflight
 
         return Preflight(self.service, self.gateway, self.golden, self.monitoring_log)
+
+    @cached_property
+    def monitoring_log(self) -> MonitoringLog:
+        """What the log tells of a version that serves."""
+        from model_rollouts.adapters.delta_monitoring import DeltaMonitoringLog
+
+        return DeltaMonitoringLog(self.settings.log_dir)
 
 
 @cache
