@@ -186,7 +186,7 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
             poll_seconds=0.005,
             retry_seconds=0.02,
         )
-        g.mirror = Mirror(g.spool, settings.mirror_queue, settings.champion_timeout_seconds)
+        g.mirror = Mirror(g.spool, g.follower.in_force, settings)
         plane = DataPlane(g.follower, g.spool, g.mirror, settings)
 
         @asynccontextmanager

@@ -7,17 +7,18 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any
 
 import orjson
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from model_rollouts.gateway import errors
+from model_rollouts.gateway import environment, errors
 from model_rollouts.gateway.dataplane import Call, DataPlane
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.probing import Prober
 from model_rollouts.gateway.reading import unit_text
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool
@@ -33,6 +34,7 @@ _STATUS: dict[type[errors.GatewayError], tuple[int, str]] = {
     errors.UnsupportedMediaError: (415, "BAD_REQUEST"),
     errors.TooLargeError: (413, "BAD_REQUEST"),
     errors.UnknownModelError: (404, "RESOURCE_DOES_NOT_EXIST"),
+    errors.VersionNotLoadedError: (404, "RESOURCE_DOES_NOT_EXIST"),
     errors.NotServingError: (503, "TEMPORARILY_UNAVAILABLE"),
     errors.LogUnavailableError: (503, "TEMPORARILY_UNAVAILABLE"),
     errors.OverloadedError: (503, "TEMPORARILY_UNAVAILABLE"),
@@ -62,6 +64,11 @@ def create_app(
     if settings.gateway_token is not None:
         app.middleware("http")(_guard(settings.gateway_token.get_secret_value()))
 
+    prober = Prober(follower, settings)
+
+    def status_of(model: str) -> dict[str, Any]:
+        return {"gateway_id": settings.gateway_id, **follower.status(model), "mirror": mirror.status(model)}
+
     async def invoke(request: Request, model: str) -> Response:
         taken, taken_us = time.perf_counter(), time.time_ns() // 1000
         request_id = _request_id(request)
@@ -85,13 +92,19 @@ def create_app(
     async def default_invocations(request: Request) -> Response:
         return await invoke(request, _default_model(settings, follower))
 
+    @app.post("/models/{model}/versions/{version}/invocations")
+    async def probe(request: Request, model: str, version: str) -> Response:
+        body = await _body(request, settings.max_body_bytes)
+        results = await prober.probe(model, version, body, request.headers.get("content-type"))
+        return _json({"gateway_id": settings.gateway_id, "results": results})
+
     @app.post("/models/{model}/outcomes")
     async def outcomes(request: Request, model: str) -> Response:
         return _json({"accepted": await plane.take_outcomes(model, await _body(request, settings.max_body_bytes))})
 
     @app.get("/models/{model}/status")
     async def model_status(model: str) -> Response:
-        return _json(follower.status(model))
+        return _json(status_of(model))
 
     @app.get("/status")
     async def status() -> Response:
@@ -100,12 +113,17 @@ def create_app(
                 "gateway_id": settings.gateway_id,
                 "healthy": follower.healthy,
                 "store": follower.store_status(),
-                "models": {m: follower.status(m) for m in follower.models if follower.follows(m)},
+                "models": {m: status_of(m) for m in follower.models if follower.follows(m)},
                 "not_adopted": follower.adoption_errors(),
                 "spool": spool.status(),
                 "mirror": mirror.status(),
             }
         )
+
+    @app.get("/environment")
+    async def packages() -> Response:
+        found = await asyncio.to_thread(environment.packages)
+        return _json({"gateway_id": settings.gateway_id, "packages": found})
 
     @app.get("/ping")
     @app.get("/health")
@@ -114,7 +132,7 @@ def create_app(
 
     @app.get("/version")
     async def mlflow_version() -> Response:
-        return Response(version("mlflow"), media_type=_JSON)
+        return Response(metadata.version("mlflow"), media_type=_JSON)
 
     return app
 

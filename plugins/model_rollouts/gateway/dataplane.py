@@ -8,29 +8,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from model_rollouts.gateway.answers import Answer, Failure, body, failure
 from model_rollouts.gateway.errors import (
-    BadRequestError,
     OverloadedError,
     PredictionError,
     PredictionTimeoutError,
 )
 from model_rollouts.gateway.follower import Follower, Serving
+from model_rollouts.gateway.inputs import Inputs, off_loop
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.mirror import Mirror, Mirrored
 from model_rollouts.gateway.outcomes import read_outcomes
 from model_rollouts.gateway.payload import Payload
-from model_rollouts.gateway.reading import Reading
 from model_rollouts.gateway.records import Context, record
 from model_rollouts.gateway.routing import Arm, Route, route
 from model_rollouts.gateway.scorer import Results
-from model_rollouts.gateway.scoring_protocol import Document, decode
+from model_rollouts.gateway.scoring_protocol import Document
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool
-
-_INLINE_BYTES = 65_536  # a larger body is read in a thread, so that it does not hold up everybody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class DataPlane:
     Args:
         follower: Who serves what.
         spool: The way to the log.
-        mirror: Takes the control sample.
+        mirror: Takes what another version is to score too.
         settings: Bounds and timeouts.
     """
 
@@ -110,6 +106,7 @@ class DataPlane:
         self._spool = spool
         self._mirror = mirror
         self._settings = settings
+        self._inputs = Inputs(settings)
 
     async def invoke(self, call: Call) -> Reply:
         """Answer one request. When this returns, its rows are where they survive the process.
@@ -129,7 +126,7 @@ class DataPlane:
         given = [answer for answer in answers if isinstance(answer, Answer)]
         answered = len(given) == len(answers)
         self._log(request, final, answered=answered)
-        self._offer_control(request, final)
+        self._offer(request, final)
         if not answered:
             raise _refusal(request.serving, answers)
         arms = {attempt.arm for attempt in final.values()}
@@ -144,13 +141,14 @@ class DataPlane:
         """
         self._follower.knows(model)
         now = datetime.now(UTC)
-        rows = await _off_loop(len(content), read_outcomes, content, self._settings.max_rows, now)
+        rows = await off_loop(len(content), read_outcomes, content, self._settings.max_rows, now)
         self._spool.append(model, "outcomes", rows)
         return len(rows)
 
     async def _read(self, call: Call, serving: Serving) -> _Request:
         """Check the request against the champion's signature: what callers may send must not depend on the arm."""
-        document, reading = await _off_loop(len(call.body), self._parse, call, serving.champion)
+        arguments = (serving.champion, call.body, call.content_type)
+        document, reading = await off_loop(len(call.body), self._inputs.parse, *arguments)
         count = reading.payload.rows
         ids = (call.request_id,) if count == 1 else tuple(f"{call.request_id}:{i}" for i in range(count))
         units = reading.units if call.unit is None else (call.unit,) * count
@@ -165,17 +163,8 @@ class DataPlane:
             taken_us=call.taken_us,
             request_ids=ids,
             units=units,
-            cohorts=tuple(way.cohort for way in routes),
         )
         return _Request(call, serving, document, reading.payload, context, routes, _elapsed_ms(call.taken))
-
-    def _parse(self, call: Call, champion: Version) -> tuple[Document, Reading]:
-        document = decode(call.body, call.content_type, self._settings.max_rows, self._settings.max_body_bytes)
-        champion.check_params(document.params)
-        return document, self._read_for(champion, document, call.model)
-
-    def _read_for(self, version: Version, document: Document, model: str) -> Reading:
-        return version.reader.read(document, self._settings.unit_columns.get(model), self._settings.max_rows)
 
     async def _ask_champion(self, request: _Request, indices: Sequence[int]) -> None:
         if not indices:
@@ -207,12 +196,9 @@ class DataPlane:
         """The rows as the challenger's signature has them."""
         if challenger.reader == request.serving.champion.reader:
             return request.payload
-        challenger.check_params(request.document.params)
-        size, model = len(request.call.body), request.call.model
-        reading: Reading = await _off_loop(size, self._read_for, challenger, request.document, model)
-        if reading.payload.rows != request.payload.rows:
-            raise BadRequestError(f"it reads {reading.payload.rows} rows, the champion {request.payload.rows}")
-        return reading.payload
+        arguments = (challenger, request.document, request.payload.rows)
+        payload: Payload = await off_loop(len(request.call.body), self._inputs.again, *arguments)
+        return payload
 
     def _note(self, request: _Request, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:
         latency = _elapsed_ms(request.call.taken)
@@ -227,6 +213,7 @@ class DataPlane:
                     request.context,
                     attempt.index,
                     attempt.arm,
+                    request.routes[attempt.index].cohort,
                     attempt.result,
                     attempt.latency_ms,
                     served=answered and attempt is final[attempt.index],
@@ -235,12 +222,25 @@ class DataPlane:
             )
         self._spool.append(request.call.model, "predictions", rows)
 
-    def _offer_control(self, request: _Request, final: dict[int, _Attempt]) -> None:
-        """Mirror the control sample, but for rows that the champion has answered already."""
-        control = tuple(i for i, way in enumerate(request.routes) if way.control and final[i].arm is Arm.CHALLENGER)
-        if control:
-            params, champion = request.document.params, request.serving.champion
-            self._mirror.offer(Mirrored(request.context, control, request.payload, params, champion, request.lead_ms))
+    def _offer(self, request: _Request, final: dict[int, _Attempt]) -> None:
+        """Have the other version score the rows that it is to score too, but for those that it has answered already."""
+        ways = list(enumerate(request.routes))
+        control = tuple(i for i, way in ways if way.control and final[i].arm is Arm.CHALLENGER)
+        shadow = tuple(i for i, way in ways if way.mirror)
+        for arm, indices in ((Arm.CHAMPION, control), (Arm.CHALLENGER, shadow)):
+            if indices:
+                self._mirror.offer(
+                    Mirrored(
+                        request.context,
+                        request.serving,
+                        arm,
+                        indices,
+                        request.document,
+                        request.payload,
+                        len(request.call.body),
+                        request.lead_ms,
+                    )
+                )
 
 
 def _by_arm(serving: Serving) -> dict[Arm, str]:
@@ -265,8 +265,3 @@ def _refusal(serving: Serving, answers: Sequence[Answer | Failure]) -> Exception
 
 def _elapsed_ms(since: float) -> float:
     return (time.perf_counter() - since) * 1000
-
-
-async def _off_loop(size: int, function: Any, *arguments: Any) -> Any:
-    """Call it here when the body is small, in a thread when it is large."""
-    return function(*arguments) if size <= _INLINE_BYTES else await asyncio.to_thread(function, *arguments)

@@ -23,6 +23,10 @@ class UnknownModelError(GatewayError):
     """No model of this name is in the traffic table."""
 
 
+class VersionNotLoadedError(GatewayError):
+    """The version is not loaded here, or the traffic does not name it."""
+
+
 class NotServingError(GatewayError):
     """No champion is loaded yet; try again."""
 

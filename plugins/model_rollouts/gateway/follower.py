@@ -9,11 +9,12 @@ from typing import Any
 import structlog
 
 from model_rollouts.core.traffic import Traffic
-from model_rollouts.gateway.errors import NotServingError, UnknownModelError
+from model_rollouts.gateway.errors import NotServingError, UnknownModelError, VersionNotLoadedError
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.versions import Loader, VersionKeeper, Wanted
 
 _REASON_CHARS = 500
+_SHOWN = 80
 
 _log = structlog.get_logger(__name__)
 
@@ -113,6 +114,31 @@ class Follower:
             raise NotServingError(f"the traffic table has not been read yet: {self._error or 'just started'}")
         raise UnknownModelError(f"no model {model} is served here; there is: {', '.join(self.models) or 'none'}")
 
+    def in_force(self, model: str) -> Traffic | None:
+        """The row that a model is routed by right now, if it is routed at all."""
+        serving = self._serving.get(model)
+        return serving.traffic if serving else None
+
+    def version(self, model: str, version: str) -> Version:
+        """A version that the traffic names, whatever its role.
+
+        Raises:
+            UnknownModelError: The model is not in the table.
+            NotServingError: That is not known yet.
+            VersionNotLoadedError: It is not loaded; says how it is, or which versions there are.
+        """
+        self.knows(model)
+        named = _versions(self._followed[model])
+        if (routed := self.in_force(model)) is not None:
+            named += [v for v in _versions(routed) if v not in named]
+        what = f"version {version[:_SHOWN]} of {model}"
+        if version not in named:
+            raise VersionNotLoadedError(f"{what} is not loaded: the traffic names {', '.join(named)}")
+        loaded = self._keeper.get(model, version)
+        if loaded is None:
+            raise VersionNotLoadedError(f"{what} is not loaded: {self._keeper.state(model, version)}")
+        return loaded
+
     def knows(self, model: str) -> None:
         """Refuse a model that is not in the table; one whose champion is still loading is fine.
 
@@ -137,6 +163,10 @@ class Follower:
         self.knows(model)
         traffic = self._followed[model]
         serving = self._serving.get(model)
+        states = {v: self._keeper.state(model, v) for v in _versions(traffic)}
+        unused = serving.traffic.challenger if serving and serving.challenger is None else None
+        if unused is not None and states.get(unused) == "ready":
+            states[unused] = "loading"  # loaded this moment, and no request is routed to it yet
         return {
             "model": model,
             "revision": traffic.revision,
@@ -147,7 +177,7 @@ class Follower:
             "share": traffic.share,
             "stage": traffic.stage,
             "rollout_id": traffic.rollout_id,
-            "versions": {v: self._keeper.state(model, v) for v in _versions(traffic)},
+            "versions": states,
         }
 
     def store_status(self) -> dict[str, Any]:

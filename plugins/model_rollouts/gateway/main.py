@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from model_rollouts.adapters.mlflow_client import DEFAULTS
+from model_rollouts.gateway import environment
 from model_rollouts.gateway.app import create_app
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
@@ -52,7 +53,7 @@ def build(settings: GatewaySettings) -> FastAPI:
         retry_seconds=settings.retry_seconds,
         settled=_FreezeOnce(),
     )
-    mirror = Mirror(spool, settings.mirror_queue, settings.champion_timeout_seconds)
+    mirror = Mirror(spool, follower.in_force, settings)
     plane = DataPlane(follower, spool, mirror, settings)
 
     @asynccontextmanager
@@ -60,6 +61,7 @@ def build(settings: GatewaySettings) -> FastAPI:
         spool.start()
         follower.start()
         mirror.start()
+        await asyncio.to_thread(environment.packages)  # now, and not while callers wait
         try:
             yield
         finally:

@@ -21,7 +21,6 @@ class Context:
         taken_us: When the gateway took the request: microseconds since 1970, UTC.
         request_ids: The id of each row.
         units: The unit of each row.
-        cohorts: The group that each row counts for.
     """
 
     gateway_id: str
@@ -29,13 +28,13 @@ class Context:
     taken_us: int
     request_ids: tuple[str, ...]
     units: tuple[str | None, ...]
-    cohorts: tuple[Arm | None, ...]
 
 
 def record(
     context: Context,
     index: int,
     arm: Arm,
+    cohort: Arm | None,
     result: Answer | Failure,
     latency_ms: float,
     *,
@@ -48,12 +47,13 @@ def record(
         context: The request.
         index: Row of the request.
         arm: Who answered, or failed to.
+        cohort: The group that the row counts for; None: it is no evidence.
         result: What came of it.
         latency_ms: From taking the request to the result.
         served: Whether the caller gets this answer.
         features: The inputs as this version read them, and the row's place in them; None when it could not.
     """
-    traffic, cohort = context.traffic, context.cohorts[index]
+    traffic = context.traffic
     answer = result if isinstance(result, Answer) else None
     return {
         "request_id": context.request_ids[index],

@@ -22,6 +22,10 @@ _IDLE_SECONDS = 30.0  # an idle worker thread ends after this, so a version that
 class Scorer(Protocol):
     """Something that scores rows."""
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for their turn."""
+
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
         """One result a row, in order. Never raises for what the model does.
 
@@ -66,6 +70,11 @@ class MicroBatcher:
         self._waiting: deque[_Job] = deque()
         self._waiting_rows = 0
         self._running = False
+
+    @property
+    def waiting_rows(self) -> int:
+        """See `Scorer`."""
+        return self._waiting_rows
 
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
         """See `Scorer`."""

@@ -24,12 +24,19 @@ class GatewaySettings(Settings):
     retry_seconds: float = Field(5.0, gt=0, le=600, description="Wait before a failed load or adoption is tried again")
     challenger_timeout_seconds: float = Field(1.0, gt=0, le=60, description="After this the champion answers instead")
     champion_timeout_seconds: float = Field(10.0, gt=0, le=600, description="After this the call fails")
+    mirror_timeout_seconds: float = Field(
+        default_factory=lambda values: float(values.get("challenger_timeout_seconds", 1.0)),
+        gt=0,
+        le=60,
+        description="After this a challenger that answers unseen has failed; by default as where callers wait for it",
+    )
 
     max_body_bytes: int = Field(4_194_304, ge=1024, description="Largest request body")
     max_rows: int = Field(10_000, ge=1, description="Most rows in one request")
     max_batch_rows: int = Field(256, ge=1, description="Most waiting rows that are scored in one call")
     max_waiting_rows: int = Field(4_096, ge=1, description="Rows that may wait for one version; more are refused")
     mirror_queue: int = Field(256, ge=1, description="Requests that may wait to be mirrored; more are dropped")
+    max_mirror_bytes: int = Field(67_108_864, ge=1024, description="Bodies that may wait to be mirrored, in all")
 
     spool_dir: Path = Field(Path(".local/spool"), description="Answered rows on their way to the log")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="Time between commits to the log")

@@ -23,6 +23,7 @@ from model_rollouts.gateway.segments import SegmentLog
 Table = Literal["predictions", "outcomes"]
 _TABLES: tuple[Table, ...] = ("predictions", "outcomes")
 _ROLL_BYTES = 8 * 1024 * 1024
+_NEARLY = 0.8  # of the largest size
 
 _log = structlog.get_logger(__name__)
 
@@ -83,6 +84,11 @@ class Spool:
         """Begin to commit, with what earlier processes left behind first."""
         self._thread = threading.Thread(target=self._work, name="spool", daemon=True)
         self._thread.start()
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether what room is left should be kept for answers that callers wait for."""
+        return self._own.bytes >= _NEARLY * self._max_bytes
 
     def check(self) -> None:
         """Refuse before anything is scored what could not be logged.
