@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from model_rollouts.data_rollbacks import DataRollbacks
     from model_rollouts.drills import Drills
     from model_rollouts.preflight import Preflight
+    from model_rollouts.registry_watch import RegistryWatch
 
 
 class Wiring:
@@ -120,6 +121,21 @@ class Wiring:
         from model_rollouts.adapters.delta_monitoring import DeltaMonitoringLog
 
         return DeltaMonitoringLog(self.settings.log_dir)
+
+    @cached_property
+    def registry_watch(self) -> "RegistryWatch":
+        """What changes in the registry start."""
+        from model_rollouts.adapters.registry_snapshot import RestRegistry
+        from model_rollouts.adapters.sql_registry_changes import SqlRegistryChanges
+        from model_rollouts.registry_watch import RegistryWatch
+
+        return RegistryWatch(
+            RestRegistry(self.settings.mlflow_tracking_uri),
+            SqlRegistryChanges(self.settings.store_url),
+            self.store,
+            models=[name.strip() for name in self.settings.watched_models.split(",") if name.strip()],
+            default_pattern=self.settings.default_pattern,
+        )
 
 
 @cache
