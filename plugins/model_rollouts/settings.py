@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model_rollouts.core.plan import Pattern
+
 
 class Settings(BaseSettings):
     """Where the parts are. Everything has a default that works on one machine."""
@@ -35,4 +37,14 @@ class Settings(BaseSettings):
     notify_url: SecretStr | None = Field(None, description="Webhook that is told of everything that happens")
     notifiers: SecretStr = Field(
         SecretStr(""), description="Airflow notifiers as a JSON list; see model_rollouts/operators/notify.py"
+    )
+    watched_models: str = Field(
+        "", description="Registered models whose changes start rollouts, separated by commas; empty: all of them"
+    )
+    registry_poll_seconds: float = Field(10, ge=1, le=3600, description="Time between two looks at the registry")
+    default_pattern: Pattern = Field(
+        Pattern.CANARY, description="What a registry change starts where neither version nor model names a pattern"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Secret of MLflow's webhook, 16 characters or more; without one the receiver takes nothing"
     )
