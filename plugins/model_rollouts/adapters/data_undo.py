@@ -141,6 +141,7 @@ def _call(step: DataRollback, rollout: Mapping[str, Any]) -> dict[str, Any]:
     function = _function(step)
     result = _within(step, lambda: function(**step.arguments, rollout=dict(rollout)))
     if inspect.isawaitable(result) or inspect.isgenerator(result):
+        getattr(result, "close", lambda: None)()
         raise DataRollbackError(
             f"{step.target} gave a {type(result).__name__}: nothing has run; make it a plain function"
         )
@@ -169,10 +170,6 @@ def _function(step: DataRollback) -> Callable[..., Any]:
         raise NotReadyError(f"{step.target} is a {type(function).__name__}, must be a function")
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise NotReadyError(f"{step.target} is a coroutine or generator function, must be a plain one")
-    if "rollout" in step.arguments:
-        raise NotReadyError(
-            f"arguments of {step.target} name rollout, which is given by the rollback itself; rename it"
-        )
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
