@@ -6,7 +6,7 @@ from model_rollouts.core.gates import Gate, Metric, Role
 from model_rollouts.core.plan import FULL_SHARE, Pattern
 
 
-def default_gates(pattern: Pattern, share: float, *, labels: bool = True) -> tuple[Gate, ...]:
+def default_gates(pattern: Pattern, share: float, *, labels: bool = True, offline: bool = False) -> tuple[Gate, ...]:
     """Gates of one stage.
 
     - Every pattern rolls back on proven harm to errors, p95 and p99 latency; all but shadow to accuracy, where labels
@@ -22,11 +22,14 @@ def default_gates(pattern: Pattern, share: float, *, labels: bool = True) -> tup
         pattern: Which pattern.
         share: The stage's share of the challenger, in percent.
         labels: Whether outcomes arrive: without them accuracy is shown and nothing is asked of it.
+        offline: Whether logged requests are scored in a task: its latency is no caller's, and is shown only.
     """
     accuracy = Gate(Metric.WRONG_RATE, Role.GUARDRAIL, coverage=0.8) if labels else Gate(Metric.WRONG_RATE, Role.MUTED)
     errors = Gate(Metric.ERROR_RATE, negligible=0.02)
     p95 = Gate(Metric.LATENCY_P95, latency_margin=0.25, latency_slack_ms=5.0)
     p99 = replace(p95, metric=Metric.LATENCY_P99, role=Role.TRIPWIRE)
+    if offline:
+        p95, p99 = replace(p95, role=Role.MUTED), replace(p99, role=Role.MUTED)
     dealt = (Gate(Metric.SAMPLE_RATIO, Role.SIGNAL),) if 0 < share < FULL_SHARE else ()
     match pattern:
         case Pattern.SHADOW:

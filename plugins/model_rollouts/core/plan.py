@@ -242,6 +242,7 @@ class Plan:
         number("alpha", self.alpha, 1e-6, 0.2)
         number("beta", self.beta, 1e-6, 0.2)
         self._budgets()
+        self._check_deal()
         for position, stage in enumerate(self.stages):
             for gate in stage.gates:
                 self._check_time(position, gate)
@@ -256,6 +257,22 @@ class Plan:
             isinstance(step, DataRollback) for step in self.data_rollback
         ):
             raise PlanError(f"data_rollback is {self.data_rollback!r}, must be a tuple of DataRollback")
+
+    def _check_deal(self) -> None:
+        """Refuse a sample ratio gate where nobody knows the ratio.
+
+        Units that a control group left out are first counted in a later stage, and then by where they stand: between
+        the group's two ends. Only where both versions get the same number of units are they dealt like the others.
+        """
+        grouped = False
+        for position, stage in enumerate(self.stages):
+            if grouped and stage.gate(Metric.SAMPLE_RATIO) and stage.dealt_percent != FULL_SHARE / 2:
+                raise PlanError(
+                    f"share of stage {position} is {stage.share:g} without a control group and after a stage with one, "
+                    "must be 50 or 100: in between, units that the group left out are not dealt as the share says, and "
+                    "the sample_ratio gate would take it for a mistake"
+                )
+            grouped = grouped or stage.control_group
 
     def _check_time(self, position: int, gate: Gate) -> None:
         """Refuse a gate that the stage has to pass and that could not be judged before its deadline."""
@@ -362,7 +379,8 @@ def _stage(data: object, pattern: Pattern) -> Stage:
         number("challenger share", share, 0, FULL_SHARE)
         if data.get("pattern") is not None:
             pattern = choice("pattern of a stage", data["pattern"], Pattern)
-        data = {**data, "gates": [gate.to_dict() for gate in default_gates(pattern, float(str(share)))]}
+        gates = default_gates(pattern, float(str(share)), offline=data.get("offline") is True)
+        data = {**data, "gates": [gate.to_dict() for gate in gates]}
     values = dict(names("stage", data, Stage))
     if values.get("pattern") is not None:
         values["pattern"] = choice("pattern of a stage", values["pattern"], Pattern)

@@ -215,6 +215,11 @@ def open_stage(rollout: Rollout, traffic: Traffic, stage: int, cause: Cause) -> 
             f"{rollout.stage}; a stage opens when the one before it has passed"
         )
     _owned(rollout, traffic)
+    if traffic.challenger != rollout.challenger:  # a rehearsal has taken it out, and was broken off
+        raise IllegalTransitionError(
+            f"stage {stage} of {rollout.id} can't be opened: version {rollout.challenger} is not beside the champion "
+            f"but {traffic.challenger or 'none'}; end the rehearsal of the rollback first"
+        )
     after = replace(
         traffic,
         share=setting.share,
@@ -288,7 +293,8 @@ def roll_back(rollout: Rollout, traffic: Traffic, cause: Cause) -> Change | None
         previous = None  # what is rolled back is no target to go back to
     else:
         _owned(rollout, traffic)
-        previous = traffic.previous
+        # In the middle of a rehearsal the challenger is kept in the place of `previous`: no target to go back to.
+        previous = traffic.previous if traffic.challenger is not None else None
     after = Traffic(
         model=traffic.model,
         champion=rollout.champion,

@@ -32,6 +32,9 @@ _KINDS = {
     Pattern.GRADUAL: _Kind(GradualParameters, plan_gradual),
 }
 _COMMON = frozenset(field.name for field in fields(CommonParameters))
+#: Common values that are of stages: each pattern of a chain may have its own.
+_OF_STAGES = frozenset({"label_coverage", "rollback_odds", "pass_odds", "negligible_error_rate", "latency_margin",
+    "latency_slack_ms", "min_requests", "at_deadline"})  # fmt: skip
 
 
 def parameters_of(pattern: Pattern) -> type[CommonParameters]:
@@ -42,8 +45,8 @@ def parameters_of(pattern: Pattern) -> type[CommonParameters]:
 def plan_from(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[], Baseline] | None = None) -> Plan:
     """The plan that a form's values stand for, with the patterns that follow in `then`.
 
-    What follows takes the common values of the first where it has none of its own. Looks, error budgets, calendar and
-    readiness are the first one's: they are of the whole rollout.
+    What follows takes the margins of the first where it has none of its own, and has its own `at_deadline`. Looks,
+    error budgets, calendar, readiness and what is undone are of the whole rollout: they are set once, with the first.
 
     Args:
         pattern: The first pattern.
@@ -53,8 +56,8 @@ def plan_from(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[]
     Raises:
         PlanError: A value is out of its bounds, or a name is unknown.
     """
-    first = _one(pattern, values, baseline)
-    following = values.get("then") or ()
+    first = _one(pattern, {name: value for name, value in values.items() if name != "then"}, baseline)
+    following = values.get("then", ())
     if isinstance(following, str) or not isinstance(following, Sequence) or len(following) > _MOST_CHAINED:
         raise PlanError(f"then is {following!r}, must be a list of at most {_MOST_CHAINED} patterns")
     if not following:
@@ -66,7 +69,11 @@ def plan_from(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[]
         if each.get("then"):
             raise PlanError("then holds a pattern with a `then` of its own; list them one after the other")
         kind = choice("pattern in then", each["pattern"], Pattern)
-        own = {name: value for name, value in each.items() if name != "pattern"}
+        own = {name: value for name, value in each.items() if name not in ("pattern", "then")}
+        if whole := sorted(set(own) & (_COMMON - _OF_STAGES)):
+            raise PlanError(
+                f"then sets {', '.join(whole)} for {kind}: of the whole rollout, must be set once, beside `then`"
+            )
         shared = {name: value for name, value in values.items() if name in _COMMON - {"then", "at_deadline"}}
         stages += _chained(kind, _one(kind, shared | own, baseline))
     return replace(first, stages=tuple(stages))

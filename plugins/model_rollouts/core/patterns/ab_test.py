@@ -1,7 +1,7 @@
 """A/B test: both versions serve, each its own units, until one is proven to be worth more."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from model_rollouts.core.baseline import Baseline
@@ -52,10 +52,12 @@ def plan_ab_test(p: ABTestParameters) -> Plan:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
     """
     number("share", p.share, 0, FULL_SHARE)
+    number("detectable_lift", p.detectable_lift, 0.0001, 10)
     if not 0 < p.share < FULL_SHARE:
         raise PlanError(f"share is {p.share:g}, must be above 0 and below 100: both versions need units of their own")
     if p.horizon_seconds is None:
         raise PlanError("horizon_seconds is not set; set it, or have it worked out from the champion's logged values")
+    number("horizon_seconds", p.horizon_seconds, 0, LONGEST_SECONDS)
     value = Gate(
         Metric.VALUE,
         Role.OBJECTIVE,
@@ -83,19 +85,19 @@ def horizon(p: ABTestParameters, baseline: Baseline) -> float:
 
     The usual sample size for a difference of means, with the price of a bound that holds at any time: about
     sqrt(2 ln(1/beta) + 2) standard errors where a single look needs 1.64 at beta 0.05 (the width of a normal mixture's
-    boundary near the time it is tuned for; Howard et al., Time-uniform confidence sequences, 2021). Never below the
-    bake time, and with the time that labels take on top.
+    boundary near the time it is tuned for; Howard et al., Time-uniform confidence sequences, 2021). Never too short for
+    `min_units` in each arm, never below the bake time, and with the time that labels take on top. Requests count as
+    independent: where a unit's requests resemble each other, the same lift takes longer.
 
     Args:
         p: The parameters.
         baseline: The champion's recent requests and values.
 
     Raises:
-        PlanError: The log has no values to plan by, or the horizon would be beyond a year.
+        PlanError: A parameter is out of its bounds, the log has no values to plan by, or the horizon would be beyond a
+            year.
     """
-    number("detectable_lift", p.detectable_lift, 0.0001, 10)
-    number("share", p.share, 0.01, 99.99)
-    number("beta", p.beta, 1e-6, 0.2)
+    plan_ab_test(replace(p, horizon_seconds=LONGEST_SECONDS))  # refuses what could not be reckoned with
     mean, spread = baseline.value_mean, baseline.value_sd
     if mean is None or spread is None or not mean > 0 or not baseline.due:
         raise PlanError(
@@ -104,7 +106,8 @@ def horizon(p: ABTestParameters, baseline: Baseline) -> float:
         )
     needed = math.sqrt(2 * math.log(1 / p.beta) + 2) + NormalDist().inv_cdf(_MATCHED_POWER)
     part = p.share / FULL_SHARE
-    requests = (needed * spread / (p.detectable_lift * mean)) ** 2 / (part * (1 - part))
+    distance = needed * spread / (p.detectable_lift * mean)
+    requests = max(distance * distance / (part * (1 - part)), p.min_units / min(part, 1 - part))
     valued_per_second = baseline.requests / baseline.seconds * baseline.valued / baseline.due
     seconds = requests / valued_per_second + p.label_maturity_seconds + p.look_seconds + p.grace_seconds
     if seconds > LONGEST_SECONDS:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from model_rollouts.core.checks import number
+from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import Metric, Role
 from model_rollouts.core.patterns.common import CONTROL_PERCENT, CommonParameters, asked, harm_gates, plan_of, with_role
-from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage
+from model_rollouts.core.plan import FULL_SHARE, LONGEST_SECONDS, Pattern, Plan, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,19 @@ class BlueGreenParameters(CommonParameters):
 def plan_blue_green(p: BlueGreenParameters) -> Plan:
     """Two stages: green beside blue with no live traffic, and everything on green with blue warm.
 
-    Accuracy is watched and not waited for: labels come late, and a switch that waits for days is none. What matures
-    later is watched after the promotion.
+    Of accuracy nothing has to be proven: labels come late, and a switch that waits for days is none. The least number
+    of them has to come, though, and what they show may not be harm; `label_coverage` 0 goes without. What matures later
+    is watched after the promotion.
 
     Raises:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
     """
+    number("green_seconds", p.green_seconds, 0, LONGEST_SECONDS)
+    number("green_deadline_seconds", p.green_deadline_seconds, 0, LONGEST_SECONDS)
+    if not p.green_deadline_seconds > p.green_seconds:
+        raise PlanError(
+            f"green_deadline_seconds is {p.green_deadline_seconds:g}, must be above green_seconds ({p.green_seconds:g})"
+        )
     gates = tuple(with_role(harm_gates(p), Role.TRIPWIRE, Metric.WRONG_RATE))
     green = Stage(
         share=0.0,

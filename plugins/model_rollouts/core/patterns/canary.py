@@ -35,7 +35,7 @@ class CanaryParameters(CommonParameters):
         first_pass_odds: Margin of non-inferiority at the first step.
         control_percent: At a share of 100, percentage of requests that the champion also answers.
         control_group: At shares up to 50, compare with a group of the champion's units that is as large as the
-            challenger's, not with all of them.
+            challenger's, not with all of them. No step may then be between 50 and 100.
         value_loss: Largest relative loss of business value per request that is accepted, such as 0.05; half of it,
             proven, rolls back. That there is no larger loss must be proven at the last step below 100, where both
             versions still have callers of their own. None: business value is not judged.
@@ -61,6 +61,8 @@ def plan_canary(parameters: CanaryParameters) -> Plan:
     p = parameters
     _check_steps(p.steps)
     grouped = asked("control_group", p.control_group)
+    if grouped and min(p.steps) > FULL_SHARE / 2:
+        raise PlanError("control_group is set and no step is up to 50, where there is room for one: add one")
     # The margins are reckoned with before the gates see them; the rest is judged by the plan itself.
     number("pass_odds", p.pass_odds, 1, 1000)
     number("first_pass_odds", p.first_pass_odds, 1, 1000)

@@ -102,7 +102,8 @@ def plan_of(pattern: Pattern, p: CommonParameters, stages: Sequence[Stage]) -> P
     Raises:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
     """
-    _listed("then", p.then)
+    if _listed("then", p.then):
+        raise PlanError(f"then is {p.then!r}, must be empty for a pattern alone; plan_from makes chains")
     return Plan(
         pattern=pattern,
         stages=tuple(stages),

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from model_rollouts.core.checks import flag
+from model_rollouts.core.checks import flag, number
 from model_rollouts.core.gates import Gate, Metric, Role
 from model_rollouts.core.patterns.common import CommonParameters, asked, harm_gates, plan_of, with_role
-from model_rollouts.core.plan import Pattern, Plan, Stage
+from model_rollouts.core.plan import LONGEST_SECONDS, Pattern, Plan, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,10 @@ def plan_shadow(p: ShadowParameters) -> Plan:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
     """
     flag("offline", p.offline)
+    # Reckoned with, or left out offline, before the plan could judge them.
+    number("mirror_percent", p.mirror_percent, 0, 100)
+    number("pair_coverage", p.pair_coverage, 0, 1)
+    number("bake_seconds", p.bake_seconds, 0, LONGEST_SECONDS)
     agreement = Gate(
         Metric.AGREEMENT,
         Role.OBJECTIVE,
