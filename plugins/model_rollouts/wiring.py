@@ -10,6 +10,7 @@ from model_rollouts.settings import Settings
 if TYPE_CHECKING:
     from model_rollouts.adapters.airflow_client import AirflowClient
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
+    from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
     from model_rollouts.drills import Drills
@@ -46,11 +47,11 @@ class Wiring:
 
     @cached_property
     def gateway(self) -> Gateways:
-        """The gateway's own word on what it has loaded."""
+        """Every serving process's own word on what it has loaded, routes by and runs on."""
         from model_rollouts.adapters.gateway_client import GatewayClient
 
         token = self.settings.gateway_token
-        return GatewayClient(self.settings.gateway_url, token.get_secret_value() if token else None)
+        return GatewayClient(*self.settings.gateway_urls, token=token.get_secret_value() if token else None)
 
     @cached_property
     def stage_runs(self) -> StageRuns:
@@ -121,6 +122,13 @@ class Wiring:
         from model_rollouts.adapters.delta_monitoring import DeltaMonitoringLog
 
         return DeltaMonitoringLog(self.settings.log_dir)
+
+    @cached_property
+    def monitoring_runs(self) -> "MlflowMonitoringRuns":
+        """The trend of what serves, in MLflow."""
+        from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
+
+        return MlflowMonitoringRuns(self.settings.mlflow_tracking_uri)
 
     @cached_property
     def registry_watch(self) -> "RegistryWatch":
