@@ -10,6 +10,7 @@ from model_rollouts.settings import Settings
 if TYPE_CHECKING:
     from model_rollouts.adapters.airflow_client import AirflowClient
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
+    from model_rollouts.adapters.delta_report_log import DeltaReportLog
     from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
@@ -144,6 +145,13 @@ class Wiring:
             models=[name.strip() for name in self.settings.watched_models.split(",") if name.strip()],
             default_pattern=self.settings.default_pattern,
         )
+
+    @cached_property
+    def report_log(self) -> "DeltaReportLog":
+        """What the reports on pairs and units ask of the log."""
+        from model_rollouts.adapters.delta_report_log import DeltaReportLog
+
+        return DeltaReportLog(self.settings.log_dir)
 
 
 @cache
