@@ -1,8 +1,9 @@
 """Every setting, typed, from the environment (prefix MODEL_ROLLOUTS_)."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_rollouts.core.plan import Pattern
@@ -15,7 +16,10 @@ class Settings(BaseSettings):
 
     store_url: str = Field("sqlite:///.local/rollouts.db", description="SQLAlchemy URL of the rollout store")
     log_dir: Path = Field(Path(".local/log"), description="Root folder of the Delta prediction log")
-    gateway_url: str = Field("http://127.0.0.1:8600", description="Where operators reach the gateway")
+    gateway_url: str = Field(
+        "http://127.0.0.1:8600",
+        description="Where operators reach the gateway: the own address of each process, separated by commas",
+    )
     gateway_token: SecretStr | None = Field(
         None, description="Bearer token of the gateway: it asks every call but /ping for it, and operators send it"
     )
@@ -48,3 +52,31 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="Secret of MLflow's webhook, 16 characters or more; without one the receiver takes nothing"
     )
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        urls = [part.strip().rstrip("/") for part in value.split(",")]
+        for url in urls:
+            if not _is_address(url):
+                raise ValueError(
+                    f"gateway_url has {url!r}, must be addresses such as http://gateway-1:8600, separated by commas"
+                )
+        if len(set(urls)) != len(urls):
+            raise ValueError(f"gateway_url is {value!r}, must name each gateway process once")
+        return ",".join(urls)
+
+    @property
+    def gateway_urls(self) -> tuple[str, ...]:
+        """The address of each gateway process."""
+        return tuple(self.gateway_url.split(","))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # no number, or none of a port
+        return False
+    plain = not (parts.query or parts.fragment or parts.username or parts.password) and " " not in url
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and plain

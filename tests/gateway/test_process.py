@@ -174,13 +174,12 @@ def rollout(gateway: Process, service: RolloutService, request: pytest.FixtureRe
     revision = service.adopt(MODEL, "t").revision
     gateway.wait(
         lambda: (
-            client.versions(MODEL) == {"1": "ready", "2": "ready"}
-            and client.status(MODEL)["routed_revision"] == revision
+            client.versions(MODEL) == {"1": "ready", "2": "ready"} and list(client.routed(MODEL).values()) == [revision]
         )
     )
     yield name
     service.roll_back(name, "t", "the test is over")
-    gateway.wait(lambda: client.status(MODEL)["champion"] == "1" and client.status(MODEL)["challenger"] is None)
+    gateway.wait(lambda: [(s["champion"], s["challenger"]) for s in client.statuses(MODEL).values()] == [("1", None)])
 
 
 @dataclass
