@@ -103,7 +103,13 @@ class RegistryWatch:
             wanted = late
         logger.warning("others looked at %s at the same time, %d times over; left to them", wanted, _TRIES)
 
-    def carry_out(self, runs: DagRuns, models: Collection[str] | None = None, fresh: bool = True) -> list[Done]:
+    def carry_out(
+        self,
+        runs: DagRuns,
+        models: Collection[str] | None = None,
+        fresh: bool = True,
+        tell: Callable[[Done], None] | None = None,
+    ) -> None:
         """Decide and do what is to be done about all recorded changes.
 
         Args:
@@ -111,12 +117,14 @@ class RegistryWatch:
             models: Only of these; None: all.
             fresh: Whether the registry was looked at just before. If not, rollbacks are carried out alone: whether a
                 start is still wanted, nobody knows.
+            tell: Called with each change that is handled here. None: nobody can be told here, so that what a person
+                should hear of is left to somebody who can.
 
         Raises:
             UnhandledChangesError: Some could not be done; all others were. Names them.
         """
         waiting = {c.change.model for c in self.changes.pending()}
-        done, failures = [], []
+        failures = []
         for model in sorted(waiting if models is None else waiting & set(models)):
             try:
                 self._decide(model, runs, fresh)
@@ -127,13 +135,12 @@ class RegistryWatch:
                 if recorded.intention is None or not (fresh or recorded.intention.response is Response.ROLL_BACK):
                     continue
                 try:
-                    done += self._do(recorded, recorded.intention, runs)
+                    self._do(recorded, recorded.intention, runs, tell)
                 except Exception as error:
                     logger.exception("change %d of %s can't be carried out", recorded.id, model)
                     failures.append(f"change {recorded.id} of {model}: {type(error).__name__}: {error}")
         if failures:
             raise UnhandledChangesError(f"tried again later: {'; '.join(failures)}")
-        return done
 
     # --- looking
 
@@ -207,8 +214,10 @@ class RegistryWatch:
 
     # --- doing
 
-    def _do(self, recorded: RecordedChange, intention: Intention, runs: DagRuns) -> list[Done]:
-        """Make the run, and put down what came of it. Nothing when somebody else has put it down already."""
+    def _do(
+        self, recorded: RecordedChange, intention: Intention, runs: DagRuns, tell: Callable[[Done], None] | None
+    ) -> None:
+        """Make the run, and put down what came of it."""
         age = self.clock() - recorded.seen_at
         how = ""
         try:
@@ -223,13 +232,16 @@ class RegistryWatch:
             if age < _PATIENCE:
                 raise
             intention = refused(intention, f"given up after {age}: {type(error).__name__}: {error}")
+        if intention.reported and tell is None:
+            return
         outcome = f"{intention.response}: {intention.reason}{how}"
         if not self.changes.handle(recorded.id, outcome, self.clock()):
-            return []
+            return
         logger.log(logging.WARNING if intention.reported else logging.INFO, "change %d: %s", recorded.id, outcome)
         if intention.reported:
             self._report(recorded, outcome)
-        return [Done(recorded, intention, outcome)]
+        if tell is not None:
+            tell(Done(recorded, intention, outcome))
 
     def _report(self, recorded: RecordedChange, outcome: str) -> None:
         """Tell the audit of the model, where it has one. The record of the change says the same."""
@@ -256,8 +268,13 @@ def run_id_for(recorded: RecordedChange) -> str:
     return f"registry-{model}-{version}-{recorded.seen_at:%Y%m%dT%H%M%S}-{recorded.id}"
 
 
-def look_and_carry_out(watch: RegistryWatch, runs: DagRuns, models: Collection[str] | None = None) -> list[Done]:
-    """Both, where a registry that is away must not hold up a rollback.
+def look_and_carry_out(
+    watch: RegistryWatch,
+    runs: DagRuns,
+    models: Collection[str] | None = None,
+    tell: Callable[[Done], None] | None = None,
+) -> None:
+    """Both, where a registry that is away must not hold up a rollback. See `RegistryWatch.carry_out`.
 
     Raises:
         UnhandledChangesError: Something could not be done now.
@@ -268,7 +285,6 @@ def look_and_carry_out(watch: RegistryWatch, runs: DagRuns, models: Collection[s
     except NotReadyError as error:
         logger.warning("%s; rollbacks that were asked for go on", error)
         away = str(error)
-    done = watch.carry_out(runs, models, fresh=not away)
+    watch.carry_out(runs, models, fresh=not away, tell=tell)
     if away:
         raise UnhandledChangesError(away)
-    return done
