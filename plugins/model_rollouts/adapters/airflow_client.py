@@ -80,12 +80,17 @@ class AirflowClient:
         return str(self._content(self._call("GET", self._run(dag_id, run_id))).get("state"))
 
     def run_again(self, dag_id: str, run_id: str) -> None:
-        """Have the tasks of a run that failed run again.
+        """Have a run that failed run again: the tasks that failed, or all of them where it failed without any.
+
+        A run that ran out of its time, or that a person has marked as failed, has tasks that were skipped.
 
         Raises:
             AirflowError: There is no such run, or Airflow can't be asked.
         """
-        self._call("POST", f"{self._run(dag_id, run_id)}/clear", {"dry_run": False, "only_failed": True})
+        for only_failed in (True, False):
+            self._call("POST", f"{self._run(dag_id, run_id)}/clear", {"dry_run": False, "only_failed": only_failed})
+            if self.state(dag_id, run_id) != "failed":
+                return
 
     def wait(self, dag_id: str, run_id: str, seconds: float) -> str:
         """State of a run once it has ended, or after the time that one is ready to wait.
