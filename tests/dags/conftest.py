@@ -74,6 +74,9 @@ class Replay:
     requests: int = 60  # each tick
     seed: int = 7
     null_features: bool = False
+    disagree: float = 0.0  # mirrored requests that the challenger answers differently
+    values: dict[str, float] = field(default_factory=dict)  # version -> mean business value of a request
+    units: int = 5000
 
     def __enter__(self) -> "Replay":
         self._stop = threading.Event()
@@ -101,7 +104,7 @@ class Replay:
     def _rows(self, rng: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         from datetime import UTC, datetime
 
-        from model_rollouts.core.bucketing import in_share
+        from model_rollouts.core.bucketing import in_share, position
 
         traffic = self.world.wiring.store.traffic(self.world.model)
         predictions: list[dict[str, Any]] = []
@@ -109,48 +112,100 @@ class Replay:
         if traffic is None or traffic.rollout_id is None or traffic.stage is None:
             return predictions, outcomes
         for _ in range(self.requests):
-            unit, request_id, now = f"u{rng.randrange(5000)}", uuid.uuid4().hex, datetime.now(UTC)
+            unit, request_id, now = f"u{rng.randrange(self.units)}", uuid.uuid4().hex, datetime.now(UTC)
             challenger = traffic.share > 0 and in_share(traffic.salt, unit, traffic.share)
             control = traffic.share == 100 and in_share(traffic.salt + ":control", request_id, 40)
+            mirrored = traffic.share == 0 and in_share(traffic.salt + ":mirror", request_id, traffic.mirror_percent)
             arm = "challenger" if challenger and not control else "champion"
-            version = traffic.challenger if arm == "challenger" else traffic.champion
-            failed = rng.random() < self.errors.get(str(version), 0.0)
-            label = rng.randrange(2)
-            wrong = rng.random() < self.wrong.get(str(version), 0.1)
-            predictions.append(
-                {
-                    "request_id": request_id,
-                    "ts": int(now.timestamp() * 1e6),
-                    "model": self.world.model,
-                    "version": version,
-                    "arm": arm,
-                    "cohort": arm,
-                    "served": not failed and not control,
-                    "rollout_id": traffic.rollout_id,
-                    "stage": traffic.stage,
-                    "unit_id": unit,
-                    "status": "error" if failed else "ok",
-                    "error": "KeyError: 'dest'" if failed else None,
-                    "latency_ms": rng.lognormvariate(2, 0.3),
-                    "prediction": None if failed else str(1 - label if wrong else label),
-                    "score": None if failed else rng.random(),
-                    "gateway_id": "replay",
-                    "traffic_revision": traffic.revision,
-                    "features": {"x": None if self.null_features else rng.gauss(0, 1)},
-                }
-            )
-            outcomes.append({"request_id": request_id, "ts": int(now.timestamp() * 1e6), "label": str(label)})
+            outside = traffic.control_group and arm == "champion" and position(traffic.salt, unit) < 100 - traffic.share
+            label, x = rng.randrange(2), rng.gauss(0, 1)
+            at = int(now.timestamp() * 1e6)
+            common = (request_id, at, unit, label, x, traffic)
+            first = self._row(rng, arm, *common, served=not control, cohort=None if outside else arm)
+            predictions.append(first)
+            if mirrored:
+                second = self._row(rng, "challenger", *common, served=False, cohort="challenger")
+                if second["prediction"] is not None:
+                    differs = rng.random() < self.disagree
+                    second["prediction"] = str(1 - int(first["prediction"] or 0)) if differs else first["prediction"]
+                predictions.append(second)
+            mean = self.values.get(str(first["version"]))
+            value = None if mean is None else mean * rng.gammavariate(4, 0.25)
+            outcomes.append({"request_id": request_id, "ts": at, "label": str(label), "value": value})
         return predictions, outcomes
+
+    def _row(
+        self,
+        rng: random.Random,
+        arm: str,
+        request_id: str,
+        at: int,
+        unit: str,
+        label: int,
+        x: float,
+        traffic: Any,
+        *,
+        served: bool,
+        cohort: str | None,
+    ) -> dict[str, Any]:
+        version = traffic.challenger if arm == "challenger" else traffic.champion
+        failed = rng.random() < self.errors.get(str(version), 0.0)
+        wrong = rng.random() < self.wrong.get(str(version), 0.1)
+        return {
+            "request_id": request_id,
+            "ts": at,
+            "model": self.world.model,
+            "version": version,
+            "arm": arm,
+            "cohort": cohort,
+            "served": served and not failed,
+            "rollout_id": traffic.rollout_id,
+            "stage": traffic.stage,
+            "unit_id": unit,
+            "status": "error" if failed else "ok",
+            "error": "KeyError: 'dest'" if failed else None,
+            "latency_ms": rng.lognormvariate(2, 0.3),
+            "prediction": None if failed else str(1 - label if wrong else label),
+            "score": None if failed else rng.random(),
+            "gateway_id": "replay",
+            "traffic_revision": traffic.revision,
+            "features": {"x": None if self.null_features else x},
+        }
 
 
 class StandInGateway:
-    """Says which versions are loaded."""
+    """Says which versions are loaded, follows the store at once, and answers as the logged model does."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Any) -> None:
+        self.store = store
         self.states: dict[str, str] = {"1": "ready", "2": "ready"}
+        self.answers: dict[str, str] = {}  # version -> what it answers whatever it is asked
+        self.revisions: list[int] = []  # that were followed
 
     def versions(self, model: str) -> dict[str, str]:
         return self.states
+
+    def routed(self, model: str) -> dict[str, int | None]:
+        self.revisions.append(self.store.traffic(model).revision)
+        return {"stand-in": self.revisions[-1]}
+
+    def probe(self, model: str, version: str, inputs: Any) -> list[list[Any]]:
+        from model_rollouts.ports import ProbeAnswer
+
+        def answer(row: Any) -> ProbeAnswer:
+            given = self.answers.get(version, str(int(row["x"] > 0)))
+            if given == "error":
+                return ProbeAnswer("stand-in", "error", error="KeyError: 'dest'")
+            return ProbeAnswer("stand-in", "ok", given)
+
+        return [[answer(row) for row in inputs]]
+
+    def environments(self) -> dict[str, dict[str, str]]:
+        from importlib.metadata import distributions
+        from platform import python_version
+
+        found = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in distributions() if d.metadata["Name"]}
+        return {"stand-in": {"python": python_version(), **found}}
 
 
 @dataclass
@@ -161,36 +216,51 @@ class World:
     log_dir: Path
     wiring: Any
     gateway: StandInGateway
-    dag: Any
+    dags: dict[str, Any]
 
-    def params(self, **changes: Any) -> dict[str, Any]:
-        """A form for a canary that is over in seconds."""
-        quick = {
+    @property
+    def dag(self) -> Any:
+        """The canary's."""
+        return self.dags["canary"]
+
+    def params(self, pattern: str = "canary", **changes: Any) -> dict[str, Any]:
+        """A form for a rollout that is over in seconds. What has tests of its own is not asked for."""
+        quick: dict[str, Any] = {
             "model": self.model,
             "challenger": "2",
-            "steps": [50, 100],
-            "bake_seconds": 0,
-            "deadline_seconds": 25,
             "look_seconds": 0.5,
             "grace_seconds": 0.5,
             "label_maturity_seconds": 0,
-            "control_percent": 40,
-            "first_pass_odds": 3,
             "pass_odds": 3,
             "min_requests": 30,
+            "may_be_missing": ["accuracy", "latency", "errors", "drift", "business"],
+            "golden_requests": 0,
         }
+        quick |= {
+            "canary": {"steps": [50, 100], "bake_seconds": 0, "deadline_seconds": 25, "control_percent": 40,
+                       "first_pass_odds": 3},
+            "blue_green": {"mirror_percent": 100, "green_seconds": 0, "green_deadline_seconds": 25, "bake_seconds": 0,
+                           "deadline_seconds": 25, "control_percent": 40, "on_differences": "report"},
+            "shadow": {"bake_seconds": 0, "deadline_seconds": 25},
+            "ab_test": {"bake_seconds": 0, "horizon_seconds": 25, "min_units": 50},
+            "gradual": {"bake_seconds": 0, "deadline_seconds": 25, "control_percent": 40},
+        }[pattern]  # fmt: skip
         return quick | changes
 
-    def run(self, **conf: Any) -> Any:
+    def run(self, pattern: str = "canary", **conf: Any) -> Any:
         """One DAG run, in this process; ends when no task can run any more."""
-        return self.dag.test(run_conf=self.params(**conf))
+        return self.dags[pattern].test(run_conf=self.params(pattern, **conf))
+
+    def go_on(self, stage: int, pattern: str = "canary") -> Any:
+        """The run that `expand` has triggered for a stage, of a pattern's DAG."""
+        return self.dags[pattern].test(run_conf=self.next_conf(self.rollout.id, stage))
 
     def next_conf(self, rollout_id: str, stage: int) -> dict[str, Any]:
         """What the run that `expand` has triggered was given."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
 
-        from model_rollouts.operators.finish import run_id_for
+        from model_rollouts.operators.base import run_id_for
 
         with create_session() as session:
             found = session.query(DagRun).filter(DagRun.run_id == run_id_for(rollout_id, stage)).one()
@@ -248,7 +318,7 @@ def world(
     shared.cache_clear()
     wiring = shared()
     wiring.store.migrate()
-    gateway = StandInGateway()
+    gateway = StandInGateway(wiring.store)
     wiring.__dict__["gateway"] = gateway
 
     model = f"m-{uuid.uuid4().hex[:8]}"
@@ -259,9 +329,11 @@ def world(
             model, logged_model.model_uri, run_id=logged_model.run_id, model_id=logged_model.model_id
         )
     client.set_registered_model_alias(model, "champion", "1")
-    dag = DagBag(str(REPO / "dags")).dags["canary"]
-    for task in dag.tasks:
-        task.retries = 0  # waiting for a retry is Airflow's own business
-    dag.get_task("hold").watch_harm = False  # or every test that ends in a hold would wait for its end
-    yield World(model, tmp_path / "log", wiring, gateway, dag)
+    dags = DagBag(str(REPO / "dags")).dags
+    for dag in dags.values():
+        for task in dag.tasks:
+            task.retries = 0  # waiting for a retry is Airflow's own business
+            if task.task_id == "hold":
+                task.watch_harm = False  # or every test that ends in a hold would wait for its end
+    yield World(model, tmp_path / "log", wiring, gateway, dags)
     shared.cache_clear()

@@ -12,6 +12,7 @@ import pytest
 from model_rollouts.core.patterns.canary import CanaryParameters
 
 REPO = Path(__file__).parents[2]
+REHEARSAL = ["drill_began", "drill_ended", "drilled"]
 
 
 def test_the_form_offers_every_parameter_with_the_default_that_the_pattern_has(world):
@@ -63,7 +64,7 @@ def test_a_good_challenger_goes_through_every_step_and_becomes_champion(world):
     assert (world.traffic.champion, world.traffic.previous, world.traffic.challenger) == ("2", "1", None)
     assert [world.alias(name) for name in ("champion", "previous", "challenger")] == ["2", "1", None]
     assert world.kinds == [
-        "adopted", "started", "stage_opened", "cleared", "stage_opened", "cleared", "cut_over",
+        "adopted", "started", *REHEARSAL, "stage_opened", "cleared", "stage_opened", "cleared", "cut_over",
     ]  # fmt: skip
     for event in world.wiring.store.events(model=world.model):
         assert sum(event.after.values()) == 100
@@ -96,7 +97,7 @@ def test_a_less_accurate_challenger_is_rolled_back_and_the_gate_is_named(world):
     assert world.states(run)["expand"] == "skipped"
     assert (world.traffic.champion, world.traffic.challenger, world.traffic.share) == ("1", None, 0)
     assert (world.alias("champion"), world.alias("challenger")) == ("1", None)
-    assert world.kinds == ["adopted", "started", "stage_opened", "rolled_back"]
+    assert world.kinds == ["adopted", "started", *REHEARSAL, "stage_opened", "rolled_back"]
     event = world.wiring.store.events(model=world.model)[-1]
     assert "wrong predictions" in event.reason
     assert event.evidence["verdict"] == "fail"
