@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from model_rollouts.adapters.airflow_client import AirflowClient
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
     from model_rollouts.adapters.delta_report_log import DeltaReportLog
+    from model_rollouts.adapters.environment import MlflowEnvironments
     from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
@@ -95,6 +96,13 @@ class Wiring:
             self.settings.airflow_user,
             password.get_secret_value() if password else None,
         )
+
+    @cached_property
+    def environment(self) -> "MlflowEnvironments":
+        """What versions have on record about their surroundings."""
+        from model_rollouts.adapters.environment import MlflowEnvironments
+
+        return MlflowEnvironments(self.settings.mlflow_tracking_uri)
 
     @cached_property
     def drills(self) -> "Drills":
