@@ -45,21 +45,22 @@ class RestRegistry:
         Raises:
             NotReadyError: The registry can't be read; a part of it is never taken for the whole.
         """
-        with requests.Session() as session:
-            _authorise(session)
-            if models is None:
-                registered = list(self._pages(session, "registered-models/search", "registered_models"))
-                versions = list(self._versions(session))
-            else:
-                found = [self._model(session, model) for model in sorted(models)]
-                registered = [each for each in found if each is not None]
-                versions = [v for each in registered for v in self._versions(session, each["name"])]
         try:
-            return _put_together(registered, versions)
-        except (KeyError, TypeError, ValueError) as error:
+            with requests.Session() as session:
+                _authorise(session)
+                return self._read(session, models)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotReadyError(f"{self._url} answers in a way that MLflow 3 does not: {error!r}") from error
 
     # --- inside
+
+    def _read(self, session: requests.Session, models: Collection[str] | None) -> dict[str, Snapshot]:
+        if models is None:
+            registered = list(self._pages(session, "registered-models/search", "registered_models"))
+            return _put_together(registered, list(self._versions(session)))
+        found = [self._model(session, model) for model in sorted(models)]
+        registered = [each for each in found if each is not None]
+        return _put_together(registered, [v for each in registered for v in self._versions(session, each["name"])])
 
     def _model(self, session: requests.Session, model: str) -> dict[str, Any] | None:
         answer = self._get(session, "registered-models/get", {"name": model}, missing_is_none=True)

@@ -115,7 +115,7 @@ class SqlRegistryChanges:
             .values(handled_at=at, outcome=plain)
         )
         with self._write() as connection:
-            return bool(connection.execute(statement).rowcount)
+            return bool(connection.execute(statement).rowcount == 1)
 
     # --- inside
 
@@ -145,14 +145,15 @@ def _count_on(connection: sa.Connection, model: str, expected: int, snapshot: Sn
         .where(registry_seen.c.model == model, registry_seen.c.revision == expected)
         .values(values)
     )
-    if not connection.execute(statement).rowcount:
+    if connection.execute(statement).rowcount != 1:
         raise StaleRevisionError(f"what was seen of {model} is not at revision {expected} any more; look again")
 
 
 def _insert_first(connection: sa.Connection, snapshot: Snapshot, at: datetime) -> None:
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     row = {"model": snapshot.model, "snapshot": snapshot.to_dict(), "revision": 1, "first_seen_at": at}
-    if not connection.execute(insert(registry_seen).values(row).on_conflict_do_nothing()).rowcount:
+    statement = insert(registry_seen).values(row).on_conflict_do_nothing().returning(registry_seen.c.model)
+    if connection.execute(statement).first() is None:  # rowcount is not kept for an INSERT
         raise StaleRevisionError(f"{snapshot.model} has been looked at meanwhile; look again")
 
 
