@@ -37,7 +37,8 @@ def plan_blue_green(p: BlueGreenParameters) -> Plan:
 
     Of accuracy nothing has to be proven: labels come late, and a switch that waits for days is none. The least number
     of them has to come, though, and what they show may not be harm; `label_coverage` 0 goes without. What matures later
-    is watched after the promotion.
+    is watched after the promotion. After the switch the median latency rolls back, too: to hold would leave everybody
+    on green.
 
     Raises:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
@@ -59,7 +60,7 @@ def plan_blue_green(p: BlueGreenParameters) -> Plan:
     )
     switched = Stage(
         share=float(FULL_SHARE),
-        gates=gates,
+        gates=tuple(with_role(gates, Role.TRIPWIRE, Metric.LATENCY_P50)),
         bake_seconds=p.bake_seconds,
         deadline_seconds=p.deadline_seconds,
         control_percent=p.control_percent,

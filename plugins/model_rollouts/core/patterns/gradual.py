@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from model_rollouts.core.patterns.common import CommonParameters, asked, harm_gates, plan_of
+from model_rollouts.core.gates import Metric, Role
+from model_rollouts.core.patterns.common import CommonParameters, asked, harm_gates, plan_of, with_role
 from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage
 
 
@@ -28,12 +29,14 @@ class GradualParameters(CommonParameters):
 def plan_gradual(p: GradualParameters) -> Plan:
     """One stage with all the traffic: every metric is judged, and what full traffic can prove must be proven.
 
+    The median latency rolls back, too, where other patterns hold: to hold would leave everybody where they are.
+
     Raises:
         PlanError: A parameter is out of its bounds; the message states the value and the bound.
     """
     stage = Stage(
         share=float(FULL_SHARE),
-        gates=tuple(harm_gates(p)),
+        gates=tuple(with_role(harm_gates(p), Role.TRIPWIRE, Metric.LATENCY_P50)),
         bake_seconds=p.bake_seconds,
         deadline_seconds=p.deadline_seconds,
         control_percent=p.control_percent,
