@@ -33,10 +33,10 @@ def render(document: Mapping[str, Any]) -> str:
         heading("Relative effects, values"),
         _picture([found[name] for name in _VALUES]),
         heading("Relative effects, guardrails"),
-        _picture([found[name] for name in _RATES]),
+        *(_picture([found[name]]) for name in _RATES),  # their axes have nothing in common
         heading("Effects"),
         table(
-            ("metric", "champion", "challenger", "difference", "relative", "p-value", "units", "remark"),
+            ("metric", "champion", "challenger", "difference", "relative", "p-value", "units"),
             (_effect_row(effect) for effect in found.values()),
         ),
         note(
@@ -66,14 +66,17 @@ def worded(effect: Mapping[str, Any]) -> str:
     if effect["problem"]:
         return f"{_name(effect['metric'])}: {effect['problem']}"
     ours, theirs = effect["champion"], effect["challenger"]
-    means = f"{_name(effect['metric'])} {theirs:,.6g} against {ours:,.6g}"
+    means = f"{_name(effect['metric'])} {theirs:,.5g} against {ours:,.5g}"
     if effect["relative"] is None:
-        return f"{means}, {_interval(effect, '', ',.4g')}, {_p_value(effect)}"
+        return f"{means}, {_interval(effect, '', ',.3g')}, {_p_value(effect)}"
     return f"{means}, {_interval(effect, 'relative', '.2%')}, {_p_value(effect)}"
 
 
 def _headline(document: Mapping[str, Any]) -> str:
-    return "no verdict" if document["state"] != "ok" else str(document["verdict"])
+    if document["state"] != "ok":
+        return "no verdict"
+    worse = [_name(name) for name, state in document["guardrails"].items() if state == "worse"]
+    return f"{document['verdict']}, but worse in {' and '.join(worse)}" if worse else str(document["verdict"])
 
 
 def _colour(document: Mapping[str, Any]) -> str:
@@ -99,14 +102,13 @@ def _picture(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _effect_row(effect: Mapping[str, Any]) -> tuple[str, ...]:
     return (
-        _name(effect["metric"]),
+        f"{_name(effect['metric'])}, adjusted" if effect["adjusted"] else _name(effect["metric"]),
         _number(effect["champion"]),
         _number(effect["challenger"]),
-        "unknown" if effect["difference"] is None else _interval(effect, "", ",.4g"),
-        _relative(effect),
+        "unknown" if effect["difference"] is None else _interval(effect, "", ",.3g"),
+        effect["problem"] or _relative(effect),
         "none" if effect["p_value"] is None else f"{effect['p_value']:.2g}",
         f"{effect['champion_units']:,} and {effect['challenger_units']:,}",
-        effect["problem"] or ("adjusted" if effect["adjusted"] else ""),
     )
 
 
@@ -127,7 +129,7 @@ def _p_value(effect: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:,.6g}"
+    return "none" if value is None else f"{value:,.5g}"
 
 
 def _name(metric: str) -> str:

@@ -7,7 +7,7 @@ can be asked of them.
 
 from collections.abc import Sequence
 
-from model_rollouts.adapters.delta_queries import first_rows
+from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, first_rows
 from model_rollouts.adapters.delta_unit_queries import SAME_NUMBER, SAME_TEXT
 
 TEXT_CHARS = 80  # longer texts are cut in what is shown, never in what is compared
@@ -33,34 +33,71 @@ def pairs_table(features: Sequence[str], tolerance: float | None) -> str:
         features: The log's columns to slice by.
         tolerance: As for `pair_counts`; the parameter `$tolerance` is used unless it is None.
     """
-    slices = "".join(f", {quoted(column)} AS c{at}" for at, column in enumerate(features))
-    kept = "".join(f", c{at}" for at in range(len(features)))
     rows = first_rows("rollout_id = $rollout AND stage = $stage AND arm = cohort AND arm = 'champion'")
-    same = SAME_TEXT if tolerance is None else SAME_NUMBER
-    return f"""
-CREATE TEMP TABLE pairs AS
-WITH {rows.replace("epoch_us(ts) AS us", f"epoch_us(ts) AS us, score{slices}")},
-champions AS MATERIALIZED (
-    SELECT row_number() OVER () AS place, request_id, coalesce('u' || unit_id, 'r' || request_id, '') AS unit, us,
-        status, prediction, score, latency_ms{kept}
-    FROM counted WHERE us >= $start
-),
-asked AS (SELECT place, request_id, us, prediction FROM champions WHERE status = 'ok'),
+    rows = rows.replace("epoch_us(ts) AS us", f"epoch_us(ts) AS us, score{_named(features)}")
+    champions = f"""{rows},
+champions AS MATERIALIZED (SELECT row_number() OVER () AS place, * FROM counted WHERE us >= $start),
 theirs AS (
     SELECT request_id, epoch_us(ts) AS us, status, prediction, score, latency_ms FROM {{predictions}}
     WHERE rollout_id = $rollout AND stage = $stage AND arm = 'challenger'
+)"""
+    return _paired(champions, "abs(theirs.us - asked.us) < $repeat", features, tolerance)
+
+
+def offline_pairs_table(features: Sequence[str], tolerance: float | None) -> str:
+    """The same table for an offline stage: the champion's rows are those of the log that were scored again.
+
+    A request is scored once, whenever it was asked, and its row has the traffic revision of the champion's. One that
+    could not be scored has no cohort: it is asked and not paired.
+
+    Args:
+        features: As for `pairs_table`.
+        tolerance: As for `pairs_table`.
+    """
+    champions = f"""
+scored AS (
+    SELECT DISTINCT ON (request_id) request_id, traffic_revision, cohort, epoch_us(ts) AS us, status, prediction, score,
+        latency_ms
+    FROM {{predictions}} WHERE rollout_id = $rollout AND stage = $stage AND arm = 'challenger'
+    ORDER BY request_id, ts
 ),
+champions AS MATERIALIZED (
+    SELECT row_number() OVER () AS place, request_id, unit_id, status, latency_ms, prediction,
+        epoch_us(ts) AS us, score{_named(features)}
+    FROM {{predictions}}
+    WHERE {CHAMPION_ROWS} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
+        AND (request_id, coalesce(traffic_revision, 0)) IN (SELECT (request_id, traffic_revision) FROM scored)
+    QUALIFY row_number() OVER (
+        PARTITION BY request_id ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
+    ) = 1
+),
+theirs AS (SELECT * FROM scored WHERE cohort IS NOT NULL)"""
+    return _paired(champions, "true", features, tolerance)
+
+
+def _named(features: Sequence[str]) -> str:
+    return "".join(f", {quoted(column)} AS c{at}" for at, column in enumerate(features))
+
+
+def _paired(champions: str, near: str, features: Sequence[str], tolerance: float | None) -> str:
+    """`pairs` of the common tables `champions` and `theirs`; of several answers the first one counts."""
+    kept = "".join(f", c{at}" for at in range(len(features)))
+    same = SAME_TEXT if tolerance is None else SAME_NUMBER
+    return f"""
+CREATE TEMP TABLE pairs AS
+WITH {champions},
+asked AS (SELECT place, request_id, us, prediction FROM champions WHERE status = 'ok'),
 answers AS (
     SELECT place, min(struct_pack(
         us := theirs.us, agreed := coalesce(theirs.status = 'ok' AND ({same}), false), status := theirs.status,
         prediction := theirs.prediction, score := theirs.score, latency_ms := theirs.latency_ms
     )) AS first
-    FROM asked JOIN theirs ON theirs.request_id = asked.request_id AND abs(theirs.us - asked.us) < $repeat
+    FROM asked JOIN theirs ON theirs.request_id = asked.request_id AND {near}
     GROUP BY place
 )
-SELECT unit, champions.status AS status, prediction, score, latency_ms{kept}, first IS NOT NULL AS paired,
-    first.agreed AS agreed, first.status AS their_status, first.prediction AS their_prediction,
-    first.score AS their_score, first.latency_ms AS their_latency_ms
+SELECT coalesce('u' || unit_id, 'r' || request_id, '') AS unit, champions.status AS status, prediction, score,
+    latency_ms{kept}, first IS NOT NULL AS paired, first.agreed AS agreed, first.status AS their_status,
+    first.prediction AS their_prediction, first.score AS their_score, first.latency_ms AS their_latency_ms
 FROM champions LEFT JOIN answers USING (place)
 """
 
@@ -81,6 +118,16 @@ WHERE rollout_id = $rollout AND stage = $stage AND arm = 'challenger' AND cohort
     AND request_id NOT IN (
         SELECT request_id FROM {predictions}
         WHERE rollout_id = $rollout AND stage = $stage AND arm = 'champion' AND request_id IS NOT NULL
+    )
+"""
+
+# Requests that were scored again and whose champion's answer is not in the log any more.
+OFFLINE_WITHOUT_CHAMPION = f"""
+SELECT count(DISTINCT request_id) FROM {{predictions}}
+WHERE rollout_id = $rollout AND stage = $stage AND arm = 'challenger'
+    AND request_id NOT IN (
+        SELECT request_id FROM {{predictions}}
+        WHERE {CHAMPION_ROWS} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high AND request_id IS NOT NULL
     )
 """
 

@@ -3,7 +3,7 @@
 A table is made of the rows once, and many small questions are asked of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import isfinite
 from pathlib import Path
@@ -58,48 +58,56 @@ class DeltaReportLog:
             LogReadError: The log can't be read.
             ValueError: The tolerance is no finite number or negative.
         """
-        if tolerance is not None and not (isfinite(tolerance) and tolerance >= 0):
-            raise ValueError(f"tolerance is {tolerance}, must be a finite number of at least 0, or None")
-        where = {"predictions": (table_path(self.root, model, "predictions"), start - REPEAT, end + REPEAT)}
-        described = run(delta_pair_queries.COLUMNS, where, {})
-        if described is None:
-            return Pairs(0, 0, 0, 0, 0, 0, 0, 0)
-        columns = sorted(
-            (name, kind) for name, kind, *_ in described.fetchall() if name.lower().startswith(FEATURE_PREFIX)
+        where = table_path(self.root, model, "predictions"), start - REPEAT, end + REPEAT
+        of_stage = {"rollout": rollout_id, "stage": stage, "start": microseconds(start), "high": microseconds(end)}
+        given = of_stage | {"low": microseconds(start - REPEAT), "repeat": REPEAT_SECONDS * 1_000_000}
+        return self._pairs(
+            model,
+            where,
+            tolerance,
+            (delta_pair_queries.pairs_table, given),
+            (delta_pair_queries.WITHOUT_CHAMPION, of_stage),
         )
-        kept, left_out = columns[:MOST_COLUMNS], columns[MOST_COLUMNS:]
-        stage_of = {"rollout": rollout_id, "stage": stage, "start": microseconds(start), "high": microseconds(end)}
-        given = stage_of | {"low": microseconds(start - REPEAT), "repeat": REPEAT_SECONDS * 1_000_000}
-        if tolerance is not None:
-            given["tolerance"] = tolerance
-        made = run(delta_pair_queries.pairs_table([name for name, _ in kept], tolerance), where, given)
-        orphans = run(delta_pair_queries.WITHOUT_CHAMPION, where, stage_of)
-        if made is None or orphans is None:
-            raise LogReadError(f"files of {model} were there and are gone")
-        table = _Table(made, model)
-        asked, failed, paired, agreed, timeouts, errors, units = table.rows(delta_pair_queries.COUNTS)[0]
-        frequent = table.rows(delta_pair_queries.DISAGREEMENTS, {"most": MOST_DISAGREEMENTS})
-        latencies = {
-            "champion": _numbers(table.rows(delta_pair_queries.distribution("latency_ms"))[0]),
-            "challenger": _numbers(table.rows(delta_pair_queries.distribution("their_latency_ms"))[0]),
-            "difference": _numbers(table.rows(delta_pair_queries.differences("latency_ms", "their_latency_ms"))[0]),
+
+    def offline_pairs(
+        self,
+        model: str,
+        rollout_id: str,
+        stage: int,
+        champion: str,
+        start: datetime,
+        end: datetime,
+        tolerance: float | None,
+    ) -> Pairs:
+        """The pairs of an offline stage: the champion's logged answers that the challenger was asked for too.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            champion: The version whose answers they are.
+            start: When the first of them may have been given, UTC.
+            end: Now, UTC: the challenger's answers are read up to it.
+            tolerance: As for `pairs`.
+
+        Raises:
+            LogReadError: The log can't be read.
+            ValueError: The tolerance is no finite number or negative.
+        """
+        where = table_path(self.root, model, "predictions"), start, end
+        given = {
+            "rollout": rollout_id,
+            "stage": stage,
+            "version": champion,
+            "low": microseconds(start),
+            "high": microseconds(end),
         }
-        return Pairs(
-            asked,
-            failed,
-            paired,
-            agreed,
-            timeouts,
-            errors,
-            units,
-            without_champion=orphans.fetchall()[0][0],
-            disagreements=tuple(Disagreement(*row[:4]) for row in frequent),
-            disagreement_kinds=frequent[0][4] if frequent else 0,
-            score=_numbers(table.rows(delta_pair_queries.differences("score", "their_score"))[0]),
-            latency_ms={name: numbers for name, numbers in latencies.items() if numbers},
-            slices=tuple(part for at, (name, kind) in enumerate(kept) for part in table.slices(f"c{at}", name, kind)),
-            columns=len(kept),
-            columns_left_out=tuple(name[len(FEATURE_PREFIX) :] for name, _ in left_out),
+        return self._pairs(
+            model,
+            where,
+            tolerance,
+            (delta_pair_queries.offline_pairs_table, given),
+            (delta_pair_queries.OFFLINE_WITHOUT_CHAMPION, given),
         )
 
     def arm_units(
@@ -164,6 +172,54 @@ class DeltaReportLog:
         }
         units, exposed, requests, requests_exposed, errors = table.rows(delta_ab_queries.EXPOSURE)[0]
         return ArmUnits(units, exposed, requests, requests_exposed, errors, moments)
+
+    def _pairs(
+        self,
+        model: str,
+        where: tuple[Path, datetime, datetime],
+        tolerance: float | None,
+        pairs: tuple[Callable[[Sequence[str], float | None], str], Mapping[str, Any]],
+        without_champion: tuple[str, Mapping[str, Any]],
+    ) -> Pairs:
+        if tolerance is not None and not (isfinite(tolerance) and tolerance >= 0):
+            raise ValueError(f"tolerance is {tolerance}, must be a finite number of at least 0, or None")
+        tables = {"predictions": where}
+        described = run(delta_pair_queries.COLUMNS, tables, {})
+        if described is None:
+            return Pairs(0, 0, 0, 0, 0, 0, 0, 0)
+        columns = sorted((name, kind) for name, kind, *_ in described.fetchall() if name.startswith(FEATURE_PREFIX))
+        kept, left_out = columns[:MOST_COLUMNS], columns[MOST_COLUMNS:]
+        make, given = pairs
+        given = given if tolerance is None else {**given, "tolerance": tolerance}
+        made = run(make([name for name, _ in kept], tolerance), tables, given)
+        alone = run(without_champion[0], tables, without_champion[1])
+        if made is None or alone is None:
+            raise LogReadError(f"files of the log of {model} were there and are gone; read again")
+        table = _Table(made, model)
+        asked, failed, paired, agreed, timeouts, errors, units = table.rows(delta_pair_queries.COUNTS)[0]
+        frequent = table.rows(delta_pair_queries.DISAGREEMENTS, {"most": MOST_DISAGREEMENTS})
+        latencies = {
+            "champion": _numbers(table.rows(delta_pair_queries.distribution("latency_ms"))[0]),
+            "challenger": _numbers(table.rows(delta_pair_queries.distribution("their_latency_ms"))[0]),
+            "difference": _numbers(table.rows(delta_pair_queries.differences("latency_ms", "their_latency_ms"))[0]),
+        }
+        return Pairs(
+            asked,
+            failed,
+            paired,
+            agreed,
+            timeouts,
+            errors,
+            units,
+            without_champion=alone.fetchall()[0][0],
+            disagreements=tuple(Disagreement(*row[:4]) for row in frequent),
+            disagreement_kinds=frequent[0][4] if frequent else 0,
+            score=_numbers(table.rows(delta_pair_queries.differences("score", "their_score"))[0]),
+            latency_ms={name: numbers for name, numbers in latencies.items() if numbers},
+            slices=tuple(part for at, (name, kind) in enumerate(kept) for part in table.slices(f"c{at}", name, kind)),
+            columns=len(kept),
+            columns_left_out=tuple(name[len(FEATURE_PREFIX) :] for name, _ in left_out),
+        )
 
 
 class _Table:

@@ -103,18 +103,17 @@ def _disagreements(document: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(document: Mapping[str, Any]) -> list[str]:
-    rows = [("score, challenger less champion", document["score_difference"])]
     latency = document["latency_ms"]
-    rows += [
-        ("latency of the champion, ms", latency.get("champion")),
-        ("latency of the challenger, ms", latency.get("challenger")),
-        ("latency, challenger less champion, ms", latency.get("difference")),
-    ]
+    columns = {
+        "score, challenger less champion": document["score_difference"],
+        "latency of the champion, ms": latency.get("champion"),
+        "latency of the challenger, ms": latency.get("challenger"),
+        "latency, challenger less champion, ms": latency.get("difference"),
+    }
+    cells = {name: _numbers(numbers) for name, numbers in columns.items()}
+    lines = ("pairs", "mean", "mean size", "largest size", *_QUANTILES)
     return [
-        table(
-            ("", "pairs", "mean", "mean size", "largest size", *_QUANTILES),
-            ((name, *_numbers(numbers)) for name, numbers in rows),
-        ),
+        table(("", *columns), ((line, *(cells[name][at] for name in columns)) for at, line in enumerate(lines))),
         note(
             "Over pairs that both versions answered; scores and latencies that are no finite numbers are left out. "
             "Size is the absolute value. What runs in the background does not wait as a caller's request may: read its "

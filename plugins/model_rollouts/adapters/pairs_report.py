@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from model_rollouts.core.rollout import Rollout
 
 LEAST_SLICE = 50  # pairs; of fewer, a slice says little, and many of them would be looked at
 MOST_WORST = 10
+OFFLINE_HISTORY = timedelta(days=400)  # requests that are scored offline are no older
 
 
 class PairLog(Protocol):
@@ -29,6 +30,18 @@ class PairLog(Protocol):
         self, model: str, rollout_id: str, stage: int, start: datetime, end: datetime, tolerance: float | None
     ) -> Pairs:
         """The pairs of a stage, and what they have in common."""
+
+    def offline_pairs(
+        self,
+        model: str,
+        rollout_id: str,
+        stage: int,
+        champion: str,
+        start: datetime,
+        end: datetime,
+        tolerance: float | None,
+    ) -> Pairs:
+        """The pairs of an offline stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,7 @@ def write_pairs(
         rollout: The rollout.
         stage: Position of a stage.
         log: Where the pairs are counted.
-        window: When the champion's answers were given, [start, end), UTC.
+        window: When the champion's answers were given, [start, end), UTC; in an offline stage, when they were scored.
         out_dir: Gets `pairs.json` and `pairs.html`.
 
     Raises:
@@ -84,7 +97,11 @@ def write_pairs(
     setting = rollout.plan.stage(stage)
     gate = setting.gate(Metric.AGREEMENT)
     tolerance = gate.tolerance if gate else None
-    found = log.pairs(rollout.model, rollout.id, stage, *window, tolerance)
+    if setting.offline:
+        window = window[0] - OFFLINE_HISTORY, window[1]
+        found = log.offline_pairs(rollout.model, rollout.id, stage, rollout.champion, *window, tolerance)
+    else:
+        found = log.pairs(rollout.model, rollout.id, stage, *window, tolerance)
     agreement = wilson(found.agreed, found.paired)
     rated = [_rated(each, agreement) for each in found.slices if each.pairs]
     worst = worst_slices(rated, found.paired)
@@ -153,7 +170,10 @@ def coverage_note(setting: Stage) -> str:
             "counted by the challenger's row alone."
         )
     if setting.offline:
-        return "Asked and not paired are logged requests that the challenger has not scored."
+        return (
+            "Logged requests that were scored again. Those with one answer only could not be asked of the challenger, "
+            "for want of logged inputs, or their first answer is not in the log any more."
+        )
     if setting.mirror_percent < FULL_SHARE:
         return (
             f"{setting.mirror_percent:g} % of the requests were sampled for mirroring, and the log does not say which: "
@@ -164,9 +184,9 @@ def coverage_note(setting: Stage) -> str:
 
 def _dropped(setting: Stage, found: Pairs) -> int | None:
     """Requests that should have been answered by both and were not; None where the log can't tell."""
-    if setting.share == FULL_SHARE:
+    if setting.share == FULL_SHARE or setting.offline:
         return found.asked - found.paired + found.without_champion
-    if not setting.offline and setting.mirror_percent < FULL_SHARE:
+    if setting.mirror_percent < FULL_SHARE:
         return None
     return found.asked - found.paired
 

@@ -62,7 +62,7 @@ class Pairs:
         timeouts: Those of the paired that it timed out at.
         errors: Those of the paired that it failed at otherwise.
         units: Units that the paired requests are of.
-        without_champion: Requests of the control sample that have no answer of the champion's.
+        without_champion: Requests of the control sample, or of an offline stage, that have no answer of the champion's.
         disagreements: The most frequent ones, most frequent first.
         disagreement_kinds: How many different ones there are.
         score: Challenger's score less the champion's; None where no pair has both.
