@@ -10,14 +10,15 @@ Only `inputs` is needed; core/golden.py says what the others mean.
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from model_rollouts.adapters.delta_files import run
 from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, microseconds
-from model_rollouts.adapters.delta_schema import feature_column, table_path
+from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.logged_inputs import LoggedInputsError, inputs_from_row, rebuilt_inputs
 from model_rollouts.core.errors import NotReadyError, PlanError
 from model_rollouts.core.golden import GoldenCase
 from model_rollouts.ports import ModelVersion, Registry
@@ -27,7 +28,6 @@ _MOST_RECORDED = 10_000
 _BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))  # no further than it takes
 _SPARE = 4  # rows read for each request asked for: many callers ask the same
 _SEED = "golden"
-_EXACT = 2**53  # whole doubles from here on no longer say which integer was meant
 _NAMED = 20  # how many wrong lines an error names
 _KEYS = frozenset({"inputs", "expected", "score", "tolerance", "must"})
 
@@ -40,10 +40,6 @@ SELECT * EXCLUDE (ts) FROM (
     ORDER BY md5($seed || coalesce(request_id, '')), ts DESC LIMIT $limit
 )
 """  # noqa: S608 - constants of this package
-
-
-class _UnfitError(Exception):
-    """A row that can't be asked again as it was."""
 
 
 class LoggedRequests:
@@ -82,24 +78,27 @@ class LoggedRequests:
         if not 1 <= n <= _MOST_RECORDED:
             raise ValueError(f"n is {n}, must be between 1 and {_MOST_RECORDED}")
         found = self.registry.resolve(model, version)
-        reader = _Reader(found)
-        cases: list[GoldenCase] = []
-        for back in _BACK:
-            cases = self._cases(reader, n, now - back, now)
-            if len(cases) == n:
-                break
+        try:
+            rebuilt_inputs(found)
+            cases: list[GoldenCase] = []
+            for back in _BACK:
+                cases = self._cases(found, n, now - back, now)
+                if len(cases) == n:
+                    break
+        except NotReadyError as error:
+            raise NotReadyError(f"{error}; give a golden_file and set golden_requests to 0") from error
         return cases
 
     def load_file(self, path: Path) -> list[GoldenCase]:
         """See `load_file`."""
         return load_file(path)
 
-    def _cases(self, reader: "_Reader", n: int, start: datetime, end: datetime) -> list[GoldenCase]:
-        where = (table_path(self.root, reader.version.model, "predictions"), start, end)
+    def _cases(self, version: ModelVersion, n: int, start: datetime, end: datetime) -> list[GoldenCase]:
+        where = (table_path(self.root, version.model, "predictions"), start, end)
         parameters = {
             "low": microseconds(start),
             "high": microseconds(end),
-            "version": reader.version.version,
+            "version": version.version,
             "seed": _SEED,
             "limit": _SPARE * n + 100,
         }
@@ -108,14 +107,12 @@ class LoggedRequests:
             return []
         names = [column[0] for column in result.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-        if rows:
-            reader.check(names)
         cases: dict[str, GoldenCase] = {}
         unfit = ""
         for row in rows:
             try:
-                inputs = reader.inputs(row)
-            except _UnfitError as error:
+                inputs = inputs_from_row(row, version.inputs or (), version.optional)
+            except LoggedInputsError as error:
                 unfit = unfit or str(error)
                 continue
             score = row["score"]
@@ -124,104 +121,9 @@ class LoggedRequests:
             if len(cases) == n:
                 break
         if rows and not cases:
-            raise NotReadyError(
-                f"none of {len(rows)} logged requests of {reader.name} can be asked again: {unfit}; {_INSTEAD}"
-            )
+            who = f"version {version.version} of {version.model}"
+            raise NotReadyError(f"none of {len(rows)} logged requests of {who} can be asked again: {unfit}")
         return list(cases.values())
-
-
-_INSTEAD = "give a golden_file and set golden_requests to 0"
-
-
-class _Reader:
-    """Makes a version's inputs again from a row of the log."""
-
-    def __init__(self, version: ModelVersion) -> None:
-        self.version = version
-        self.name = f"version {version.version} of {version.model}"
-        if not version.inputs:
-            raise NotReadyError(
-                f"{self.name} has no signature with named inputs, so its requests are not in the log; {_INSTEAD}"
-            )
-        if other := [f"{name} ({kind})" for name, kind in version.inputs if kind not in _BACK_TO]:
-            raise NotReadyError(
-                f"inputs of {self.name} are of types that the log can't hold: {', '.join(other)}; {_INSTEAD}"
-            )
-        self.columns = version.inputs
-
-    def check(self, names: Iterable[str]) -> None:
-        """Refuse a log that never had one of the inputs.
-
-        Raises:
-            NotReadyError: Names them.
-        """
-        have = set(names)
-        needed = [name for name, _ in self.columns if name not in self.version.optional]
-        if missing := [name for name in needed if feature_column(name) not in have]:
-            raise NotReadyError(f"the log has no values of inputs {', '.join(missing)} of {self.name}; {_INSTEAD}")
-
-    def inputs(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Value by input column, in JSON types; optional inputs without a value are left out.
-
-        Raises:
-            _UnfitError: A value can't be told from the log.
-        """
-        made: dict[str, Any] = {}
-        for name, kind in self.columns:
-            value = row.get(feature_column(name))
-            if value is None or (isinstance(value, float) and math.isnan(value)):
-                if name in self.version.optional:
-                    continue
-                if kind in _NEVER_NULL:
-                    raise _UnfitError(f"input {name} ({kind}) has no value")
-                made[name] = None
-                continue
-            try:
-                made[name] = _BACK_TO[kind](value)
-            except _UnfitError as reason:
-                raise _UnfitError(f"input {name} ({kind}) is {value!r:.80} in the log, {reason}") from reason
-        if not made:
-            raise _UnfitError("none of its inputs has a value")
-        return made
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, float) or not math.isfinite(value):
-        raise _UnfitError("must be a finite number")
-    return value
-
-
-def _whole(value: Any) -> int:
-    """The log keeps every number as a double: 1.0 is where an integer column needs 1."""
-    number = _number(value)
-    if not number.is_integer() or abs(number) >= _EXACT:
-        raise _UnfitError("which does not say which whole number it was")
-    return int(number)
-
-
-def _truth(value: Any) -> bool:
-    if value not in (0.0, 1.0):
-        raise _UnfitError("must be 0 or 1")
-    return bool(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _UnfitError("must be text")
-    return value
-
-
-_BACK_TO: Mapping[str, Callable[[Any], Any]] = {
-    "boolean": _truth,
-    "integer": _whole,
-    "long": _whole,
-    "float": _number,
-    "double": _number,
-    "string": _text,
-    "binary": _text,  # base64, as callers send it
-    "datetime": _text,  # ISO 8601, to the microsecond
-}
-_NEVER_NULL = frozenset({"boolean", "integer", "long", "binary"})
 
 
 # --- files
