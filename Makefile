@@ -12,12 +12,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # Passed through to the demo.
+PATTERN ?=
 CHALLENGERS ?=
 KEEP ?=
 MLFLOW_PORT ?= 5000
 GATEWAY_PORT ?= 8600
 AIRFLOW_PORT ?= 8080
-export CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
+export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
 
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
@@ -27,7 +28,8 @@ screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the R
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	echo
-	echo "  demo: CHALLENGERS=better,inaccurate,raises,slow KEEP=1 MLFLOW_PORT= GATEWAY_PORT= AIRFLOW_PORT="
+	echo "  demo: PATTERN=canary,shadow,blue-green,ab-test,gradual (all when left out) KEEP=1"
+	echo "  demo: CHALLENGERS=better,inaccurate,raises,slow (canaries of these) MLFLOW_PORT= GATEWAY_PORT= AIRFLOW_PORT="
 	echo "  PYTHON=... names a Python 3.11 to make the environment with"
 
 demo: $(READY) ## start everything and roll out good and bad models under real traffic (minutes)

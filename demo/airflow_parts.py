@@ -9,6 +9,7 @@ import secrets
 import shutil
 import sqlite3
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from demo.progress import Progress
 
 USER = "admin"
 _PASSWORDS = "passwords.json"
+_REGISTRY = "registry_events"
 # Imported once in the scheduler, whose forks run the tasks: each is seconds in every task otherwise.
 _PRELOADED = ("mlflow", "mlflow.pyfunc", "pandas", "great_expectations", "evidently", "duckdb", "deltalake")
 _LOCAL_SETTINGS = '''"""Written by the demo: imports what the tasks need before the scheduler forks them."""
@@ -90,8 +92,15 @@ def start(config: DemoConfig, processes: Processes, progress: Progress) -> Airfl
         services["airflow-scheduler"].wait_until(
             lambda: _healthy(config, processes, list(services.values())), "heartbeat", START_SECONDS
         )
-        services["airflow-dag-processor"].wait_until(lambda: api.dag_is_there("canary"), "DAG canary", START_SECONDS)
+        for dag_id in sorted({case.dag_id for case in config.cases} | ({_REGISTRY} if _by_registry(config) else set())):
+            services["airflow-dag-processor"].wait_until(
+                partial(api.dag_is_there, dag_id), f"DAG {dag_id}", START_SECONDS
+            )
     return Airflow(api, services, env, home)
+
+
+def _by_registry(config: DemoConfig) -> bool:
+    return any(case.by_registry for case in config.cases)
 
 
 def password(config: DemoConfig) -> str:

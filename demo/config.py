@@ -6,33 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from demo.cases import CASES, Case, chosen
 
 REPO = Path(__file__).resolve().parent.parent
 MODEL = "flights"
 CHAMPION = "champion"
 
-# What each challenger must come to; anything else fails the demo.
-EXPECTED: dict[str, str] = {"better": "cut_over", "inaccurate": "roll_back", "raises": "roll_back", "slow": "roll_back"}
-DEFAULT_CHALLENGERS = ("better", "inaccurate", "raises", "slow")
-
-# The form of the DAG `canary`: fields of CanaryParameters. Looks and maturity are short because the clock is
-# accelerated; the slack is wide because everything here shares two cores, and the margins of the first steps are
-# coarse because 1 % of the traffic is some five requests a second.
-CANARY: dict[str, Any] = {
-    "steps": [1, 5, 25, 50, 100],
-    "bake_seconds": 5,
-    "deadline_seconds": 120,
-    "look_seconds": 1.5,
-    "grace_seconds": 2,  # above the gateway's time limit for the challenger and the log's half second
-    "label_maturity_seconds": 4.5,
-    "label_coverage": 0.8,
-    "min_requests": 30,
-    "control_percent": 30,
-    "first_pass_odds": 6,
-    "negligible_error_rate": 0.1,  # 1 % are some 25 aircraft: users' worth of evidence can't prove much less than 40 %
-    "latency_slack_ms": 40,
-}
 REQUESTS_PER_SECOND = 450.0
 LABEL_DELAY_SECONDS = (1.0, 3.0)
 
@@ -48,7 +28,7 @@ class DemoConfig:
     """One run of the demo.
 
     Attributes:
-        challengers: Variants to roll out, in this order.
+        cases: Rollouts, in this order.
         keep: Leave everything running at the end, until Ctrl-C.
         mlflow_port: On 127.0.0.1, as the others.
         gateway_port: On 127.0.0.1.
@@ -58,7 +38,7 @@ class DemoConfig:
         cache: What later runs can use again.
     """
 
-    challengers: tuple[str, ...] = DEFAULT_CHALLENGERS
+    cases: tuple[Case, ...] = CASES
     keep: bool = False
     mlflow_port: int = 5000
     gateway_port: int = 8600
@@ -68,18 +48,19 @@ class DemoConfig:
     cache: Path = REPO / ".local" / "cache"
 
     def __post_init__(self) -> None:
-        if not self.challengers:
-            raise ValueError(f"CHALLENGERS is empty, must name at least one of {', '.join(EXPECTED)}")
-        if unknown := [name for name in self.challengers if name not in EXPECTED]:
-            raise ValueError(f"CHALLENGERS holds {', '.join(unknown)}, must be among {', '.join(EXPECTED)}")
-        if len(set(self.challengers)) != len(self.challengers):
-            raise ValueError(f"CHALLENGERS names one twice: {', '.join(self.challengers)}")
+        if not self.cases:
+            raise ValueError("no rollout was chosen; see PATTERN and CHALLENGERS")
         ports = {"MLFLOW_PORT": self.mlflow_port, "GATEWAY_PORT": self.gateway_port, "AIRFLOW_PORT": self.airflow_port}
         for name, port in ports.items():
             if not 1 <= port <= 65535:
                 raise ValueError(f"{name} is {port}, must be between 1 and 65535")
         if len(set(ports.values())) != len(ports):
             raise ValueError(f"two of {', '.join(f'{name}={port}' for name, port in ports.items())} are the same")
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variants to train, each once: the champion and the challengers."""
+        return tuple(dict.fromkeys((CHAMPION, *(case.challenger for case in self.cases))))
 
     @property
     def mlflow_url(self) -> str:
@@ -116,6 +97,8 @@ class DemoConfig:
             "MODEL_ROLLOUTS_MLFLOW_TRACKING_URI": self.mlflow_url,
             "MODEL_ROLLOUTS_EXPECTATIONS_DIR": str(REPO / "expectations"),
             "MODEL_ROLLOUTS_REPORTS_DIR": str(self.home / "reports"),
+            "MODEL_ROLLOUTS_WATCHED_MODELS": MODEL,
+            "MODEL_ROLLOUTS_REGISTRY_POLL_SECONDS": "2",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -133,8 +116,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> DemoConfi
     Raises:
         ValueError: A value is out of its bounds; the message states both.
     """
-    parser = argparse.ArgumentParser(prog="demo", description="Canary rollouts of real models under real traffic.")
-    parser.add_argument("--challengers", default=environment.get("CHALLENGERS") or ",".join(DEFAULT_CHALLENGERS))
+    parser = argparse.ArgumentParser(prog="demo", description="Rollouts of real models under real traffic.")
+    parser.add_argument("--pattern", default=environment.get("PATTERN") or "", help="only these, comma-separated")
+    parser.add_argument("--challengers", default=environment.get("CHALLENGERS") or "", help="canaries of these")
     parser.add_argument("--keep", action="store_true", default=_truth(environment.get("KEEP", "")))
     for name, default in (("MLFLOW_PORT", 5000), ("GATEWAY_PORT", 8600), ("AIRFLOW_PORT", 8080)):
         flag = f"--{name.lower().replace('_', '-')}"
@@ -142,13 +126,17 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> DemoConfi
     parser.add_argument("--rate", type=float, default=REQUESTS_PER_SECOND, help="requests per second")
     given = parser.parse_args(arguments)
     return DemoConfig(
-        challengers=tuple(name.strip() for name in given.challengers.split(",") if name.strip()),
+        cases=chosen(_names(given.pattern), _names(given.challengers)),
         keep=given.keep,
         mlflow_port=_port("MLFLOW_PORT", given.mlflow_port),
         gateway_port=_port("GATEWAY_PORT", given.gateway_port),
         airflow_port=_port("AIRFLOW_PORT", given.airflow_port),
         rate=given.rate,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _port(name: str, value: object) -> int:

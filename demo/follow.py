@@ -6,11 +6,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.markup import escape
 
 from demo.airflow_api import AirflowApi
-from demo.config import CANARY, EXPECTED, MODEL, ROLLOUT_SECONDS, SETTLE_SECONDS, DemoConfig
+from demo.cases import FORMS, Case
+from demo.config import MODEL, ROLLOUT_SECONDS, SETTLE_SECONDS, DemoConfig
 from demo.processes import DemoError
 from demo.progress import Progress
 from demo.summary import RolloutReport, report_of
@@ -18,7 +20,6 @@ from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core.decision import decide
 from model_rollouts.core.rollout import Event, EventKind, Rollout, State
 
-_DAG = "canary"
 _POLL_SECONDS = 0.5
 _FAILURE_POLL_SECONDS = 4.0  # asking Airflow costs more than asking the store
 _ENDED = (State.PROMOTED, State.ROLLED_BACK, State.HOLDING)
@@ -45,7 +46,33 @@ class Follower:
         self._progress = progress
         self._check = check
 
-    def roll_out(self, challenger: str, version: str) -> RolloutReport:
+    def wait_for_history(self) -> None:
+        """Wait until the champion can be monitored by what it has logged: no rollout starts before.
+
+        Raises:
+            DemoError: It can't be, however long it serves.
+        """
+        from model_rollouts.core.patterns import plan_from
+        from model_rollouts.core.plan import Pattern
+        from model_rollouts.wiring import Wiring
+
+        parts = Wiring()
+        form = {k: v for k, v in FORMS["canary"].items() if k != "on_call"}
+        plan = plan_from(Pattern.CANARY, form)
+        until = time.monotonic() + SETTLE_SECONDS
+        while True:
+            self._check()
+            champion = parts.service.adopt(MODEL, "demo").champion
+            missing = [check for check in parts.preflight.before_start(MODEL, champion, plan) if not check.ok]
+            if not missing:
+                return
+            told = "; ".join(f"{check.name}: {check.detail}" for check in missing)
+            if time.monotonic() > until:
+                raise DemoError(f"the champion can't be monitored after {SETTLE_SECONDS:g} s: {told}")
+            self._progress.waiting(f"the champion serves until it can be monitored: {escape(told)}")
+            time.sleep(_POLL_SECONDS)
+
+    def roll_out(self, case: Case, version: str) -> RolloutReport:
         """Roll a version out and wait for its end, or for the time limit.
 
         Raises:
@@ -53,9 +80,7 @@ class Follower:
         """
         began = time.monotonic()
         known = {rollout.id for rollout in self._store.rollouts(MODEL)}
-        conf = {"model": MODEL, "challenger": version, "requested_by": "demo", **CANARY}
-        first = self._api.trigger(_DAG, conf)
-        self._progress.say(f"[bold]{challenger}[/] (version {version}): {_DAG} triggered, run {first}")
+        first = self._start(case, version)
         rollout: Rollout | None = None
         told, asked = 0, began
         while time.monotonic() - began < ROLLOUT_SECONDS:
@@ -65,29 +90,38 @@ class Follower:
                 told = self._tell(rollout, told)
                 if rollout.state in _ENDED:
                     break
-            self._progress.waiting(self._line(challenger, rollout))
+            self._progress.waiting(self._line(case.challenger, rollout))
             if time.monotonic() - asked >= _FAILURE_POLL_SECONDS:
-                self._require_no_failure(first, rollout)
+                self._require_no_failure(case, first, rollout)
                 asked = time.monotonic()
             time.sleep(_POLL_SECONDS)
         if rollout is None:
-            raise DemoError(
-                f"{challenger}: run {first} has made no rollout after {ROLLOUT_SECONDS:g} s; {self._logs()}"
-            )
+            raise DemoError(f"{case.title}: no rollout began within {ROLLOUT_SECONDS:g} s; {self._logs()}")
         seconds = time.monotonic() - began
         events = self._store.events(rollout_id=rollout.id)
         if rollout.active:
             self._free_the_lease(rollout)  # also ends the run: a stage that holds is watched until it no longer does
-        self._settle()
+        self._settle(case)
         return report_of(
             rollout,
             events,
-            self._mlflow_runs(rollout.id),
-            challenger=challenger,
-            expected=EXPECTED[challenger],
+            self._mlflow_runs(case, rollout.id),
+            challenger=case.challenger,
+            expected=case.expected,
             seconds=seconds,
             replayed=self._replay(rollout),
         )
+
+    def _start(self, case: Case, version: str) -> str | None:
+        """Trigger the DAG, or set the alias that does; gives the run where it is known."""
+        if not case.by_registry:
+            conf = {"model": MODEL, "challenger": version, "requested_by": "demo", **FORMS[case.pattern]}
+            first = self._api.trigger(case.dag_id, conf)
+            self._progress.say(f"[bold]{case.title}[/] (version {version}): {case.dag_id} triggered, run {first}")
+            return first
+        request_rollout(self._config.mlflow_url, version, case.pattern, FORMS[case.pattern])
+        self._progress.say(f"[bold]{case.title}[/]: alias challenger of {MODEL} set to version {version} in MLflow")
+        return None
 
     def _replay(self, rollout: Rollout) -> str:
         """Count the rollout's looks anew from the log and judge them anew; "" when every decision comes out again."""
@@ -128,23 +162,23 @@ class Follower:
         place = f"stage {rollout.stage + 1} of {stages}, {share:g} %, {elapsed:.0f} s"
         return f"{challenger}: {place}: {decision.verdict}, {escape(decision.reason)}"
 
-    def _require_no_failure(self, first: str, rollout: Rollout | None) -> None:
+    def _require_no_failure(self, case: Case, first: str | None, rollout: Rollout | None) -> None:
         """A failed run of the DAG ends the demo: nobody is there to repair it.
 
         Raises:
             DemoError: A run has failed.
         """
-        for run in self._api.runs(_DAG):
+        for run in self._api.runs(case.dag_id):
             ours = run["dag_run_id"] == first or (
                 rollout is not None and (run.get("conf") or {}).get("rollout_id") == rollout.id
             )
             if ours and run["state"] == "failed":
-                raise DemoError(f"run {run['dag_run_id']} of {_DAG} has failed; {self._logs()}")
+                raise DemoError(f"run {run['dag_run_id']} of {case.dag_id} has failed; {self._logs()}")
 
-    def _settle(self) -> None:
+    def _settle(self, case: Case) -> None:
         """Wait until the runs have ended: the registry follows the traffic in their last tasks."""
         until = time.monotonic() + SETTLE_SECONDS
-        while unfinished := [r["dag_run_id"] for r in self._api.runs(_DAG) if r["state"] in _UNFINISHED]:
+        while unfinished := [r["dag_run_id"] for r in self._api.runs(case.dag_id) if r["state"] in _UNFINISHED]:
             self._check()
             if time.monotonic() > until:
                 raise DemoError(f"runs still going {SETTLE_SECONDS:g} s after the end: {unfinished}; {self._logs()}")
@@ -160,11 +194,11 @@ class Follower:
         service.sync_registry(rollout.id)
         self._progress.say(f"[yellow]{rollout.id} is {rollout.state}: rolled back to make way for the next one[/]")
 
-    def _mlflow_runs(self, rollout_id: str) -> dict[int, str]:
+    def _mlflow_runs(self, case: Case, rollout_id: str) -> dict[int, str]:
         """MLflow run of each stage, from what preflight returned."""
         found: dict[int, str] = {}
-        for run in self._api.runs(_DAG):
-            opened = self._api.returned(_DAG, run["dag_run_id"], "preflight")
+        for run in self._api.runs(case.dag_id):
+            opened = self._api.returned(case.dag_id, run["dag_run_id"], "preflight")
             if isinstance(opened, dict) and opened.get("rollout_id") == rollout_id:
                 found[int(opened["stage"])] = str(opened["mlflow_run_id"])
         return found
@@ -191,6 +225,31 @@ def versions_by_variant(mlflow_url: str) -> dict[str, str]:
         if "variant" in tags:
             newest[tags["variant"]] = str(version["version"])
     return newest
+
+
+def request_rollout(mlflow_url: str, version: str, pattern: str, form: dict[str, Any]) -> None:
+    """Ask for a rollout the way a person does who only knows MLflow: tags on the version, then the alias.
+
+    Raises:
+        DemoError: The registry refused.
+    """
+    base = {"name": MODEL, "version": version}
+    for method, path, body in (
+        ("POST", "model-versions/set-tag", {**base, "key": "rollout.params", "value": json.dumps(form)}),
+        ("POST", "model-versions/set-tag", {**base, "key": "rollout.request", "value": pattern}),
+        ("POST", "registered-models/alias", {**base, "alias": "challenger"}),
+    ):
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{mlflow_url}/api/2.0/mlflow/{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20):  # noqa: S310 - the same
+                pass
+        except (urllib.error.URLError, OSError) as error:
+            raise DemoError(f"MLflow refused {path} for version {version} of {MODEL}: {error}") from None
 
 
 def _described(event: Event, rollout: Rollout) -> str:

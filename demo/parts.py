@@ -42,7 +42,7 @@ def start_mlflow(config: DemoConfig, processes: Processes, progress: Progress) -
 
 def train(config: DemoConfig, processes: Processes, progress: Progress) -> None:
     """Train and register the champion and the challengers, as an MLflow project in this environment."""
-    variants = ",".join((CHAMPION, *config.challengers))
+    variants = ",".join(config.variants)
     with progress.step("training"):
         command = [
             *(sys.executable, "-m", "mlflow", "run", str(_PROJECT), "--env-manager", "local", "-e", "all"),

@@ -66,7 +66,7 @@ def _run(config: DemoConfig, processes: Processes, progress: Progress) -> int:
             reports.append(report)
     except DemoError as error:
         broken.append(str(error))  # what was judged before is still worth telling
-    found = broken + problems(config.challengers, reports)
+    found = broken + problems(config.cases, reports)
     summary = config.home / "summary.json"
     content = to_json(reports, found, progress.elapsed, progress.seconds)
     summary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -134,11 +134,13 @@ def _rolled_out(
     check: Callable[[], None] = lambda: processes.check(*services)  # noqa: E731 - a bound call, not a function
     follower = Follower(config, api, SqlStore(config.store_url), progress, check)
     versions = versions_by_variant(config.mlflow_url)
-    for name in config.challengers:
-        if name not in versions:
-            raise DemoError(f"training registered no version for {name}; see {config.home / 'logs' / 'training.log'}")
-        with progress.step(f"rollout of {name}"):
-            report = follower.roll_out(name, versions[name])
+    follower.wait_for_history()
+    for case in config.cases:
+        if case.challenger not in versions:
+            log = config.home / "logs" / "training.log"
+            raise DemoError(f"training registered no version for {case.challenger}; see {log}")
+        with progress.step(case.title):
+            report = follower.roll_out(case, versions[case.challenger])
         yield report
 
 

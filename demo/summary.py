@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from demo.cases import Case
 from model_rollouts.core.rollout import Event, EventKind, Rollout, State
 
 _ACTIONS = {State.PROMOTED: "cut_over", State.ROLLED_BACK: "roll_back", State.HOLDING: "hold"}
@@ -144,21 +145,21 @@ def _verdict(end: Event | None) -> str | None:
     return {EventKind.CLEARED: "pass", EventKind.HELD: "inconclusive"}.get(end.kind, "fail")
 
 
-def problems(expected: Sequence[str], reports: Sequence[RolloutReport]) -> list[str]:
+def problems(expected: Sequence[Case], reports: Sequence[RolloutReport]) -> list[str]:
     """What went other than it must; nothing for a good run.
 
     Args:
-        expected: Variants that were to be rolled out.
-        reports: What there is.
+        expected: Rollouts that were to be, in order.
+        reports: What there is, in the same order.
     """
     found = [
-        f"{report.challenger} must come to {report.expected}, came to {report.action}: {report.reason}"
+        f"{report.pattern} of {report.challenger} must come to {report.expected}, came to {report.action}: "
+        f"{report.reason}"
         for report in reports
         if not report.ok
     ]
-    found += [f"{report.challenger}: {report.replayed}" for report in reports if report.replayed]
-    there = {report.challenger for report in reports}
-    return found + [f"{name} was not rolled out" for name in expected if name not in there]
+    found += [f"{report.pattern} of {report.challenger}: {report.replayed}" for report in reports if report.replayed]
+    return found + [f"{case.title} was not rolled out" for case in expected[len(reports) :]]
 
 
 def to_json(
@@ -177,11 +178,19 @@ def to_json(
 def to_table(reports: Sequence[RolloutReport]) -> Table:
     """For a person."""
     table = Table(title="Rollouts", show_lines=True)
-    for column in ("challenger", "version", "expected", "action", "ok", "stages: share, seconds", "reason"):
+    for column in ("pattern", "challenger", "version", "expected", "action", "ok", "stages: share, seconds", "reason"):
         table.add_column(column, overflow="fold")
     for report in reports:
         stages = [f"{s.share:g} %, " + ("open" if s.seconds is None else f"{s.seconds:.0f} s") for s in report.stages]
         mark = "[green]yes[/]" if report.ok else "[red]NO[/]"
-        row = (report.challenger, report.version, report.expected, report.action, mark, "\n".join(stages))
+        row = (
+            report.pattern,
+            report.challenger,
+            report.version,
+            report.expected,
+            report.action,
+            mark,
+            "\n".join(stages),
+        )
         table.add_row(*row, escape(report.reason))
     return table

@@ -28,7 +28,6 @@ TRUSTED_TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
 )
-THRESHOLD = 0.5
 
 
 class FlightsModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
@@ -47,9 +46,9 @@ class FlightsModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
 
         Args:
             estimator: Anything with `predict_proba` on a matrix with one column a feature.
-            tables: `features` (names, in the matrix's order), `carrier` and `route` (minutes usually lost, by
-                code), `cabin` (the same by number of seats), `cached_routes` (routes that need no remote lookup, or
-                null when all are at hand).
+            tables: `features` (names, in the matrix's order), `threshold` (probability from which a flight is called
+                late), `carrier` and `route` (minutes usually lost, by code), `cabin` (the same by number of seats),
+                `cached_routes` (routes that need no remote lookup, or null when all are at hand).
         """
         from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships none
 
@@ -78,7 +77,9 @@ class FlightsModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
             n rows: `prediction` (1 is late) and `score`, the probability of being late.
         """
         score = self.score(model_input)
-        return pd.DataFrame({"prediction": (score >= THRESHOLD).astype(np.int64), "score": score}, copy=False)
+        return pd.DataFrame(
+            {"prediction": (score >= self.tables["threshold"]).astype(np.int64), "score": score}, copy=False
+        )
 
     def score(self, rows: pd.DataFrame) -> Column:
         """Probability of arriving late, one a row."""

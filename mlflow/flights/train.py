@@ -22,9 +22,9 @@ import skops.io  # type: ignore[import-untyped]  # ships none
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema
-from model import THRESHOLD, FlightsModel
+from model import FlightsModel
 from sklearn.metrics import brier_score_loss, roc_auc_score
-from variants import Variant, estimator_of, named, parse, tables_of, training_rows
+from variants import Variant, estimator_of, fit_arguments, named, parse, tables_of, training_rows
 
 HERE = Path(__file__).resolve().parent
 _DESCRIPTION = (
@@ -90,7 +90,7 @@ def _fit(variant: Variant, flights: pd.DataFrame) -> tuple[FlightsModel, Any, di
     model = FlightsModel()
     # Nothing is looked up remotely while training: the cache is a matter of serving.
     model.use(estimator, {**tables, "cached_routes": None})
-    estimator.fit(model.matrix(rows), rows["late"].to_numpy())
+    estimator.fit(model.matrix(rows), rows["late"].to_numpy(), **fit_arguments(variant, rows))
     return model, estimator, tables, len(rows)
 
 
@@ -106,7 +106,7 @@ def _metrics(model: FlightsModel, variant: Variant, flights: pd.DataFrame) -> di
     metrics: dict[str, float] = {}
     for part, rows in parts.items():
         score, late = model.score(rows), rows["late"].to_numpy()
-        metrics[f"{part}.accuracy"] = float(((score >= THRESHOLD) == late).mean())
+        metrics[f"{part}.accuracy"] = float(((score >= variant.threshold) == late).mean())
         metrics[f"{part}.auc"] = float(roc_auc_score(late, score))
         metrics[f"{part}.brier"] = float(brier_score_loss(late, score))
     return metrics
