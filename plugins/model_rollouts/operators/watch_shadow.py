@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class WatchShadowOperator(ScoreOfflineOperator, WatchStageOperator):
-    """An offline stage is scored by this task, a live one is watched by the triggerer; both come back with a verdict."""
+    """Scores an offline stage in the task, or has the triggerer watch a live one; both come back with a verdict."""
 
     def execute(self, context: "Context") -> dict[str, Any] | None:  # type: ignore[override]  # one returns, one defers
         """Score, or defer."""
