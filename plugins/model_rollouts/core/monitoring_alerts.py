@@ -8,6 +8,7 @@ the bound of its own interval, on the side that favours the model. What can't be
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from model_rollouts.core.intervals import mean_bounds, quantile_bounds, rate_bounds
@@ -18,6 +19,7 @@ from model_rollouts.core.readiness import Monitored
 DATA = "data"  # the name of the finding about the data checks
 DRIFT_SHARE = 0.5  # where no limit is set: half of the columns, as Evidently says of a whole data set
 HARM = frozenset({Monitored.ACCURACY, Monitored.LATENCY, Monitored.ERRORS, Monitored.BUSINESS})
+LEAST_WORTH = 30  # independent rows that the judged ones must be worth: fewer bound nothing
 _P95 = 0.95
 
 
@@ -155,6 +157,8 @@ def _latency(limits: Limits, current: Observed, reference: Observed | None, youn
         return _blind(name, f"none of {now.requests:,} requests has an answer with a latency")
     if now.timed < limits.min_requests:
         return _little(name, f"{now.timed:,} answers with a latency, needed {limits.min_requests:,}")
+    if worth := _worth(name, now.timed, now.slow_effect):
+        return worth
     low, _ = quantile_bounds(now.latency, _P95, now.slow_effect, limits.level)
     limit, source = limits.max_p95_ms, "the limit"
     if limit is None:
@@ -162,6 +166,9 @@ def _latency(limits: Limits, current: Observed, reference: Observed | None, youn
         if then is None or then.timed < limits.min_requests:
             return _no_reference(name, "answers with a latency", 0 if then is None else then.timed, limits)
         _, high = quantile_bounds(then.latency, _P95, then.slow_effect, limits.level)
+        if not isfinite(high):
+            detail = f"{then.timed:,} answers in the reference are too few to bound their 95 % quantile at that level"
+            return _little(name, detail)
         limit, source = high * (1 + limits.margin), "the reference's limit"
     state = State.ALERT if low > limit else State.OK
     detail = f"95 % quantile of the latency is proven to be at least {low:.4g} ms, {source} is {limit:.4g} ms"
@@ -213,14 +220,18 @@ def _rate(
     then: tuple[int, int, float] | None,
 ) -> Finding:
     """A rate of something bad; `now` and `then` are (hits, rows, design effect)."""
-    hits, rows, _ = now
+    hits, rows, effect = now
     if rows < limits.min_requests:
         return _little(name, f"{rows:,} judged for the {what}, needed {limits.min_requests:,}")
+    if worth := _worth(name, rows, effect):
+        return worth
     low, _ = rate_bounds(*now, limits.level)
     source = "the limit"
     if limit is None:
         if then is None or then[1] < limits.min_requests:
             return _no_reference(name, f"judged for the {what}", then[1] if then else 0, limits)
+        if worth := _worth(name, then[1], then[2]):
+            return worth
         _, high = rate_bounds(*then, limits.level)
         limit, source = min(1.0, high * (1 + limits.margin)), "the reference's limit"
     state = State.ALERT if low > limit else State.OK
@@ -240,6 +251,14 @@ def _gap(name: Monitored, what: str, have: int, due: int, young: bool, limits: L
     if have < limits.min_requests:
         return _little(name, f"{have:,} {what} have arrived, needed {limits.min_requests:,}")
     return None
+
+
+def _worth(name: Monitored, rows: int, effect: float) -> Finding | None:
+    """Too little, where many rows are of few units or calls."""
+    if rows / effect >= LEAST_WORTH:
+        return None
+    detail = f"{rows:,} rows of few units or calls are worth {rows / effect:.0f}, needed {LEAST_WORTH}"
+    return _little(name, detail)
 
 
 def _blind(name: Monitored, detail: str) -> Finding:
