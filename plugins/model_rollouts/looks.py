@@ -47,6 +47,24 @@ def due_looks(log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence
     return _Closing(log, rollout, spans, kept).due(now)
 
 
+def batch_looks(log: PredictionLog, rollout: Rollout, batches: Sequence[StageWindow], kept: int) -> list[Look]:
+    """Looks of batches of logged requests: all of a batch is known at once, its labels included.
+
+    Args:
+        log: Shows each batch, whenever its requests were made, in the batch's window.
+        rollout: The rollout.
+        batches: All batches of the stage so far, in order, from its first one.
+        kept: How many of them, from the first on, have looks.
+
+    Raises:
+        Exception: Whatever the log raises; nothing is closed then.
+    """
+    closing, fresh = _Closing(log, rollout, {}, []), batches[kept:]
+    if fresh:
+        closing.count_all(batches, fresh)
+    return [closing.looks[_place(w)] for w in fresh]
+
+
 class _Closing:
     def __init__(self, log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence[Look]) -> None:
         self.log, self.rollout, self.plan = log, rollout, rollout.plan
@@ -73,6 +91,13 @@ class _Closing:
         if ripe := [w for w in mature if not self.looks[_place(w)].matured]:
             self._try(lambda: self._count_labels(mature, ripe, maturity))
         return Due([self.looks[place] for place in sorted(self.touched)], "; ".join(self.failures))
+
+    def count_all(self, closed: Sequence[StageWindow], fresh: Sequence[StageWindow]) -> None:
+        """Count every part of looks at once."""
+        self._count_requests(fresh)
+        self._count_units(closed, fresh)
+        self._count_pairs(closed, fresh)
+        self._count_labels(closed, fresh, timedelta(seconds=self.plan.label_maturity_seconds))
 
     def _try(self, count: Callable[[], None]) -> None:
         """Count a part that harm can be seen without."""
