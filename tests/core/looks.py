@@ -129,6 +129,8 @@ class Simulation:
 
     def _values(self, a_n: int, champion: Version, b_n: int, challenger: Version) -> ValueSums:
         """The sums that the docstring of `ValueSums` defines, where every request is of a new unit."""
+        if not a_n + b_n:
+            return ValueSums()
         a, b = self._rng.exponential(champion.value, a_n), self._rng.exponential(challenger.value, b_n)
         y: npt.NDArray[np.float64] = np.concatenate([a, b])
         arm = np.repeat([0.0, 1.0], [a_n, b_n])

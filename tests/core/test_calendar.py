@@ -117,6 +117,8 @@ class Unknowing(tzinfo):
     def utcoffset(self, dt: datetime | None) -> None:
         return None
 
+    dst = tzname = utcoffset
+
 
 @pytest.mark.parametrize("zone", [None, Unknowing()])
 def test_a_time_that_could_be_anywhere_is_refused(zone: tzinfo | None) -> None:

@@ -1,6 +1,7 @@
 """Blue-green: tested beside the old version, then everything in one revision."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_the_switch_is_not_passed_on_what_green_has_proven() -> None:
 
 @pytest.mark.parametrize("arm", ["champion", "challenger"])
 def test_a_green_slot_that_nothing_is_mirrored_to_is_held_at_its_deadline(arm: str) -> None:
-    quiet = Traffic(**({"champion": 500, "challenger": 100} | {arm: 0}))
+    quiet = replace(GREEN, **{arm: 0})  # type: ignore[arg-type]
     decision = Simulation(5, plan(**QUICK)).outcome(0, quiet, Version(), Version())
     assert (decision.verdict, decision.action) == (Verdict.INCONCLUSIVE, Action.HOLD)
     assert decision.elapsed_seconds == 4 * 3600

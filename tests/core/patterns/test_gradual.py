@@ -125,7 +125,7 @@ def test_without_labels_it_waits_for_them_and_does_as_the_plan_says_at_the_deadl
 
 
 @pytest.mark.parametrize("silent", [{"champion": 0}, {"challenger": 0}])
-def test_nothing_is_won_without_the_control_sample_or_without_the_challenger(silent: dict[str, int]) -> None:
+def test_nothing_is_won_without_the_control_sample_or_without_the_challenger(silent: dict[str, Any]) -> None:
     made = plan(**QUICK, label_coverage=0)
     decision = Simulation(3, made).outcome(0, replace(EVERYBODY, **silent), Version(), Version())
     assert (decision.verdict, decision.action) == (Verdict.INCONCLUSIVE, Action.HOLD)

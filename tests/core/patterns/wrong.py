@@ -9,7 +9,7 @@ from model_rollouts.core.patterns import plan_from
 from model_rollouts.core.patterns.common import CommonParameters
 from model_rollouts.core.plan import Pattern
 
-_NO_NUMBER = (math.nan, math.inf, -math.inf, True, "5", [5], {}, -1e9)
+_NO_NUMBER: tuple[Any, ...] = (math.nan, math.inf, -math.inf, True, "5", [5], {}, -1e9)
 _NO_FLAG = ("true", 1, 0, [True], None)
 _NO_TEXT = (5, True, None, ["UTC"], math.nan)
 _NO_LIST = ("mon", 5, True, None, [5], [None], {"mon": 1})
