@@ -94,7 +94,7 @@ class DeltaReportLog:
             LogReadError: The log can't be read.
             ValueError: The tolerance is no finite number or negative.
         """
-        where = table_path(self.root, model, "predictions"), start, end
+        where = table_path(self.root, model, "predictions"), start, end + REPEAT  # a batch is a moment ahead at most
         given = {
             "rollout": rollout_id,
             "stage": stage,
