@@ -115,7 +115,8 @@ class Simulation:
             paired = min(asked, b.requests)
             look = replace(look, pairs=PairCounts(asked, paired, int(self._rng.binomial(paired, traffic.agreement))))
         if traffic.valued:
-            look = replace(look, values=self._values(a_labels.labelled, champion, b_labels.labelled, challenger))
+            seen = 0 if traffic.agreement is not None else b_labels.labelled  # what nobody saw was worth nothing
+            look = replace(look, values=self._values(a_labels.labelled, champion, seen, challenger))
         return look
 
     def _arm(self, n: int, version: Version, labelled: float) -> tuple[RequestCounts, LabelCounts]:
