@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom, binom
 
+from model_rollouts.core.decision import Action, decide
+from model_rollouts.core.evidence import Look, RequestCounts
+from model_rollouts.core.gates import Gate, Metric, Role
+from model_rollouts.core.plan import Pattern, Plan, Stage
 from model_rollouts.core.sample_ratio import CONCENTRATIONS, log_e_mismatch, log_e_mismatch_over
+from model_rollouts.core.tallies.sample_ratio import SampleRatioTally
+from model_rollouts.core.traffic import Traffic
+from model_rollouts.core.unit_evidence import UnitCounts
+from model_rollouts.gateway.routing import Arm, route
 
 SHARES = [0.01, 0.05, 0.5, 0.9]
 
@@ -132,3 +140,101 @@ def test_a_share_that_leaves_nothing_to_deal_is_refused(share: float) -> None:
 def test_negative_counts_are_refused(b: int, a: int) -> None:
     with pytest.raises(ValueError, match=f"units are {b} and {a}, must be at least 0"):
         log_e_mismatch(b, a, 0.5, 50.0)
+
+
+# --- control groups
+
+
+def dealt(stages: list[tuple[float, bool]], units: int = 20_000) -> list[Look]:
+    """One look a stage, as the gateway deals: every unit comes in each stage, and is new where it first counts.
+
+    Args:
+        stages: Share in percent, and whether there is a control group.
+        units: How many come.
+    """
+    seen: set[int] = set()
+    looks = []
+    for position, (share, grouped) in enumerate(stages):
+        row = Traffic("m", "1", "2", share, 0.0, "r1", position, "salt", control_group=grouped)
+        new = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
+        for unit in range(units):
+            cohort = route(row, f"u{unit}", "", challenger_ready=True).cohort
+            if cohort and unit not in seen:
+                seen.add(unit)
+                new[cohort] += 1
+        counts = {arm: (RequestCounts(n), UnitCounts(new=n)) for arm, n in new.items()}
+        (a, a_units), (b, b_units) = counts[Arm.CHAMPION], counts[Arm.CHALLENGER]
+        looks.append(Look(position, 0, a, b, champion_units=a_units, challenger_units=b_units))
+    return looks
+
+
+def plan(stages: list[tuple[float, bool]]) -> Plan:
+    gates = (Gate(Metric.ERROR_RATE), Gate(Metric.SAMPLE_RATIO, Role.SIGNAL))
+    return Plan(Pattern.CANARY, tuple(Stage(share, gates, 60, 600, control_group=grouped) for share, grouped in stages))
+
+
+GROUPED = [(1.0, True), (5.0, True), (25.0, True), (50.0, False)]
+
+
+@pytest.mark.parametrize("stages", [GROUPED, [(s, s <= 50) for s in (10.0, 20.0, 50.0)], [(5.0, False), (50.0, False)]])
+def test_units_dealt_to_control_groups_of_growing_shares_come_as_planned(stages: list[tuple[float, bool]]) -> None:
+    looks = dealt(stages)
+    made = plan(stages)
+    for stage in range(len(stages)):
+        signal = decide(made, stage, looks[: stage + 1], 30.0).gates[1].measured
+        assert signal.log_e_harm < math.log(1000)
+        assert signal.effect == pytest.approx(1, abs=0.15)
+    planned = signal.detail
+    assert planned is not None
+    shares = [50.0 if grouped else share for share, grouped in stages]
+    counted = [(k.champion_units, k.challenger_units) for k in looks]
+    assert planned["planned_units"] == pytest.approx(
+        sum((a.new + b.new) * share / 100 for (a, b), share in zip(counted, shares, strict=True) if a and b)
+    )
+
+
+def test_the_ratio_of_a_control_group_is_half_whatever_the_share() -> None:
+    """1,000 of 20,000 is what a share of 5 % would bring without a group; with one it is a leak."""
+    look = Look(
+        0,
+        0,
+        RequestCounts(19_000),
+        RequestCounts(1_000),
+        champion_units=UnitCounts(new=19_000),
+        challenger_units=UnitCounts(new=1_000),
+    )
+    for grouped, action in ((False, Action.WAIT), (True, Action.HOLD)):
+        assert decide(plan([(5.0, grouped)]), 0, [look], 30.0).action is action
+
+
+@pytest.mark.parametrize("lost", [Arm.CHAMPION, Arm.CHALLENGER])
+def test_a_leak_out_of_either_half_of_a_control_group_is_seen(lost: Arm) -> None:
+    (look,) = dealt([(10.0, True)])
+    assert look.champion_units is not None
+    assert look.challenger_units is not None
+    new = {
+        Arm.CHAMPION: look.champion_units.new,
+        Arm.CHALLENGER: look.challenger_units.new,
+    }
+    new[lost] = round(0.8 * new[lost])
+    tally = SampleRatioTally([50.0], 0)
+    tally.add(
+        [
+            Look(
+                0,
+                0,
+                RequestCounts(),
+                RequestCounts(),
+                champion_units=UnitCounts(new=new[Arm.CHAMPION]),
+                challenger_units=UnitCounts(new=new[Arm.CHALLENGER]),
+            )
+        ]
+    )
+    assert tally.measure().log_e_harm > math.log(1000)
+
+
+def test_a_share_above_half_after_a_control_group_would_be_taken_for_a_leak_which_is_why_no_plan_has_it() -> None:
+    looks = dealt([(10.0, True), (60.0, False)])
+    tally = SampleRatioTally([50.0, 60.0], 1)
+    tally.add(looks)
+    assert tally.measure().log_e_harm > math.log(1000)

@@ -101,7 +101,7 @@ class Stage:
         for name, kind in (("pattern", Pattern), ("at_deadline", AtDeadline)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
-                raise PlanError(f"{name} of a stage is {value!r}, must be a {kind.__name__} or None")
+                raise PlanError(f"{name} of a stage is {value!r}, must be of type {kind.__name__} or None")
 
     def _check_comparison(self) -> None:
         """Refuse a stage in which nothing could be compared."""
