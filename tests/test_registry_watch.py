@@ -429,7 +429,7 @@ def test_while_the_registry_is_away_a_rollback_goes_on_and_a_start_waits(world: 
         look_and_carry_out(world.watch(Away()), world.runs, tell=world.told.append)
 
     assert [dag_id for dag_id, _ in world.runs.made] == ["rollback"]
-    assert [change.change.version for change in world.pending()] == ["2"]
+    assert [(change.change.version, change.intention) for change in world.pending()] == [("2", None)]
 
 
 def test_a_rollback_that_was_asked_for_before_the_rollout_began_comes_after_it(world: World) -> None:
