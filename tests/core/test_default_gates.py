@@ -1,6 +1,7 @@
 """The gates that a plan gets when nobody sets any."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,3 +121,22 @@ def test_labels_that_are_missing_hold_up_a_stage_only_where_accuracy_must_be_pro
         if gate.metric is Metric.WRONG_RATE:
             assert gate.coverage == (0.8 if pattern is Pattern.CANARY else 0.0)
             assert gate.role is (Role.GUARDRAIL if pattern is Pattern.CANARY else Role.TRIPWIRE)
+
+
+@everywhere
+def test_offline_latency_is_shown_and_nothing_is_asked_of_it(pattern: Pattern, share: float) -> None:
+    """It is the task's, not one that a caller would have met."""
+    latency = (Metric.LATENCY_P95, Metric.LATENCY_P99)
+    live = default_gates(pattern, share)
+    offline = default_gates(pattern, share, offline=True)
+    assert [gate.metric for gate in offline] == [gate.metric for gate in live]
+    for here, there in zip(offline, live, strict=True):
+        assert here == (replace(there, role=Role.MUTED) if here.metric in latency else there)
+
+
+def test_an_offline_plan_as_json_gets_the_gates_of_an_offline_stage() -> None:
+    plain = {"share": 0, "offline": True, "bake_seconds": 0, "deadline_seconds": 86_400}
+    made = Plan.from_dict(json.loads(json.dumps({"pattern": "shadow", "stages": [plain]})))
+    assert made.stages[0].gates == default_gates(Pattern.SHADOW, 0, offline=True)
+    with pytest.raises(PlanError, match="offline is 'yes'"):
+        Plan.from_dict({"pattern": "shadow", "stages": [plain | {"offline": "yes"}]})

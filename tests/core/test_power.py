@@ -329,6 +329,41 @@ def test_each_kind_of_stage_knows_its_part_of_the_traffic(share: float, part: fl
     assert found.gates[0].need == need(ERRORS, 0.02, judged, 0.01, 0.05)
 
 
+def staged(setting: Stage, baseline: Baseline = TRAFFIC) -> StagePower:
+    return plan_power(Plan(Pattern.CANARY, (setting,)), baseline)[0]
+
+
+@pytest.mark.parametrize(("mirror", "judged"), [(100.0, 1 / 2), (25.0, 0.25 / 1.25), (1.0, 0.01 / 1.01)])
+def test_of_mirrored_requests_the_challenger_judges_a_part_and_the_champion_all(mirror: float, judged: float) -> None:
+    found = staged(Stage(0, (ERRORS,), 60, DAY, mirror_percent=mirror))
+    assert found.requests_per_second == pytest.approx(10 * mirror / 100)
+    assert found.gates[0].need == need(ERRORS, 0.02, judged, 0.01, 0.05)
+
+
+def test_an_offline_stage_scores_every_logged_request() -> None:
+    found = staged(Stage(0, (ERRORS,), 0, DAY, offline=True))
+    assert found.requests_per_second == pytest.approx(10)
+    assert found.gates[0].need == need(ERRORS, 0.02, 0.5, 0.01, 0.05)
+
+
+@pytest.mark.parametrize("share", [1.0, 10.0, 50.0])
+def test_a_control_group_judges_as_many_of_the_champions_as_of_the_challengers(share: float) -> None:
+    """Fewer to compare with: it takes longer than against everybody else, never less."""
+    alone = staged(Stage(share, (ERRORS,), 60, DAY))
+    grouped = staged(Stage(share, (ERRORS,), 60, DAY, control_group=True))
+    assert grouped.requests_per_second == alone.requests_per_second == pytest.approx(10 * share / 100)
+    assert grouped.gates[0].need == need(ERRORS, 0.02, 0.5, 0.01, 0.05)
+    assert (grouped.gates[0].need.to_pass or 0) >= (alone.gates[0].need.to_pass or 0) > 0
+
+
+def test_a_mirrored_share_without_any_error_can_not_prove_more_than_its_units() -> None:
+    clean = replace(TRAFFIC, errors=0, units=2_000)
+    gate = replace(ERRORS, negligible=0.02)
+    few, all_ = (staged(Stage(0, (gate,), 60, DAY, mirror_percent=m), clean) for m in (5.0, 100.0))
+    assert "units, the share has 100" in few.summary
+    assert not all_.underpowered
+
+
 @pytest.mark.parametrize(
     "baseline", [TRAFFIC, replace(TRAFFIC, due=0, labelled=0, wrong=0), replace(TRAFFIC, seconds=1e300)]
 )
@@ -362,7 +397,7 @@ def result(gate: Gate, stage_n: int, verdict: Verdict = Verdict.WAIT, **values: 
     return gate, GateResult(gate.metric, gate.role, verdict, "", measured, 5.0, 3.0)
 
 
-QUICK = {"look_seconds": 30.0, "grace_seconds": 5.0, "label_maturity_seconds": 1000.0}
+QUICK: dict[str, Any] = {"look_seconds": 30.0, "grace_seconds": 5.0, "label_maturity_seconds": 1000.0}
 
 
 def to_pass(gate: Gate, made: Plan, effect: float = 1.0) -> float:
@@ -454,6 +489,23 @@ def test_where_there_is_nothing_to_wait_for_it_is_silent(
     if gates[0].metric is Metric.VALUE:
         made = plan(*gates, Gate(Metric.LATENCY_P95), **QUICK)
     assert shortfall(made, 0, results, elapsed) == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "judged"),
+    [
+        (Stage(10, (ERRORS,), 60, DAY, control_group=True), 0.5),
+        (Stage(0, (ERRORS,), 60, DAY, mirror_percent=25), 0.2),
+        (Stage(0, (ERRORS,), 0, DAY, offline=True), 0.5),
+    ],
+    ids=["control group", "mirrored", "offline"],
+)
+def test_while_it_runs_the_same_part_of_the_requests_is_reckoned_with(setting: Stage, judged: float) -> None:
+    made = Plan(Pattern.CANARY, (setting,), **QUICK)
+    wanted = need(ERRORS, 0.02, judged, 0.01, 0.05).to_pass
+    assert wanted is not None
+    said = shortfall(made, 0, [result(ERRORS, 20)], 40_000)
+    assert f"error_rate needs about {wanted - 20:,.0f} more requests" in said
 
 
 def test_all_that_will_be_late_is_named() -> None:
