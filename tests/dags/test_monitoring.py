@@ -144,6 +144,30 @@ def told(monkeypatch: pytest.MonkeyPatch, world: Any) -> Iterator[list[dict[str,
     server.server_close()
 
 
+@pytest.fixture
+def rollback_awake(airflow_db: None) -> Iterator[None]:
+    """The DAG `rollback` is not paused, as new DAGs are."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+
+    def pause(paused: bool) -> None:
+        with create_session() as session:
+            session.get(DagModel, "rollback").is_paused = paused
+
+    manager = DagBundlesManager()
+    with create_session() as session:
+        manager.sync_bundles_to_db(session=session)
+    for bundle in manager.get_all_dag_bundles():
+        bundle.initialize()
+        bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+        sync_bag_to_db(bag, bundle.name, bundle.version)
+    pause(False)
+    yield
+    pause(True)
+
+
 def rollback_runs(model: str) -> list[Any]:
     """Runs of the DAG `rollback` for a model."""
     from airflow.models.dagrun import DagRun
@@ -204,7 +228,7 @@ def test_a_healthy_model_is_quiet_and_its_trend_is_kept(monitor, told):
     assert {f"{folder}/{name}" for name in wanted} <= walk(trend.info.run_id)
 
 
-def test_an_erring_model_is_told_of_and_rolled_back_once(monitor, told):
+def test_an_erring_model_is_told_of_and_rolled_back_once(monitor, told, rollback_awake):
     world = monitor.world
     monitor.promote()
     monitor.write(ago=WINDOW)  # version 1, before
@@ -234,6 +258,16 @@ def test_an_erring_model_is_told_of_and_rolled_back_once(monitor, told):
     world.dags["rollback"].test(run_conf=conf)
     assert (world.traffic.champion, world.alias("champion")) == ("1", "1")
     assert world.rollout.state == "rolled_back"
+
+
+def test_a_rollback_that_is_paused_fails_and_does_not_wait_unseen(monitor, told):
+    monitor.promote()
+    monitor.write(ago=WINDOW)
+    monitor.write("2", errors=0.2)
+    run = monitor.run(on_alert="roll_back")
+    assert monitor.world.states(run)["roll_back"] == "failed"
+    assert rollback_runs(monitor.world.model) == []
+    assert [each["event"] for each in told] == ["alert"]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +328,9 @@ def test_a_log_that_can_not_be_read_is_blind(monitor):
     assert "the task that measures left no result" in monitor.alerts[0].reason
 
 
-def test_without_mlflow_what_was_counted_is_judged_and_the_reports_are_a_blind_spot(monitor, monkeypatch):
+def test_without_mlflow_what_was_counted_is_judged_and_the_reports_are_a_blind_spot(
+    monitor, monkeypatch, rollback_awake
+):
     from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -376,20 +412,6 @@ def test_a_model_that_nothing_serves_of_is_told_of_and_fails(world, told):
     assert world.states(run)["alert"] == "failed"
     assert [each["event"] for each in told] == ["alert"]
     assert "no traffic row" in told[0]["reason"]
-
-
-def test_a_window_that_overlaps_with_the_day_before_is_refused() -> None:
-    from model_rollouts.core.errors import PlanError
-    from model_rollouts.operators.monitoring import windows
-
-    now = datetime(2026, 3, 8, 12, tzinfo=UTC)
-    form = {"window_seconds": 3600, "grace_seconds": 60, "reference": "day_before"}
-    end = now - timedelta(seconds=60)
-    day, hour = timedelta(days=1), timedelta(hours=1)
-    assert windows(form, now) == ((end - hour, end), (end - day - hour, end - day))
-    assert windows({**form, "reference": "window_before"}, now)[1] == (end - 2 * hour, end - hour)
-    with pytest.raises(PlanError, match="window_seconds is 86401, must be at most 86400"):
-        windows({**form, "window_seconds": 86401}, now)
 
 
 def test_a_version_that_took_over_lately_is_not_blind_for_labels_that_can_not_be_due(monitor):
