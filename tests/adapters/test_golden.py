@@ -171,6 +171,11 @@ def test_a_request_that_the_log_can_not_tell_is_not_asked(bench: Bench, value: f
         alone.recorded(inputs=[("n", "long"), ("x", "double")])
 
 
+def test_older_requests_will_do_where_no_newer_one_can_be_told(bench: Bench) -> None:
+    bench.log(row("odd", {"n": 2.5}), row("good", {"n": 3}, ago=40_000.0))
+    assert [case.inputs for case in bench.recorded(inputs=[("n", "long")])] == [{"n": 3}]
+
+
 @pytest.mark.parametrize("value", [2.0, -1.0])
 def test_a_truth_value_that_is_none_is_not_asked(bench: Bench, value: float) -> None:
     bench.log(row("odd", {"night": value}))

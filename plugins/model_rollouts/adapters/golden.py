@@ -42,6 +42,9 @@ SELECT * EXCLUDE (ts) FROM (
 """  # noqa: S608 - constants of this package
 
 
+_Cases = tuple[list[GoldenCase], NotReadyError | None]  # why there are none though there are rows
+
+
 class LoggedRequests:
     """Implements `GoldenRequests` on the Delta log.
 
@@ -78,22 +81,25 @@ class LoggedRequests:
         if not 1 <= n <= _MOST_RECORDED:
             raise ValueError(f"n is {n}, must be between 1 and {_MOST_RECORDED}")
         found = self.registry.resolve(model, version)
+        cases: list[GoldenCase] = []
+        problem: NotReadyError | None = None
         try:
             rebuilt_inputs(found)
-            cases: list[GoldenCase] = []
             for back in _BACK:
-                cases = self._cases(found, n, now - back, now)
+                cases, problem = self._cases(found, n, now - back, now)
                 if len(cases) == n:
                     break
         except NotReadyError as error:
-            raise NotReadyError(f"{error}; give a golden_file and set golden_requests to 0") from error
+            problem = error
+        if problem is not None:
+            raise NotReadyError(f"{problem}; give a golden_file and set golden_requests to 0") from problem
         return cases
 
     def load_file(self, path: Path) -> list[GoldenCase]:
         """See `load_file`."""
         return load_file(path)
 
-    def _cases(self, version: ModelVersion, n: int, start: datetime, end: datetime) -> list[GoldenCase]:
+    def _cases(self, version: ModelVersion, n: int, start: datetime, end: datetime) -> _Cases:
         where = (table_path(self.root, version.model, "predictions"), start, end)
         parameters = {
             "low": microseconds(start),
@@ -104,7 +110,7 @@ class LoggedRequests:
         }
         result = run(_RECORDED, {"predictions": where}, parameters)
         if result is None:
-            return []
+            return [], None
         names = [column[0] for column in result.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
         cases: dict[str, GoldenCase] = {}
@@ -120,10 +126,10 @@ class LoggedRequests:
             cases.setdefault(json.dumps(inputs, sort_keys=True), GoldenCase(inputs, row["prediction"], score))
             if len(cases) == n:
                 break
-        if rows and not cases:
-            who = f"version {version.version} of {version.model}"
-            raise NotReadyError(f"none of {len(rows)} logged requests of {who} can be asked again: {unfit}")
-        return list(cases.values())
+        if cases or not rows:
+            return list(cases.values()), None
+        who = f"version {version.version} of {version.model}"
+        return [], NotReadyError(f"none of {len(rows)} logged requests of {who} can be asked again: {unfit}")
 
 
 # --- files
