@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.errors import IllegalTransitionError, PlanError
+from model_rollouts.core.gates import Gate, Metric
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+from model_rollouts.core.plan import Pattern, Plan, Stage
 from model_rollouts.core.rollout import Cause, Change, Event, EventKind, Rollout, State
 from model_rollouts.core.traffic import Traffic
 
 PLAN = plan_canary(CanaryParameters(steps=(5, 33.3, 100)))
 LAST = len(PLAN.stages) - 1
+GATES = (Gate(Metric.ERROR_RATE),)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -96,7 +100,7 @@ class AnyOrder(RuleBasedStateMachine):
         elif state is State.HOLDING:
             assert self.apply("resume", stage)
 
-    @precondition(lambda self: self.rollout.active and len(self.events) > 4)
+    @precondition(lambda self: self.rollout.state is not State.ROLLED_BACK and len(self.events) > 4)
     @rule()
     def rolls_back(self) -> None:
         assert self.apply("roll_back", 0)
@@ -118,7 +122,8 @@ class AnyOrder(RuleBasedStateMachine):
     def judge(self, name: str, stage: int, change: Change) -> None:
         before, row, now = self.rollout, self.traffic, change.rollout
         assert now is not None
-        assert before.active, f"{before.state} is the end, and {name} changed it"
+        undone = before.state is State.PROMOTED and name == "roll_back"
+        assert before.active or undone, f"{before.state} is the end, and {name} changed it"
         assert (now.revision, change.expected_rollout_revision) == (before.revision + 1, before.revision)
         assert change.expected_traffic_revision == row.revision
         assert change.traffic is None or change.traffic.revision == row.revision + 1
@@ -155,7 +160,8 @@ class AnyOrder(RuleBasedStateMachine):
         state, stage = self.rollout.state, self.rollout.stage
         if state is State.ROLLED_BACK:
             assert self.traffic.shares() == {"1": 100.0}
-            assert (self.traffic.rollout_id, self.traffic.previous) == (None, "0")
+            undone = any(event.kind is EventKind.CUT_OVER for event in self.events)
+            assert (self.traffic.rollout_id, self.traffic.previous) == (None, None if undone else "0")
         elif state is State.PROMOTED:
             assert self.traffic.shares() == {"2": 100.0}
             assert (self.traffic.rollout_id, self.traffic.previous) == (None, "1")
@@ -167,7 +173,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def a_rollback_is_always_possible_and_restores_the_champion(self) -> None:
-        if not self.rollout.active:
+        if self.rollout.state is State.ROLLED_BACK:
             return
         change = steps.roll_back(self.rollout, self.traffic, cause())
         assert change is not None
@@ -269,6 +275,98 @@ def test_nothing_follows_a_rollback(step: str) -> None:
     assert STEPS["roll_back"](rollout, traffic, 0) is None
 
 
+def rehearsing() -> tuple[Rollout, Traffic]:
+    """A rehearsal has taken the challenger out of the traffic, and keeps it loaded in the place of `previous`."""
+    rollout, traffic = begun()
+    return rollout, replace(traffic, challenger=None, previous="2", revision=traffic.revision + 1)
+
+
+def test_a_rollback_amid_a_rehearsal_leaves_no_challenger_as_the_target_of_the_next_one() -> None:
+    rollout, traffic = rehearsing()
+    gone, row = after(rollout, traffic, steps.roll_back(rollout, traffic, cause()))
+    assert (gone.state, row.champion, row.challenger, row.previous) == (State.ROLLED_BACK, "1", None, None)
+
+
+@pytest.mark.parametrize("beside", [None, "3"])
+def test_no_stage_opens_while_another_version_or_none_is_beside_the_champion(beside: str | None) -> None:
+    rollout, traffic = rehearsing()
+    odd = replace(traffic, challenger=beside)
+    with pytest.raises(IllegalTransitionError, match=f"version 2 is not beside the champion but {beside or 'none'}"):
+        steps.open_stage(rollout, odd, 0, cause())
+    assert steps.open_stage(rollout, replace(traffic, challenger="2"), 0, cause())
+
+
+STAGES = {
+    "mirrored": (Stage(0, GATES, 0, 60, mirror_percent=30), (0, 0, 30, False)),
+    "offline": (Stage(0, GATES, 0, 60, offline=True), (0, 0, 0, False)),
+    "grouped": (Stage(5, GATES, 0, 60, control_group=True), (5, 0, 0, True)),
+    "dealt": (Stage(50, GATES, 0, 60), (50, 0, 0, False)),
+    "all": (Stage(100, GATES, 0, 60, control_percent=20), (100, 20, 0, False)),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(pairwise(STAGES)))
+def test_a_stage_sets_all_of_the_traffic_and_leaves_nothing_of_the_one_before(first: str, second: str) -> None:
+    chained = [replace(STAGES[n][0], pattern=p) for n, p in ((first, Pattern.SHADOW), (second, Pattern.CANARY))]
+    change = steps.start("r1", Plan(Pattern.SHADOW, tuple(chained)), "2", "s", Traffic("m", "1"), cause())
+    rollout, traffic = change.rollout, change.traffic
+    for position, name in enumerate((first, second)):
+        assert rollout is not None
+        assert traffic is not None
+        if position:
+            rollout, traffic = after(rollout, traffic, steps.clear(rollout, traffic, position - 1, cause()))
+        rollout, traffic = after(rollout, traffic, steps.open_stage(rollout, traffic, position, cause()))
+        shown = (traffic.share, traffic.control_percent, traffic.mirror_percent, traffic.control_group)
+        assert shown == STAGES[name][1]
+        assert sum(traffic.shares().values()) == 100
+
+
+def test_a_start_begins_with_nothing_that_an_earlier_rollout_or_drill_left() -> None:
+    left = Traffic("m", "1", "9", 0.0, 0.0, None, 3, "drill", "0", 7, mirror_percent=40.0, control_group=True)
+    row = steps.start("r1", PLAN, "2", "salt", left, cause()).traffic
+    assert row == Traffic("m", "1", "2", rollout_id="r1", salt="salt", previous="0", revision=8)
+
+
+@pytest.mark.parametrize("end", ["roll_back", "cut_over"])
+def test_an_end_leaves_no_mirror_and_no_control_group(end: str) -> None:
+    rollout, traffic = opened(LAST)
+    rollout, traffic = after(rollout, traffic, steps.clear(rollout, traffic, LAST, cause()))
+    odd = replace(traffic, mirror_percent=40.0, control_group=True)
+    change = STEPS[end](rollout, odd, LAST)
+    assert change is not None
+    assert change.traffic is not None
+    assert (change.traffic.mirror_percent, change.traffic.control_group, change.traffic.control_percent) == (
+        0,
+        False,
+        0,
+    )
+
+
+def test_a_promotion_that_is_undone_ends_then_and_keeps_no_target() -> None:
+    rollout, traffic = promoted()
+    change = steps.roll_back(rollout, traffic, cause(200, "labels tell otherwise"))
+    back, row = after(rollout, traffic, change)
+    assert change is not None
+    assert (back.state, back.ended_at, back.reason) == (
+        State.ROLLED_BACK,
+        START + timedelta(minutes=200),
+        "labels tell otherwise",
+    )
+    assert (change.event.before, change.event.after) == ({"2": 100.0}, {"1": 100.0})
+    assert (change.expected_rollout_revision, back.revision) == (rollout.revision, rollout.revision + 1)
+    assert (row.champion, row.previous, row.rollout_id) == ("1", None, None)
+    assert steps.roll_back(back, row, cause()) is None
+
+
+def test_a_note_changes_nothing_and_stands_under_the_revision_that_it_was_made_at() -> None:
+    rollout, traffic = opened(1)
+    change = steps.note(EventKind.CHECKED, rollout, traffic, cause(5, "fine", asked=20))
+    assert (change.traffic, change.rollout) == (None, None)
+    assert (change.event.before, change.event.after) == (traffic.shares(), traffic.shares())
+    assert (change.event.stage, change.event.rollout_id, change.event.evidence) == (1, "r1", {"asked": 20})
+    assert change.expected_traffic_revision == change.event.traffic_revision == traffic.revision
+
+
 @pytest.mark.parametrize("owner", [None, "r2"])
 def test_traffic_of_another_rollout_is_never_moved(owner: str | None) -> None:
     rollout, traffic = opened(0)
@@ -319,6 +417,8 @@ def test_an_event_keeps_who_when_why_and_the_numbers() -> None:
         ({"share": 101.0}, "share is 101.0, must be between 0 and 100"),
         ({"share": -1.0}, "share is -1.0, must be between 0 and 100"),
         ({"share": float("nan")}, "share is nan, must be between 0 and 100"),
+        ({"mirror_percent": 101.0}, "mirror_percent is 101.0, must be between 0 and 100"),
+        ({"mirror_percent": float("nan")}, "mirror_percent is nan, must be between 0 and 100"),
         ({"control_percent": 51.0}, "control_percent is 51.0, must be between 0 and 50"),
         ({"challenger": None, "share": 5.0}, "share is 5.0 without a challenger, must be 0"),
         ({"challenger": "1"}, "version 1 is champion and challenger at once"),

@@ -36,8 +36,9 @@ def drill_back(traffic: Traffic, cause: Cause) -> Change:
 
 
 def release_previous(traffic: Traffic, cause: Cause) -> Change | None:
-    """Keep the old champion no longer. None when none is kept."""
-    if traffic.previous is None:
+    """Keep the old champion no longer. None when none is kept, or a rehearsal keeps the challenger in its place."""
+    rehearsed = traffic.rollout_id is not None and traffic.challenger is None
+    if traffic.previous is None or rehearsed:
         return None
     return _change(EventKind.PREVIOUS_RELEASED, traffic, replace(traffic, previous=None), cause)
 
