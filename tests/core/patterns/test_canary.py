@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_rollouts.core.baseline import Baseline
+from model_rollouts.core.calendar import Calendar
+from model_rollouts.core.data_rollback import DataRollback, DataRollbackKind
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import AtDeadline, Metric, Role
 from model_rollouts.core.patterns.canary import DEFAULT_NEED, CanaryParameters, plan_canary
-from model_rollouts.core.plan import Pattern, Plan
+from model_rollouts.core.plan import Advance, Pattern, Plan
+from model_rollouts.core.readiness import Monitored, Readiness
 from model_rollouts.core.stage_power import plan_power
 
 
@@ -169,3 +172,43 @@ def test_business_value_is_watched_at_every_step_and_proven_at_the_last() -> Non
     assert last is not None
     assert (last.pass_lift, last.rollback_lift, last.coverage) == (-0.06, -0.03, 0.8)
     assert plan().stages[0].gate(Metric.VALUE) is None
+
+
+def test_a_control_group_is_kept_where_there_is_room_for_one() -> None:
+    stages = plan(control_group=True).stages
+    assert [stage.control_group for stage in stages] == [True] * 4 + [False]
+    assert [stage.dealt_percent for stage in stages] == [50.0] * 4 + [100.0]
+    assert not any(stage.control_group for stage in plan().stages)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([60, 100], "control_group is set and no step is up to 50, where there is room for one"),
+        ([10, 60, 100], "share of stage 1 is 60 without a control group and after a stage with one, must be 50 or 100"),
+    ],
+)
+def test_a_control_group_that_no_step_could_have_or_a_later_one_would_spoil_is_refused(
+    steps: list[float], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(steps=steps, control_group=True)
+
+
+def test_a_plan_that_moves_on_by_the_schedule_has_its_calendar() -> None:
+    made = plan(advance="on_schedule", expand_days=["mon"], expand_until="17:00", blackout_dates=["2026-12-24"])
+    assert made.advance is Advance.ON_SCHEDULE
+    assert made.calendar == Calendar(("mon",), "00:00", "17:00", "UTC", ("2026-12-24",))
+
+
+def test_the_checklist_and_what_is_undone_reach_the_plan() -> None:
+    made = plan(
+        on_call=["Ada"],
+        acknowledge=True,
+        may_be_missing=["business"],
+        golden_agreement=0.9,
+        drill_within_days=7,
+        data_rollback=[{"kind": "delta_restore", "target": "/lake/features"}],
+    )
+    assert made.readiness == Readiness(("Ada",), True, (Monitored.BUSINESS,), golden_agreement=0.9, drill_within_days=7)
+    assert made.data_rollback == (DataRollback(DataRollbackKind.DELTA_RESTORE, "/lake/features"),)
