@@ -4,7 +4,6 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from model_rollouts.ports import DataUndo, Gateways, GoldenRequests, MonitoringLog, Registry, StageRuns
-from model_rollouts.service import RolloutService
 from model_rollouts.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from model_rollouts.drills import Drills
     from model_rollouts.preflight import Preflight
     from model_rollouts.registry_watch import RegistryWatch
+    from model_rollouts.service import RolloutService
 
 
 class Wiring:
@@ -63,8 +63,10 @@ class Wiring:
         return MlflowStageRuns(self.settings.mlflow_tracking_uri)
 
     @cached_property
-    def service(self) -> RolloutService:
+    def service(self) -> "RolloutService":
         """The use cases."""
+        from model_rollouts.service import RolloutService  # with the statistics, which take a moment to import
+
         return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
 
     @cached_property
