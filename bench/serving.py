@@ -1,0 +1,224 @@
+"""A gateway process with a registry and a store of its own, for benchmarks: everything real, nothing shared."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from model_rollouts.adapters.gateway_client import GatewayClient
+from model_rollouts.adapters.sql_store import SqlStore
+from model_rollouts.core import rollout as steps
+from model_rollouts.core.errors import NotReadyError
+from model_rollouts.core.plan import Plan
+from model_rollouts.core.rollout import Cause, Change, Rollout
+from model_rollouts.core.traffic import Traffic
+
+MODEL = "switch"
+#: Version of the model -> what its `predict` does with a column x.
+BODIES = {"1": "return x * 2", "2": "return x * 2", "3": "if (x != 1).any(): time.sleep(3600)\n        return x * 2"}
+HANGS = "3"  # on anything but its own example
+_CODE = """
+import time
+import mlflow
+
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        x = model_input["x"].to_numpy()
+        {body}
+
+
+mlflow.models.set_model(Model())
+"""
+
+
+def register(root: Path, bodies: dict[str, str] = BODIES) -> str:
+    """Versions of MODEL in a new registry, a SQLite file, the first one being the champion; the registry's address."""
+    import mlflow
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    uri = f"sqlite:///{root / 'mlflow.db'}"
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        experiment = mlflow.create_experiment("versions", artifact_location=(root / "artifacts").as_uri())
+        example = pd.DataFrame({"x": [1.0]})
+        signature = infer_signature(example, example["x"].to_numpy())
+        for version, body in bodies.items():
+            code = root / f"version{version}.py"
+            code.write_text(_CODE.format(body=body))
+            with mlflow.start_run(experiment_id=experiment):
+                mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(code),
+                    registered_model_name=MODEL,
+                    signature=signature,
+                    input_example=example,
+                    pip_requirements=[],
+                )
+        mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", next(iter(bodies)))
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+    return uri
+
+
+@dataclass
+class GatewayProcess:
+    """One gateway.
+
+    Attributes:
+        root: Folder of its store, log and spool.
+        registry: Address of the registry.
+        name: Its gateway id.
+        settings: More of its environment.
+    """
+
+    root: Path
+    registry: str
+    name: str = "g1"
+    settings: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    watch: subprocess.Popen[bytes] | None = None
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of its rollout store."""
+        return f"sqlite:///{self.root / 'store.db'}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MODEL_ROLLOUTS_"))}
+        own = {
+            "MLFLOW_TRACKING_URI": self.registry,
+            "MODEL_ROLLOUTS_STORE_URL": self.store_url,
+            "MODEL_ROLLOUTS_LOG_DIR": str(self.root / "log"),
+            "MODEL_ROLLOUTS_SPOOL_DIR": str(self.root / "spool"),
+            "MODEL_ROLLOUTS_PORT": str(port),
+            "MODEL_ROLLOUTS_MODELS": f'["{MODEL}"]',
+            "MODEL_ROLLOUTS_GATEWAY_ID": self.name,
+        }
+        command = [sys.executable, "-m", "model_rollouts.gateway.main"]
+        with (self.root / "gateway.log").open("ab") as log:
+            environment = inherited | own | self.settings
+            self.process = subprocess.Popen(command, env=environment, stderr=log, process_group=0)
+        # It ends with whoever started it, however that ends: then the pipe does.
+        watch = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
+        self.watch = subprocess.Popen(
+            [sys.executable, "-S", "-c", watch], stdin=subprocess.PIPE, process_group=self.process.pid
+        )
+        self.wait(self.answers)
+
+    def answers(self) -> bool:
+        """Whether it answers about the model."""
+        try:
+            GatewayClient(self.url, token=self.settings.get("MODEL_ROLLOUTS_GATEWAY_TOKEN")).statuses(MODEL)
+        except NotReadyError:
+            return False
+        return True
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 180) -> None:
+        """Wait until something holds, as long as the process lives.
+
+        Raises:
+            RuntimeError: It does not; with the end of the process's log.
+        """
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"no success with {self.url}:\n{(self.root / 'gateway.log').read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def end(self, way: signal.Signals = signal.SIGTERM) -> None:
+        """End it, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(way)
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.watch is not None:
+            self.watch.kill()
+            self.watch.communicate()
+            self.watch = None
+
+
+@contextmanager
+def serving(root: Path, registry: str, champion: str = "1", **more: str) -> Iterator["tuple[GatewayProcess, Mover]"]:
+    """A running gateway with a store in which the model is adopted, and who moves its traffic."""
+    gateway = GatewayProcess(root, registry, settings=more)
+    store = SqlStore(gateway.store_url)
+    store.migrate()
+    mover = Mover(store)
+    store.apply(steps.adopt(MODEL, champion, mover.cause("adopted")))
+    try:
+        gateway.start()
+        gateway.wait(lambda: mover.is_ready(gateway))
+        yield gateway, mover
+    finally:
+        gateway.end()
+        store.close()
+
+
+@dataclass
+class Mover:
+    """Takes the steps of rollouts straight in the store, one rollout after the other."""
+
+    store: SqlStore
+    rollout_id: str = ""
+
+    def cause(self, reason: str) -> Cause:
+        """Somebody, now."""
+        return Cause(actor="bench", at=datetime.now(UTC), reason=reason)
+
+    def start(self, plan: Plan, challenger: str) -> None:
+        """Take the lease of a new rollout."""
+        self.rollout_id = f"r-{uuid4().hex[:8]}"
+        change = steps.start(self.rollout_id, plan, challenger, "salt", self._traffic(), self.cause("start"))
+        self.store.apply(change)
+
+    def open(self, stage: int = 0) -> float:
+        """Open a stage; `time.monotonic()` when that was decided."""
+        return self._step(lambda rollout, traffic: steps.open_stage(rollout, traffic, stage, self.cause("open")))
+
+    def roll_back(self) -> float:
+        """Roll back; `time.monotonic()` when that was decided."""
+        return self._step(lambda rollout, traffic: steps.roll_back(rollout, traffic, self.cause("roll back")))
+
+    def is_ready(self, gateway: GatewayProcess) -> bool:
+        """Whether the gateway routes by the store's row, with all its versions loaded."""
+        client = GatewayClient(gateway.url)
+        try:
+            routed, versions = client.routed(MODEL), client.versions(MODEL)
+        except NotReadyError:
+            return False
+        return set(routed.values()) == {self._traffic().revision} and set(versions.values()) == {"ready"}
+
+    def _traffic(self) -> Traffic:
+        traffic = self.store.traffic(MODEL)
+        if traffic is None:
+            raise RuntimeError(f"{MODEL} is not adopted")
+        return traffic
+
+    def _step(self, step: Callable[[Rollout, Traffic], Change | None]) -> float:
+        change = step(self.store.rollout(self.rollout_id), self._traffic())
+        if change is None:
+            raise RuntimeError(f"{self.rollout_id} has taken this step before")
+        self.store.apply(change)
+        return time.monotonic()
