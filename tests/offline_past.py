@@ -161,9 +161,9 @@ class Past:
                 table="outcomes",
             )
 
-    def start(self) -> Rollout:
-        """An offline shadow rollout of version 2, with its stage open."""
-        plan = plan_shadow(ShadowParameters(offline=True, **self.parameters))
+    def start(self, *, offline: bool = True) -> Rollout:
+        """A shadow rollout of version 2, with its stage open."""
+        plan = plan_shadow(ShadowParameters(offline=offline, **self.parameters))
         self.service.start("ro", self.model, "2", plan, "test", "because")
         return self.service.open_stage("ro", 0, "test")
 

@@ -66,8 +66,8 @@ class RequestSample:
         if since is None:
             return False
         total = self._one(queries.COUNT, low=since, high=microseconds(self.end))[0]
-        names = [feature_column(name) for name, _ in rebuilt_inputs(self.challenger)]
-        held = ", ".join(_quoted(name) for name in names if name in columns)
+        names = [name for name, _ in rebuilt_inputs(self.challenger)]
+        held = ", ".join(_quoted(feature_column(name)) for name in names if feature_column(name) in columns)
         if not held:
             raise NotReadyError(f"{self._told} has none of the inputs {', '.join(names)}; log them first")
         given = {

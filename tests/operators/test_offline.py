@@ -1,0 +1,92 @@
+"""The task that scores an offline stage, with the process's own adapters."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from tests.offline_past import Past, logged_model, register
+
+from model_rollouts.core.decision import Decision
+from model_rollouts.core.rollout import State
+from model_rollouts.operators.offline import ScoreOfflineOperator
+from model_rollouts.wiring import shared
+
+
+@pytest.fixture
+def past(tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Past]]:
+    """Makes a past that the process's settings point to."""
+    monkeypatch.setenv("MODEL_ROLLOUTS_STORE_URL", f"sqlite:///{tmp_path / 'store.db'}")
+    monkeypatch.setenv("MODEL_ROLLOUTS_LOG_DIR", str(tmp_path / "log"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    shared.cache_clear()
+
+    def make(parameters: dict[str, Any] | None = None, **config: Any) -> Past:
+        model = register(mlflow_server, logged_model(mlflow_server), logged_model(mlflow_server, **config))
+        return Past(tmp_path, mlflow_server, model, parameters or {})
+
+    yield make
+    shared.cache_clear()
+
+
+def context(stage: int = 0) -> Any:
+    """What Airflow gives a task: preflight's result, and whose run it is."""
+    opened = {"rollout_id": "ro", "stage": stage, "mlflow_run_id": "run"}
+    return {
+        "ti": SimpleNamespace(xcom_pull=lambda task_ids: opened if task_ids == "preflight" else None),
+        "params": {"requested_by": "ada"},
+        "dag_run": SimpleNamespace(dag_id="shadow", run_id="r1"),
+    }
+
+
+def test_proof_is_returned_as_the_watch_returns_it(past: Callable[..., Past]) -> None:
+    world = past()
+    world.requests(3000)
+    world.start()
+    event = ScoreOfflineOperator(task_id="watch", batch_requests=1000).execute(context())
+    decision = Decision.from_dict(event["decision"])
+    assert (decision.verdict, decision.action) == ("pass", "cut_over"), decision.reason
+    assert world.store.rollout("ro").state is State.BAKING  # to leave the stage is up to `decide`
+
+
+def test_harm_rolls_back_at_once(past: Callable[..., Past]) -> None:
+    world = past(raise_every=5)
+    world.requests(2000)
+    world.start()
+    event = ScoreOfflineOperator(task_id="watch", batch_requests=500).execute(context())
+    assert event["decision"]["verdict"] == "fail"
+    assert world.store.rollout("ro").state is State.ROLLED_BACK
+    traffic = world.store.traffic(world.model)
+    assert traffic is not None
+    assert (traffic.champion, traffic.challenger) == ("1", None)
+    last = world.store.events(rollout_id="ro")[-1]
+    assert (last.kind, last.actor) == ("rolled_back", "ada via shadow/r1")
+    assert last.evidence["gates"]
+
+
+def test_the_end_of_the_requests_moves_nothing(past: Callable[..., Past]) -> None:
+    world = past()
+    world.requests(30)
+    world.start()
+    event = ScoreOfflineOperator(task_id="watch").execute(context())
+    assert (event["decision"]["verdict"], event["decision"]["action"]) == ("inconclusive", "hold")
+    assert world.store.rollout("ro").state is State.BAKING
+
+
+def test_a_live_stage_is_refused_without_a_retry(past: Callable[..., Past]) -> None:
+    world = past()
+    world.requests(30)
+    world.start(offline=False)
+    with pytest.raises(AirflowFailException, match="stage 0 of ro is not offline"):
+        ScoreOfflineOperator(task_id="watch").execute(context())
+
+
+def test_a_rollout_that_was_ended_is_told(past: Callable[..., Past]) -> None:
+    world = past()
+    world.requests(30)
+    world.start()
+    world.service.roll_back("ro", "a person", "no")
+    assert ScoreOfflineOperator(task_id="watch").execute(context()) == {"ended": "rolled_back", "stage": 0}
+    assert world.answers() == []
