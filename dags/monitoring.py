@@ -83,8 +83,8 @@ with DAG(
     tags=["model-rollouts"],
     default_args=STEADY,
 ):
-    models = EachModelOperator(task_id="models", one=["measure", "judge"], each="each_model")
-    each_model = TriggerDagRunOperator.partial(
+    models = EachModelOperator(task_id="models")
+    TriggerDagRunOperator.partial(
         task_id="each_model", trigger_dag_id="monitoring", skip_when_already_exists=True
     ).expand_kwargs(models.output)
     measure = MeasureOperator(task_id="measure")
@@ -96,7 +96,6 @@ with DAG(
     judge = JudgeOperator(task_id="judge")
     alert = AlertOperator(task_id="alert")
 
-    models >> [each_model, measure, judge]
     measure >> keep_trend >> reports >> judge >> [alert, EmptyOperator(task_id="all_quiet")]
     [measure, keep_trend] >> judge
     alert >> TriggerRollbackOperator(task_id="roll_back")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseBranchOperator, BaseOperator, TriggerRule
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from model_rollouts.core.errors import PlanError
 from model_rollouts.operators.base import pull, wiring
@@ -30,25 +30,20 @@ Span = tuple[datetime, datetime]
 _DAY = timedelta(days=1)
 
 
-class EachModelOperator(BaseBranchOperator):
-    """Goes on with the model of the form; where none is named, hands on to a run of its own for each model that serves.
+class EachModelOperator(BaseOperator):
+    """Says which other runs to start: where the form names no model, one for each model that serves.
 
-    Those runs are named after this one, so that a retry starts none twice.
-
-    Args:
-        one: What goes on for the model of this run.
-        each: The task that starts the other runs, one for each item of what this task returns.
+    Those runs are named after this one, so that a retry starts none twice. The tasks that look at one model are skipped
+    then. When the store is missing: fails.
     """
-
-    def __init__(self, *, one: list[str], each: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.one, self.each = one, each
 
     def execute(self, context: "Context") -> list[dict[str, Any]]:
         """Return {"trigger_run_id", "conf"} of each run to start; none where this run has a model."""
         params, run_id = dict(context["params"]), context["dag_run"].run_id
-        models = [] if params.get("model") else [traffic.model for traffic in wiring().store.all_traffic()]
-        self.do_branch(context, self.one if params.get("model") else [self.each])
+        if params.get("model"):
+            return []
+        models = [traffic.model for traffic in wiring().store.all_traffic()]
+        self.log.info("%d models serve: %s", len(models), ", ".join(models) or "none")
         return [{"trigger_run_id": run_id_for(run_id, model), "conf": {**params, "model": model}} for model in models]
 
 
@@ -61,7 +56,7 @@ class MeasureOperator(BaseOperator):
 
     def execute(self, context: "Context") -> dict[str, Any]:
         """Return {"model", "version", "window", "reference_window", "young", "current", "reference"}."""
-        parts, params = wiring(), dict(context["params"])
+        parts, params = wiring(), named(context)
         try:
             limits = limits_of(params)
             window, before = windows(params, context["dag_run"].run_after)
@@ -124,9 +119,10 @@ class JudgeOperator(BaseBranchOperator):
         from model_rollouts.core.monitoring_alerts import judge
         from model_rollouts.core.monitoring_limits import Drift
 
+        params = named(context)
         measured, drift, data = pull(context, MEASURE), pull(context, DRIFT), pull(context, DATA)
         judgement = judge(
-            limits_of(dict(context["params"])),
+            limits_of(params),
             _observed(measured["current"]) if measured else None,
             _observed(measured["reference"]) if measured else None,
             Drift(**drift) if drift else None,
@@ -150,6 +146,18 @@ class JudgeOperator(BaseBranchOperator):
         runs.log_text(run_id, at, "judgement.json", text + "\n")
         tags = {"monitoring.state": str(judgement.state), "monitoring.reason": judgement.reason}
         runs.log(run_id, at, {"alarm": float(judgement.alarms)}, tags=tags)
+
+
+def named(context: "Context") -> dict[str, Any]:
+    """The form of a run that looks at one model.
+
+    Raises:
+        AirflowSkipException: It names none: this run hands on to others.
+    """
+    params = dict(context["params"])
+    if not params.get("model"):
+        raise AirflowSkipException("no model is named: each one that serves has a run of its own")
+    return params
 
 
 def limits_of(params: Mapping[str, Any]) -> "Limits":
