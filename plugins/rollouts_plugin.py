@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from model_rollouts.web.app import PREFIX, LazyApp
+from model_rollouts.web.warming import warmed
 
 
 class RolloutsPlugin(AirflowPlugin):
@@ -13,4 +14,7 @@ class RolloutsPlugin(AirflowPlugin):
     name = "model_rollouts"
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [
         {"name": "model-rollouts", "url_prefix": PREFIX, "app": LazyApp()},
+    ]
+    fastapi_root_middlewares: ClassVar[list[dict[str, Any]]] = [
+        {"name": "model-rollouts: warms the receiver", "middleware": warmed},
     ]

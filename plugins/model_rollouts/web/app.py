@@ -89,7 +89,8 @@ def _model_of(body: bytes) -> str | None:
 
 
 @cache
-def _shared_app() -> Any:
+def shared_app() -> Any:
+    """The receiver of this process, made from the settings."""
     from model_rollouts.web.hints import Hints, look_at
     from model_rollouts.wiring import shared
 
@@ -103,5 +104,5 @@ class LazyApp:
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve a request."""
-        app = await asyncio.to_thread(_shared_app)  # the first time it imports and reads for a while
+        app = await asyncio.to_thread(shared_app)  # the first time it imports and reads for a while
         await app(scope, receive, send)
