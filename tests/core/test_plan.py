@@ -223,6 +223,14 @@ def test_gates_that_could_not_be_judged_before_their_deadline_are_refused() -> N
         Plan(Pattern.CANARY, (hasty,))
 
 
+def test_offline_labels_may_be_due_after_the_deadline_since_they_have_come_already() -> None:
+    known = Stage(0, (Gate(Metric.WRONG_RATE, coverage=0.5),), 0, 600, offline=True)
+    assert Plan(Pattern.SHADOW, (known,), label_maturity_seconds=86_400).stages == (known,)
+    live = replace(known, offline=False, mirror_percent=100)
+    with pytest.raises(PlanError, match=r"stage 0 is 600 for wrong_rate, must be at least 86465"):
+        Plan(Pattern.SHADOW, (live,), label_maturity_seconds=86_400)
+
+
 def test_alpha_is_of_the_rollout_a_test_that_changes_from_stage_to_stage_is_several() -> None:
     same = Plan(Pattern.CANARY, tuple(Stage(s, (Gate(Metric.ERROR_RATE, pass_odds=9 - s),), 0, 10) for s in (1, 2, 3)))
     assert [same.alpha_of(i, stage.gates[0]) for i, stage in enumerate(same.stages)] == [0.01] * 3

@@ -71,11 +71,6 @@ def test_offline_nothing_is_live_nothing_bakes_and_latency_is_shown_only() -> No
     assert stage.gates[0].coverage == 0.5
 
 
-def test_offline_labels_may_be_due_after_the_deadline_since_they_have_come_already() -> None:
-    values = {"deadline_seconds": 3600, "label_maturity_seconds": 86_400, "bake_seconds": 0}
-    assert plan(offline=True, **values).stages[0].deadline_seconds == 3600
-
-
 def test_what_was_set_reaches_the_stage() -> None:
     made = plan(agreement=0.9, tolerance=0.5, min_requests=77, bake_seconds=5, deadline_seconds=90_000, approval=True)
     (stage,) = made.stages
