@@ -30,6 +30,24 @@ def test_a_challenger_gets_no_traffic_before_it_is_loaded(gateway: Callable[...,
     asyncio.run(run())
 
 
+def test_a_challenger_is_called_ready_only_once_requests_are_routed_to_it(
+    gateway: Callable[..., Any], rollout: Any
+) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            keeper = g.follower._keeper
+            keeper._changed_callback = lambda: None  # loaded, and nobody was told yet
+            g.set(rollout(100.0))
+            await g.happens(lambda: keeper.get("m", "2") is not None)
+            assert g.follower.status("m")["versions"] == {"1": "ready", "2": "loading"}
+            assert (await g.score()).headers["x-model-version"] == "1"
+            g.follower._loaded()
+            assert g.follower.status("m")["versions"] == {"1": "ready", "2": "ready"}
+            assert (await g.score()).headers["x-model-version"] == "2"
+
+    asyncio.run(run())
+
+
 def test_a_challenger_that_cannot_be_loaded_says_why_and_is_tried_again(
     gateway: Callable[..., Any], rollout: Any
 ) -> None:
