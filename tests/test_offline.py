@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.offline_past import Past, logged_model, register
+from tests.offline_past import Past, logged_model, register, request
 
+from model_rollouts.adapters.delta_log import DeltaLogWriter
 from model_rollouts.core.decision import Decision
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.recompute import recompute_from
@@ -174,6 +175,26 @@ def test_looks_without_their_rows_stop_the_stage(past: Callable[..., Past]) -> N
     world.store.save_looks("ro", [type(look)(0, 1, look.champion, look.challenger) for look in world.store.looks("ro")])
     with pytest.raises(NotReadyError, match="2 looks of stage 0 of ro are kept and the log has 1"):
         world.scoring().run("ro", 0)
+
+
+def test_a_batch_on_record_whose_rows_are_gone_stops_the_stage(past: Callable[..., Past]) -> None:
+    world = past()
+    world.requests(40)
+    world.start()
+    row = request(0, world.began, model=world.model)
+    assert DeltaLogWriter(world.log_dir, "offline/ro/0").append(world.model, "predictions", [row], 0)
+    with pytest.raises(NotReadyError, match="batch 0 was written before and its rows are gone"):
+        world.scoring().run("ro", 0)
+
+
+def test_later_batches_are_larger(past: Callable[..., Past]) -> None:
+    world = past()
+    world.requests(90)
+    world.start()
+    world.scoring(batch=10).run("ro", 0)
+    sizes = [look.challenger.requests for look in world.store.looks("ro")]
+    assert sizes[:5] == [10, 10, 10, 10, 10]
+    assert sizes[5:] == [12, 15, 13]
 
 
 def test_a_resumed_stage_goes_on_with_what_was_logged_meanwhile(past: Callable[..., Past]) -> None:

@@ -21,7 +21,7 @@ class ScoreOfflineOperator(StageOperator):
     challenger's inputs, or the challenger can't be loaded: fails at once.
 
     Args:
-        batch_requests: Requests of one look.
+        batch_requests: Requests of one look; later ones have a quarter of all before them, where that is more.
         most_requests: About how many requests are scored at the most: a sample, drawn evenly over the whole time.
         days: How far back requests are taken from.
         call_seconds: Most seconds that the challenger may take for one call of up to 500 rows.
