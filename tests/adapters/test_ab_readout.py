@@ -5,6 +5,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -523,11 +524,20 @@ def no_labels_or_values() -> tuple[list[Row], list[Row]]:
 @pytest.mark.parametrize(
     "made",
     [
-        nothing, no_values, bad_values(math.nan), bad_values(math.inf), bad_values(1e300), bad_values(0.0),
-        bad_values(0.1), bad_values(-7.7), one_arm, few_units, one_unit_an_arm, all_failed, young, no_labels_or_values,
+        nothing,
+        no_values,
+        one_arm,
+        few_units,
+        one_unit_an_arm,
+        all_failed,
+        young,
+        no_labels_or_values,
+        *(
+            pytest.param(bad_values(value), id=f"values of {value:g}")
+            for value in (math.nan, math.inf, 1e300, 0.0, 0.1, -7.7)
+        ),
     ],
-    ids=str,
-)  # fmt: skip
+)
 def test_data_that_tell_nothing_are_never_ok_and_never_raise(
     bench: Bench, made: Callable[[], tuple[list[Row], list[Row]]]
 ) -> None:
@@ -581,6 +591,24 @@ def test_sums_that_are_no_numbers_give_no_effect(part: str, bad: float) -> None:
     assert set(readout.guardrails) == set(GUARDRAILS)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_mean_of_almost_nothing_or_a_spread_beyond_a_float_is_missing(wide: bool) -> None:
+    units = simulated(np.random.default_rng(1), 0.0)
+    spread = math.inf if wide else 1.0
+    arms = {
+        arm: replace(
+            moments,
+            with_prior=0,
+            means={**moments.means, "value": 1e-9},
+            covariances={**moments.covariances, ("value", "value"): spread},
+        )
+        for arm, moments in units.moments["valued"].items()
+    }
+    readout = read_out(replace(units, moments={**units.moments, "valued": arms}), stage_of())
+    assert (readout.state, readout.verdict) == ("missing", "none")
+    assert "value per request: no finite interval comes out of it" in readout.reason
+
+
 def test_a_log_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
     table_path(tmp_path / "log", "delays", "predictions").mkdir(parents=True)
     with pytest.raises(LogReadError):
@@ -588,8 +616,6 @@ def test_a_log_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_names_are_no_markup(bench: Bench) -> None:
-    from dataclasses import replace
-
     evil = "<script>alert(1)</script>"
     subject = replace(rollout(), champion=evil, challenger="<b>4")
     page = write(bench, subject)[2]
