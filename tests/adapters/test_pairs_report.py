@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.unit_log import LOOKS, START, Bench, Row, row
+from tests.adapters.unit_log import LOOKS, SECOND, START, Bench, Row, row
 
 from model_rollouts.adapters import delta_report_log
 from model_rollouts.adapters.comparison import wilson
 from model_rollouts.adapters.delta_files import LogReadError
 from model_rollouts.adapters.delta_log import REPEAT_SECONDS, table_path
 from model_rollouts.adapters.delta_report_log import DeltaReportLog
+from model_rollouts.adapters.offline_log import DeltaOfflineLog
 from model_rollouts.adapters.pairs_report import PairsResult, RatedSlice, worst_slices, write_pairs
 from model_rollouts.adapters.report_facts import Pairs, Slice
 from model_rollouts.core.gates import Gate, Metric
 from model_rollouts.core.plan import Pattern, Plan, Stage
 from model_rollouts.core.rollout import Rollout, State
+from model_rollouts.offline import OfflineAnswer
+from model_rollouts.ports import ModelVersion
 
 END = START + timedelta(minutes=30)
 ERRORS = Gate(Metric.ERROR_RATE)
@@ -175,6 +178,37 @@ def test_logged_requests_that_were_scored_again_are_pairs(bench: Bench) -> None:
     assert found.score is not None
     assert (found.score.count, found.score.mean) == (1, 0.25)
     assert {(s.value, s.pairs, s.agreed) for s in found.slices} == {("AA", 1, 1), ("B6", 1, 0), ("(null)", 1, 0)}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_pairs_of_an_offline_stage_are_those_that_its_gate_counts(bench: Bench, seed: int) -> None:
+    dice = random.Random(seed)
+    rows = []
+    for i in range(300):
+        changes = {
+            "prediction": dice.choice("01"),
+            "status": dice.choice(["ok"] * 9 + ["error"]),
+            "unit_id": f"u{i % 9}",
+        }
+        rows.append(logged(f"r{i}", dice.uniform(0.1, 6), features={"x": dice.random()}, **changes))
+        if dice.random() < 0.1:  # the id comes back under another traffic row
+            rows.append(logged(f"r{i}", 0.05, features={"x": 0.0}, prediction="0", traffic_revision=8))
+    bench.predictions(*rows)
+    subject = rollout(mirror_percent=0.0, offline=True)
+    log = DeltaOfflineLog(bench.root, subject, ModelVersion("delays", "4", inputs=(("x", "double"),)))
+    for number in range(3):
+        requests = log.requests(60)
+        fates = [dice.choice(["ok"] * 6 + ["error", "timeout", "unfit"]) for _ in requests]
+        answers = [
+            OfflineAnswer("error" if fate == "unfit" else fate, 1.0, dice.choice("01"), asked=fate != "unfit")
+            for fate in fates
+        ]
+        assert log.append(number, START + (number + 1) * SECOND, requests, answers)
+    counted = log.pair_counts("delays", "ro", 0, [LOOKS[0].window], None)[0]
+    found = offline(bench)
+    assert (found.asked, found.paired, found.agreed) == (counted.asked, counted.paired, counted.agreed)
+    assert (found.asked + found.champion_failed, found.without_champion) == (180, 0)
+    assert 0 < found.agreed < found.paired < found.asked
 
 
 def test_an_id_that_came_back_is_compared_with_the_request_that_was_scored(bench: Bench) -> None:
