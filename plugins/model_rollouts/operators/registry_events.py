@@ -106,8 +106,11 @@ class TaskRuns:
         return bool(self._task.get_dr_count(dag_id, run_ids=[run_id], states=_ALIVE))
 
 
-def _meaning(dag_id: str, status: int | None, text: object) -> RunRefusedError | None:
+def _meaning(dag_id: str, status: int | None, detail: object) -> RunRefusedError | None:
     """What an answer of the API server says; None: nothing for good."""
+    while isinstance(detail, dict) and (inner := detail.get("detail") or detail.get("message")):
+        detail = inner
+    text = " ".join(str(detail).split())
     if status == HTTPStatus.NOT_FOUND:
         return UnknownDagError(f"Airflow has no DAG {dag_id}: {text}")
     if status in _SETTLED:

@@ -36,7 +36,7 @@ class ApiServerRuns:
         except DagNotFound as error:
             raise UnknownDagError(f"Airflow has no DAG {dag_id}: {error}") from error
         except ValueError as error:
-            raise RunRefusedError(f"Airflow refuses a run of DAG {dag_id}: {error}") from error
+            raise RunRefusedError(f"Airflow refuses a run of DAG {dag_id}: {' '.join(str(error).split())}") from error
         except IntegrityError:
             if not _is_there(dag_id, run_id):
                 raise
