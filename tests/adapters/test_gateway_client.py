@@ -358,13 +358,13 @@ def test_an_answer_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
             except OSError:
                 return
 
-    began = time.monotonic()
-    for size, wait in ((70_000, 0.1), (200_000, 0.0)):
+    for size, wait in ((1, 0.1), (200_000, 0.0)):
+        began = time.monotonic()
         server = answering(lambda handler, size=size, wait=wait: trickle(handler, size, wait))
         with server as url, pytest.raises(NotReadyError, match="must be at most 1000000"):
             GatewayClient(url).environments()
+        assert time.monotonic() - began < 4
     stop.set()
-    assert time.monotonic() - began < 10
 
 
 def test_one_that_takes_the_connection_and_says_nothing_times_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.ports import ProbeAnswer
@@ -188,7 +189,8 @@ class _Process:
                 allow_redirects=False,  # a token is for the process that it was meant for
             ) as answer:
                 parts, size = [], 0
-                for part in answer.iter_content(65_536):
+                # As it arrives: `iter_content` would wait until a part of its size is full.
+                while part := answer.raw.read1(65_536, decode_content=True):
                     parts.append(part)
                     size += len(part)
                     if size > _MOST_BYTES or time.monotonic() > until:
@@ -197,7 +199,7 @@ class _Process:
                             f"must be at most {_MOST_BYTES}; look at what listens there"
                         )
                 return answer.status_code, _decode(b"".join(parts))
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise NotReadyError(
                 f"no gateway answers at {self.url} ({type(error).__name__}); start it (rollouts gateway) or set {_SET}"
             ) from error
