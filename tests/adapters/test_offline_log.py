@@ -113,7 +113,7 @@ def test_a_request_is_asked_once_as_its_first_row(bench: Bench) -> None:
     bench.write(
         asked("again", HOUR, features={"x": 1.0, "n": 1}),
         asked("again", HOUR - SECOND, features={"x": 2.0, "n": 1}),
-        asked("again", HOUR / 2, features={"x": 3.0, "n": 1}),
+        asked("again", HOUR / 2, features={"x": 3.0, "n": 1}, status="error"),
     )
     (only,) = bench.log().requests(9)
     assert only.features == {"f_x": 1.0, "f_n": 1.0}
@@ -170,6 +170,7 @@ def test_a_broken_log_is_no_empty_one(bench: Bench) -> None:
 def test_an_input_without_a_column_or_any_value_is_named(bench: Bench) -> None:
     bench.write(asked("r1", HOUR, features={"n": 1, "empty": None, "y": 1.0}), asked("r2", HOUR, features={"n": 1}))
     bench.write(asked("older", 20 * DAY, features={"x": 1.0}))
+    bench.write(asked("another version's", HOUR, version="2", features={"empty": 1.0}))
     for name in ("distance", "x", "empty"):
         version = replace(VERSION, inputs=(("n", "long"), (name, "double")), optional=frozenset())
         with pytest.raises(NotReadyError, match=f"of delays from 2026-03-01 .* has no values of the inputs {name}, "):
