@@ -38,6 +38,7 @@ FORMS: dict[str, dict[str, Any]] = {
         "deadline_seconds": 120,
         "control_percent": 30,
         "negligible_error_rate": 0.1,
+        "latency_slack_ms": 80,  # everybody is on one version, which has all the load then
     },
     "shadow": COMMON
     | {
@@ -49,7 +50,13 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "ab-test": COMMON | {"bake_seconds": 5, "horizon_seconds": 150, "min_units": 300},
     "gradual": COMMON
-    | {"bake_seconds": 8, "deadline_seconds": 120, "control_percent": 30, "negligible_error_rate": 0.1},
+    | {
+        "bake_seconds": 8,
+        "deadline_seconds": 120,
+        "control_percent": 30,
+        "negligible_error_rate": 0.1,
+        "latency_slack_ms": 80,
+    },
 }
 
 
