@@ -9,7 +9,7 @@ from typing import Any
 # is one that a version which raises on some planes can't answer, and preflight would refuse it.
 COMMON: dict[str, Any] = {
     "look_seconds": 1.5,
-    "grace_seconds": 2,  # above the gateway's time limit for the challenger and the log's half second
+    "grace_seconds": 3.5,  # above what a mirrored request may wait and take (2 s and 1 s) and the log's half second
     "label_maturity_seconds": 4.5,
     "label_coverage": 0.8,
     "min_requests": 30,

@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from demo import airflow_parts, parts
-from demo.config import CANARY, MODEL, DemoConfig
+from demo.cases import FORMS, Case
+from demo.config import MODEL, DemoConfig
 from demo.follow import versions_by_variant
 from demo.processes import Processes, Service
 from demo.progress import Progress
@@ -31,7 +32,13 @@ from model_rollouts.service import RolloutService
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-QUICK = CANARY | {"requested_by": "test", "deadline_seconds": 240}
+# What preflight looks at before traffic moves has tests of its own: nothing has served here for long enough.
+QUICK = FORMS["canary"] | {
+    "requested_by": "test",
+    "deadline_seconds": 240,
+    "golden_requests": 0,
+    "may_be_missing": ["accuracy", "latency", "errors", "drift", "business"],
+}
 
 
 @dataclass
@@ -140,7 +147,7 @@ def free_port() -> int:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("e2e")
     config = DemoConfig(
-        challengers=("inaccurate", "better"),
+        cases=(Case("canary", "inaccurate", "roll_back"), Case("canary", "better", "cut_over")),
         mlflow_port=free_port(),
         gateway_port=free_port(),
         airflow_port=free_port(),
