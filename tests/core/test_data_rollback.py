@@ -134,7 +134,7 @@ json_values = st.recursive(
 )
 
 
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 @given(
     st.sampled_from([DAG, CALLABLE]),
     st.dictionaries(st.text().filter(lambda name: name != "rollout"), json_values, max_size=3),

@@ -133,7 +133,7 @@ def rows(draw: st.DrawFn) -> Traffic:
     )
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=300)
 @given(rows(), st.sampled_from(sorted(STEPS)))
 def test_every_step_is_one_revision_keeps_the_champion_sums_to_100_and_moves_no_unit_of_a_rollout(
     row: Traffic, step: str

@@ -19,16 +19,16 @@ from model_rollouts.core.plan import Pattern, Plan
 from model_rollouts.core.traffic import Traffic as Row
 
 QUICK: dict[str, Any] = {
-    "look_seconds": 30.0,
+    "look_seconds": 60.0,
     "grace_seconds": 0.0,
     "label_maturity_seconds": 300.0,
     "green_seconds": 600.0,
-    "green_deadline_seconds": 4 * 3600.0,
+    "green_deadline_seconds": 2 * 3600.0,
     "bake_seconds": 900.0,
-    "deadline_seconds": 4 * 3600.0,
+    "deadline_seconds": 2 * 3600.0,
 }
 GREEN = Traffic(champion=500, challenger=100)  # a fifth of the requests is mirrored
-SWITCHED = Traffic(champion=50, challenger=450)
+SWITCHED = Traffic(champion=100, challenger=900)
 PASSED = (Verdict.PASS, Action.EXPAND)
 ROLLED = (Verdict.FAIL, Action.ROLL_BACK)
 
@@ -141,8 +141,8 @@ def test_the_switch_is_not_passed_on_what_green_has_proven() -> None:
     made = plan(**QUICK)
     run = Simulation(4, made)
     run.outcome(0, GREEN, Version(), Version())
-    assert decide(made, 1, run.looks, 4 * 3600.0 - 1).action is Action.WAIT
-    assert decide(made, 1, run.looks, 4 * 3600.0).action is Action.HOLD
+    assert decide(made, 1, run.looks, 2 * 3600.0 - 1).action is Action.WAIT
+    assert decide(made, 1, run.looks, 2 * 3600.0).action is Action.HOLD
 
 
 @pytest.mark.parametrize("arm", ["champion", "challenger"])
@@ -150,7 +150,7 @@ def test_a_green_slot_that_nothing_is_mirrored_to_is_held_at_its_deadline(arm: s
     quiet = replace(GREEN, **{arm: 0})  # type: ignore[arg-type]
     decision = Simulation(5, plan(**QUICK)).outcome(0, quiet, Version(), Version())
     assert (decision.verdict, decision.action) == (Verdict.INCONCLUSIVE, Action.HOLD)
-    assert decision.elapsed_seconds == 4 * 3600
+    assert decision.elapsed_seconds == 2 * 3600
 
 
 def test_some_labels_are_waited_for_unless_the_plan_goes_without() -> None:
