@@ -132,7 +132,7 @@ class GatewayProcess:
             return False
         return True
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 180) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 240) -> None:
         """Wait until something holds, as long as the process lives.
 
         Raises:
@@ -169,7 +169,7 @@ def serving(root: Path, registry: str, champion: str = "1", **more: str) -> Iter
     store.apply(steps.adopt(MODEL, champion, mover.cause("adopted")))
     try:
         gateway.start()
-        gateway.wait(lambda: mover.is_ready(gateway))
+        gateway.wait(lambda: mover.is_ready(gateway.url))
         yield gateway, mover
     finally:
         gateway.end()
@@ -181,6 +181,7 @@ class Mover:
     """Takes the steps of rollouts straight in the store, one rollout after the other."""
 
     store: SqlStore
+    model: str = MODEL
     rollout_id: str = ""
 
     def cause(self, reason: str) -> Cause:
@@ -201,19 +202,19 @@ class Mover:
         """Roll back; `time.monotonic()` when that was decided."""
         return self._step(lambda rollout, traffic: steps.roll_back(rollout, traffic, self.cause("roll back")))
 
-    def is_ready(self, gateway: GatewayProcess) -> bool:
+    def is_ready(self, url: str) -> bool:
         """Whether the gateway routes by the store's row, with all its versions loaded."""
-        client = GatewayClient(gateway.url)
+        client = GatewayClient(url)
         try:
-            routed, versions = client.routed(MODEL), client.versions(MODEL)
+            routed, versions = client.routed(self.model), client.versions(self.model)
         except NotReadyError:
             return False
         return set(routed.values()) == {self._traffic().revision} and set(versions.values()) == {"ready"}
 
     def _traffic(self) -> Traffic:
-        traffic = self.store.traffic(MODEL)
+        traffic = self.store.traffic(self.model)
         if traffic is None:
-            raise RuntimeError(f"{MODEL} is not adopted")
+            raise RuntimeError(f"{self.model} is not adopted")
         return traffic
 
     def _step(self, step: Callable[[Rollout, Traffic], Change | None]) -> float:

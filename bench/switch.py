@@ -108,7 +108,7 @@ def switch(gateway: GatewayProcess, mover: Mover, cycles: int, rate: float = RAT
         since = time.monotonic()
         for _ in range(cycles):
             mover.start(SWITCH, "2")
-            gateway.wait(lambda: mover.is_ready(gateway))  # green is loaded and warm, or nothing moves
+            gateway.wait(lambda: mover.is_ready(gateway.url))  # green is loaded and warm, or nothing moves
             decisions.append(("switch", "2", mover.open()))
             time.sleep(SETTLE_SECONDS)
             decisions.append(("rollback", "1", mover.roll_back()))
@@ -124,9 +124,9 @@ def mirror(gateway: GatewayProcess, mover: Mover, what: str, challenger: str | N
     before = _mirrored(gateway)
     if challenger is not None:
         mover.start(SHADOW, challenger)
-        gateway.wait(lambda: mover.is_ready(gateway))
+        gateway.wait(lambda: mover.is_ready(gateway.url))
         mover.open()
-        gateway.wait(lambda: mover.is_ready(gateway))
+        gateway.wait(lambda: mover.is_ready(gateway.url))
     with Load(f"{gateway.url}/models/{MODEL}/invocations", RATE) as load:
         time.sleep(_WARM_SECONDS)
         since = time.monotonic()
@@ -136,7 +136,7 @@ def mirror(gateway: GatewayProcess, mover: Mover, what: str, challenger: str | N
     after = _mirrored(gateway)
     if challenger is not None:
         mover.roll_back()
-        gateway.wait(lambda: mover.is_ready(gateway))
+        gateway.wait(lambda: mover.is_ready(gateway.url))
     failed = load.sent - sum(answer.ok for answer in load.answers)
     mirrored, dropped = (after[name] - before[name] for name in ("mirrored", "dropped"))
     return Mirroring(what, [a.ms for a in load.answers if a.due >= since], failed, mirrored, dropped)

@@ -60,7 +60,7 @@ def parts(both: tuple[Part, Part]) -> Iterator[tuple[Part, Part]]:
     for gateway, mover in both:
         if mover.store.active(MODEL):
             mover.roll_back()
-        gateway.wait(lambda gateway=gateway, mover=mover: mover.is_ready(gateway))
+        gateway.wait(lambda gateway=gateway, mover=mover: mover.is_ready(gateway.url))
 
 
 def client_of(parts: tuple[Part, Part]) -> GatewayClient:
@@ -71,7 +71,7 @@ def start(part: Part, challenger: str, ready: bool = True) -> None:
     gateway, mover = part
     mover.start(SHADOW, challenger)
     if ready:
-        gateway.wait(lambda: mover.is_ready(gateway))
+        gateway.wait(lambda: mover.is_ready(gateway.url))
 
 
 def put(mover: Mover, **changes: Any) -> None:

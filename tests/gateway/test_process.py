@@ -21,11 +21,13 @@ import pandas as pd
 import pytest
 import requests
 
+from bench.serving import Mover
 from model_rollouts.adapters.gateway_client import GatewayClient
 from model_rollouts.adapters.mlflow_registry import MlflowRegistry
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+from model_rollouts.core.patterns.shadow import ShadowParameters, plan_shadow
 from model_rollouts.service import RolloutService
 
 MODEL = "gateway-flights"
@@ -109,7 +111,7 @@ class Process:
             self.process = subprocess.Popen(command, env=os.environ | self.environment, stderr=log)
         self.wait(lambda: requests.get(f"{self.url}/ping", timeout=2).status_code == 200)
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.process is not None
@@ -282,6 +284,33 @@ def test_a_challenger_that_raises_is_answered_for_and_both_rows_are_logged(gatew
     assert set(rows[rows["served"]]["arm"][rows["request_id"].isin(failed["request_id"])]) == {"champion"}
     assert set(rows["f_delay"]) == {13.0}
     assert "f_tailnum" not in rows
+
+
+def test_shadow_requests_reach_the_log_in_pairs_and_the_challengers_failures_with_them(gateway: Process) -> None:
+    mover = Mover(SqlStore(gateway.store_url), MODEL)
+    mover.start(plan_shadow(ShadowParameters()), "2")
+    mover.open()
+    gateway.wait(lambda: mover.is_ready(gateway.url))
+    try:
+        records = [{"delay": float(i), "seats": 100, "tailnum": f"N{i}"} for i in range(20)]
+        answer = gateway.post(records, X_Request_Id="shadow")
+        assert answer.headers["X-Model-Version"] == "1"
+        (status,) = GatewayClient(gateway.url).statuses(MODEL).values()
+        gateway.wait(lambda: requests.get(f"{gateway.url}/status", timeout=2).json()["mirror"]["mirrored"] > 0)
+        assert status["mirror"]["dropped"] == 0
+    finally:
+        mover.roll_back()
+        gateway.wait(lambda: mover.is_ready(gateway.url))
+    rows = gateway.rows()
+    rows = rows[rows["request_id"].str.startswith("shadow:")]
+    champion, challenger = (rows[rows["arm"] == arm].set_index("request_id") for arm in ("champion", "challenger"))
+    assert set(champion.index) == set(challenger.index) == {f"shadow:{i}" for i in range(20)}
+    assert (rows["cohort"] == rows["arm"]).all()
+    assert champion["served"].all()
+    assert not challenger["served"].any()
+    assert (champion.sort_index()["ts"] == challenger.sort_index()["ts"]).all()
+    assert list(challenger[challenger["status"] == "error"]["f_delay"]) == [13.0]
+    assert (challenger["latency_ms"] > 0).all()
 
 
 def test_a_change_of_share_is_followed_within_half_a_second_without_a_lost_request(
