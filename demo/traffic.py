@@ -169,8 +169,9 @@ class TrafficClient:
         self.counts.versions[answer.headers.get("X-Model-Version", "unknown")] += 1
         self.latencies.add((time.perf_counter() - began) * 1000)
         due = time.monotonic() + self._random.uniform(*self.options.label_delay)
-        outcome = {"request_id": request_id, "label": label, "value": worth(content, label)}
-        self._outcomes.append((due, outcome))
+        value = worth(content, label)
+        known = {"label": label} if value is None else {"label": label, "value": value}
+        self._outcomes.append((due, {"request_id": request_id, **known}))
 
     async def _deliver_outcomes(self, session: aiohttp.ClientSession) -> None:
         """Post what is due, in batches; whatever was not taken stays and is posted again.
@@ -203,14 +204,17 @@ class TrafficClient:
             return False
 
 
-def worth(answer: bytes, label: str) -> float:
+def worth(answer: bytes, label: str) -> float | None:
     """What an answer was worth to whoever asked, in dollars a passenger, once the flight has landed.
 
     A late flight that was called late: people were rebooked in time. One that was not: they miss their connection. An
     undisturbed flight on time is worth a little, a false alarm nothing. The numbers are made up; that missing a late
-    flight costs more than a false alarm is not.
+    flight costs more than a false alarm is not. None where the answer can't be read: its label still counts.
     """
-    late = orjson.loads(answer)["predictions"][0]["prediction"] == 1
+    try:
+        late = orjson.loads(answer)["predictions"][0]["prediction"] == 1
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+        return None
     return (5.0 if late else -5.0) if label == "1" else (0.0 if late else 1.0)
 
 

@@ -19,6 +19,7 @@ from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.cli import app
 from model_rollouts.core import rollout as core
+from model_rollouts.core import upkeep
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.rollout import Cause, EventKind, State
 
@@ -191,12 +192,12 @@ def test_rollback_needs_a_reason_and_something_to_roll_back(store: SqlStore) -> 
 
     assert (answer.exit_code, answer.output) == (
         1,
-        "error: model airports has no active rollout to roll back; it never had one\n",
+        "error: model airports never had a rollout; there is nothing to roll back to\n",
     )
     assert store.rollout("r1").state is State.BAKING
 
 
-def test_a_promoted_rollout_is_not_rolled_back(store: SqlStore) -> None:
+def test_a_promoted_rollout_is_rolled_back_while_the_old_champion_is_kept(store: SqlStore) -> None:
     _start(store)
     cause = Cause("test", datetime(2026, 1, 2, tzinfo=UTC), "passed")
 
@@ -211,11 +212,30 @@ def test_a_promoted_rollout_is_not_rolled_back(store: SqlStore) -> None:
     take(core.cut_over)
 
     answer = _run("rollback", "flights", "--reason", "x")
+    assert answer.exit_code == 0, answer.output
+    assert "version 1 of flights answers all requests" in answer.output
+    assert store.rollout("r1").state is State.ROLLED_BACK
+    back = store.traffic("flights")
+    assert back is not None
+    assert (back.champion, back.previous) == ("1", None)
 
-    assert (answer.exit_code, answer.output) == (
-        1,
-        "error: model flights has no active rollout to roll back; the last one, r1, is promoted\n",
-    )
+
+def test_a_promotion_whose_old_champion_is_gone_is_not_rolled_back(store: SqlStore) -> None:
+    _start(store)
+    cause = Cause("test", datetime(2026, 1, 2, tzinfo=UTC), "passed")
+    for step, arguments in ((core.clear, (0,)), (core.open_stage, (1,)), (core.clear, (1,)), (core.cut_over, ())):
+        change = step(store.rollout("r1"), store.traffic("flights"), *arguments, cause)  # type: ignore[operator]
+        store.apply(change)
+    kept = store.traffic("flights")
+    assert kept is not None
+    released = upkeep.release_previous(kept, cause)
+    assert released is not None
+    store.apply(released)
+
+    answer = _run("rollback", "flights", "--reason", "x")
+
+    assert answer.exit_code == 1
+    assert "start a rollout of version 1" in answer.output
     assert store.rollout("r1").state is State.PROMOTED
 
 

@@ -3,8 +3,10 @@ import re
 import pytest
 
 from model_rollouts.core.errors import PlanError
+from model_rollouts.core.patterns import plan_from
 from model_rollouts.core.plan import Pattern
 from model_rollouts.operators.finish import run_id_for
+from model_rollouts.operators.forms import form
 from model_rollouts.operators.preflight import make_plan, rollout_id_for
 
 
@@ -33,6 +35,33 @@ def test_an_unknown_field_is_refused():
         make_plan(Pattern.CANARY, {"sharez": 3})
 
 
-def test_a_pattern_that_cannot_be_planned_is_refused():
-    with pytest.raises(PlanError, match="shadow"):
-        make_plan(Pattern.SHADOW, {})
+@pytest.mark.parametrize("pattern", list(Pattern))
+def test_every_form_makes_a_plan_of_its_pattern_with_the_defaults_that_the_pattern_has(pattern: Pattern):
+    offered = {name: param.value for name, param in form(pattern).items()}
+    own = {"horizon_seconds": 86_400 * 14} if pattern is Pattern.AB_TEST else {}
+    plan = make_plan(pattern, {**offered, **own})
+    assert plan == plan_from(pattern, own)
+    assert plan.pattern is pattern
+
+
+@pytest.mark.parametrize("pattern", list(Pattern))
+def test_every_field_is_explained_titled_and_bounded(pattern: Pattern):
+    for name, param in form(pattern).items():
+        assert param.description, name
+        assert param.schema.get("title"), name
+        kinds = param.schema.get("type", "")
+        if "number" in kinds or "integer" in kinds:
+            assert "minimum" in param.schema, name
+            assert "maximum" in param.schema or name == "stage", name
+
+
+@pytest.mark.parametrize(("pattern", "name", "value"), [
+    (Pattern.CANARY, "steps", []), (Pattern.CANARY, "bake_seconds", -1), (Pattern.SHADOW, "agreement", 2),
+    (Pattern.AB_TEST, "share", 100), (Pattern.BLUE_GREEN, "mirror_percent", 0), (Pattern.GRADUAL, "alpha", "x"),
+    (Pattern.GRADUAL, "may_be_missing", ["nothing"]), (Pattern.CANARY, "expand_from", "25:00"),
+])  # fmt: skip
+def test_a_wrong_value_is_refused_by_the_form_itself(pattern: Pattern, name: str, value: object):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        form(pattern)[name].resolve(value)

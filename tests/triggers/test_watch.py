@@ -7,7 +7,7 @@ from model_rollouts.triggers.watch import WatchTrigger
 def test_serialize_gives_exactly_what_makes_the_trigger_again():
     path, arguments = WatchTrigger(rollout_id="r-1", stage=2, poll_seconds=0.5).serialize()
     assert path == f"{WatchTrigger.__module__}.{WatchTrigger.__qualname__}"
-    assert arguments == {"rollout_id": "r-1", "stage": 2, "poll_seconds": 0.5, "held": False}
+    assert arguments == {"rollout_id": "r-1", "stage": 2, "poll_seconds": 0.5, "held": False, "after": False}
     again = WatchTrigger(**arguments)
     assert again.serialize() == (path, arguments)
 
@@ -23,7 +23,7 @@ def test_fires_once_when_there_is_a_verdict(monkeypatch):
     found = iter([None, None, {"decision": {"verdict": "fail"}}])
     asked = []
 
-    def look(rollout_id, stage, held):
+    def look(rollout_id, stage, held, after):
         asked.append((rollout_id, stage))
         return next(found)
 
