@@ -15,6 +15,8 @@ Agreement, score differences and latency are compared request by request; the sl
 differ most are named. Start it with *Trigger*. To resume a held stage, trigger with the rollout's id.
 """
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, TriggerRule
 
 from model_rollouts.operators.acknowledge import AcknowledgeOperator
@@ -43,7 +45,7 @@ with DAG(
     preflight = PreflightOperator(task_id="preflight", pattern="shadow")
     acknowledge = AcknowledgeOperator(task_id="acknowledge", execution_timeout=None)
     shift_traffic = ShiftTrafficOperator(task_id="shift_traffic")
-    watch = WatchShadowOperator(task_id="watch")
+    watch = WatchShadowOperator(task_id="watch", execution_timeout=timedelta(hours=6))  # offline, it scores
     reports = [
         CompareOperator(task_id="compare", retries=3),
         ComparePairsOperator(task_id="compare_pairs", retries=3),

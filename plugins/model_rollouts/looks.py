@@ -168,7 +168,13 @@ def seen_looks(plan: Plan, spans: Spans, looks: Sequence[Look], resumed: Sequenc
     if not resumed:
         return 0
     length, last = timedelta(seconds=plan.look_seconds), max(resumed)
-    return sum(spans[look.stage][0] + look.index * length < last for look in looks)
+
+    def began(look: Look) -> datetime:
+        """Looks of an offline stage are batches, not of the clock: they are as old as their stage."""
+        opened = spans[look.stage][0]
+        return opened if plan.stage(look.stage).offline else opened + look.index * length
+
+    return sum(began(look) < last for look in looks)
 
 
 def windows(opened: datetime, until: datetime, look_seconds: float) -> list[Window]:

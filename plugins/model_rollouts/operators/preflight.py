@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from model_rollouts.core.checks import number
 from model_rollouts.core.errors import NotFoundError, NotReadyError, RolloutError
 from model_rollouts.core.plan import Pattern
 from model_rollouts.core.rollout import EventKind, State
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 #: Fields of the forms that are no parameters of the plan.
-OWN_PARAMS = frozenset(
-    {"model", "challenger", "rollout_id", "stage", "requested_by", "on_drift", "on_differences", "offline_rows"}
-)
+OWN_PARAMS = frozenset({"model", "challenger", "rollout_id", "stage", "requested_by", "on_drift", "on_differences"})
 
 
 class PreflightOperator(StageOperator):
@@ -194,7 +193,8 @@ def make_plan(
     values = {name: value for name, value in params.items() if name not in OWN_PARAMS}
     if baseline is None:
         return plan_from(pattern, values)
-    maturity = float(values.get("label_maturity_seconds", parameters_of(pattern)().label_maturity_seconds))
+    maturity = values.get("label_maturity_seconds", parameters_of(pattern)().label_maturity_seconds)
+    number("label_maturity_seconds", maturity, 0, 90 * 86_400)
     return plan_from(pattern, values, lambda: baseline(maturity))
 
 
