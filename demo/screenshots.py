@@ -42,19 +42,26 @@ def main() -> int:
         page.fill("input[name=password]", password)
         page.click("button[type=submit]")
         page.wait_for_url(f"{config.airflow_url}/**")
-        page.goto(f"{config.airflow_url}/dags/canary")
-        page.get_by_text("roll_back").first.wait_for()
-        page.mouse.click(331, 435)  # the arrow between the panels: the grid gets the whole width
-        _save(page, "canary-grid.png")
-        page.goto(f"{config.airflow_url}/dags/canary")
-        page.get_by_role("button", name="Trigger").first.click()
-        page.get_by_text("Registered model").first.wait_for()
-        _save(page, "canary-form.png")
+        for dag_id in dict.fromkeys(case.dag_id for case in config.cases):
+            _pictures_of(page, config.airflow_url, dag_id)
         page.goto(f"{config.mlflow_url}/#/models/flights")
         page.get_by_text("Version 1").first.wait_for()
         _save(page, "mlflow-versions.png")
         browser.close()
     return 0
+
+
+def _pictures_of(page: "Page", url: str, dag_id: str) -> None:
+    """The grid of a pattern's runs, and its form."""
+    name = dag_id.replace("_", "-")
+    page.goto(f"{url}/dags/{dag_id}")
+    page.get_by_text("roll_back").first.wait_for()
+    page.mouse.click(331, 435)  # the arrow between the panels: the grid gets the whole width
+    _save(page, f"{name}-grid.png")
+    page.goto(f"{url}/dags/{dag_id}")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.get_by_text("Registered model").first.wait_for()
+    _save(page, f"{name}-form.png")
 
 
 def _save(page: "Page", name: str) -> None:
