@@ -84,8 +84,7 @@ class Preflight:
         said = "; ".join(f"{arm} {result.reason}" for arm, result in results.items())
         if bad := [arm for arm, result in results.items() if not result.ok]:
             who = " and ".join("the rollback target" if arm == "champion" else "the challenger" for arm in bad)
-            worst = "; ".join(text for arm in bad for text in results[arm].worst)
-            raise NotReadyError(f"{who} of {rollout.id} failed the golden requests: {said}: {worst}"[:2000])
+            raise NotReadyError(f"{who} of {rollout.id} failed the golden requests: {said}"[:2000])
         self._service.note(
             rollout.id,
             EventKind.CHECKED,
