@@ -13,7 +13,7 @@ COMMON: dict[str, Any] = {
     "label_maturity_seconds": 4.5,
     "label_coverage": 0.8,
     "min_requests": 30,
-    "latency_slack_ms": 40,
+    "latency_slack_ms": 100,
     "golden_requests": 5,
     "on_call": ["demo"],
 }
