@@ -36,7 +36,7 @@ demo: $(READY) ## start everything and roll out good and bad models under real t
 	@exec $(BIN)/python -m demo.run
 
 test: $(READY) ## every test, with real servers
-	@exec $(BIN)/python -m pytest
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-statistics: $(READY) ## what the decisions promise, simulated at full size (3 minutes)
 	@exec $(BIN)/python -m pytest tests/acceptance -m acceptance
