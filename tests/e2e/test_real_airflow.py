@@ -218,6 +218,9 @@ def test_a_better_version_is_promoted_though_the_scheduler_is_killed(stack: Stac
     events = stack.events(rollout)
     assert [event.kind for event in events] == [
         EventKind.STARTED,
+        EventKind.DRILL_BEGAN,
+        EventKind.DRILL_ENDED,
+        EventKind.DRILLED,
         EventKind.STAGE_OPENED,
         EventKind.CLEARED,
         EventKind.STAGE_OPENED,
