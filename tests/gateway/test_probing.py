@@ -179,14 +179,18 @@ def test_of_two_installations_of_a_package_the_one_that_is_imported_counts(
         info = tmp_path / folder / f"Some_Package-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Some_Package\nVersion: {version}\n")
-        broken = tmp_path / folder / "broken-1.0.dist-info"
-        broken.mkdir()
-        (broken / "METADATA").write_text("Metadata-Version: 2.1\n")
+        for broken, text in (("nameless-1.0", "Version: 1.0\n"), ("other-1.0", "Name: other\n"), ("empty-1.0", "")):
+            left = tmp_path / folder / f"{broken}.dist-info"
+            left.mkdir()
+            (left / "METADATA").write_text(f"Metadata-Version: 2.1\n{text}")
     monkeypatch.syspath_prepend(str(tmp_path / "second"))
     monkeypatch.syspath_prepend(str(tmp_path / "first"))
     packages.cache_clear()
     try:
-        assert packages()["some-package"] == "2.0"
+        found = packages()
+        assert found["some-package"] == "2.0"
+        assert "other" not in found
+        assert all(isinstance(version, str) for version in found.values())
     finally:
         packages.cache_clear()
 

@@ -11,9 +11,10 @@ def packages() -> dict[str, str]:
     """Installed packages by normalised name (PEP 503), and `python` itself. Takes a moment the first time."""
     found: dict[str, str] = {}
     for distribution in distributions():
-        name = distribution.metadata["Name"]
-        if name:  # what a broken installation left behind has none
-            found.setdefault(normalised(name), distribution.version)  # the first on the path is what gets imported
+        about = distribution.metadata
+        if "Name" in about and "Version" in about:  # what a broken installation left behind may have neither
+            # The first on the path is what gets imported.
+            found.setdefault(normalised(about["Name"]), about["Version"])
     return dict(sorted(found.items())) | {"python": platform.python_version()}
 
 
