@@ -135,6 +135,29 @@ def sync(model: Annotated[str, typer.Argument(help="Registered model.")]) -> Non
         typer.echo(f"the registry follows {rollout.id} of {model} ({rollout.state}): {said}")
 
 
+@app.command("record-golden")
+def record_golden(
+    model: Annotated[str, typer.Argument(help="Registered model.")],
+    file: Annotated[Path, typer.Argument(help="JSON lines to write; must not be there yet.")],
+    requests: Annotated[int, typer.Option(help="How many logged requests.", min=1, max=1000)] = 50,
+) -> None:
+    """Write logged requests of the champion, with its answers, as a golden file to look over and keep."""
+    with told():
+        from datetime import UTC, datetime
+
+        from model_rollouts.adapters.golden import save_file
+
+        parts = wiring()
+        if file.exists():
+            raise RolloutError(f"{file} is there already; name another file, or move it away")
+        version = parts.registry.resolve(model, "champion").version
+        cases = parts.golden.recorded(model, version, requests, datetime.now(UTC))
+        if not cases:
+            raise NotFoundError(f"the log has no answers of version {version} of {model} to record")
+        save_file(file, cases)
+        typer.echo(f"{len(cases)} requests of version {version} of {model} are in {file}")
+
+
 @app.command("import-outcomes")
 def import_outcomes(
     model: Annotated[str, typer.Argument(help="Registered model.")],

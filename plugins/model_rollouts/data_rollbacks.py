@@ -7,7 +7,7 @@ from typing import Any
 
 from model_rollouts.core.errors import DataRollbackError, IllegalTransitionError
 from model_rollouts.core.plan import Plan
-from model_rollouts.core.rollout import EventKind, Rollout, State
+from model_rollouts.core.rollout import EventKind, Rollout, State, data_left
 from model_rollouts.ports import DataUndo
 from model_rollouts.service import RolloutService
 
@@ -40,12 +40,7 @@ class DataRollbacks:
 
     def left(self, rollout: Rollout) -> list[int]:
         """Positions of the steps that are not on record as done."""
-        done = {
-            event.evidence.get("position")
-            for event in self._service.store.events(rollout_id=rollout.id)
-            if event.kind is EventKind.DATA_ROLLED_BACK
-        }
-        return [position for position in range(len(rollout.plan.data_rollback)) if position not in done]
+        return data_left(rollout, self._service.store.events(rollout_id=rollout.id))
 
     def run(self, rollout_id: str, actor: str) -> list[dict[str, Any]]:
         """Do what is left of the steps, in order; a step that fails stops those after it.

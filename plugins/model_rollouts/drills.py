@@ -6,18 +6,17 @@ a rollback of units that were moved; that is what the gates' rollbacks are for.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from model_rollouts.changing import change_traffic
 from model_rollouts.core import upkeep
-from model_rollouts.core.errors import NotFoundError, NotReadyError, StaleRevisionError
+from model_rollouts.core.errors import NotFoundError, NotReadyError
 from model_rollouts.core.rollout import Cause, Change, Event, EventKind, Rollout, State
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.ports import Gateways, RolloutStore
 
 _POLL_SECONDS = 0.05
-_TRIES = 5
 
 
 def _now() -> datetime:
@@ -104,12 +103,12 @@ class Drills:
         stays loaded meanwhile, in the place of `previous`.
 
         Raises:
-            NotReadyError: A gateway did not follow in time, or the rollout has moved on.
+            NotReadyError: A gateway did not follow in time.
+            IllegalTransitionError: The rollout has moved on.
         """
-        before = self._pending(rollout)
-        alone = replace(before, challenger=None, previous=rollout.challenger)
+        self.mend(rollout, actor)
         began = time.monotonic()
-        self._flip(rollout, alone, EventKind.DRILL_BEGAN, actor, {"previous": before.previous})
+        self._flip(rollout, lambda r, t: upkeep.rehearse_back(r, t, self._cause(actor, "rehearsal of the rollback")))
         try:
             gateways = self._wait(rollout.model, None)
             back = time.monotonic() - began
@@ -129,47 +128,14 @@ class Drills:
 
     # --- inside
 
-    def _pending(self, rollout: Rollout) -> Traffic:
-        self.mend(rollout, "rehearsal")
-        traffic = self._traffic(rollout.model)
-        if rollout.state is not State.PENDING or traffic.rollout_id != rollout.id:
-            raise NotReadyError(f"{rollout.id} is {rollout.state}; a rehearsal comes before the first stage")
-        return traffic
-
     def _restore(self, rollout: Rollout, actor: str) -> Traffic:
         began = [e for e in self._store.events(rollout_id=rollout.id) if e.kind is EventKind.DRILL_BEGAN]
         previous = began[-1].evidence.get("previous") if began else None
-        traffic = self._traffic(rollout.model)
-        after = replace(traffic, challenger=rollout.challenger, previous=previous)
-        return self._flip(rollout, after, EventKind.DRILL_ENDED, actor, {})
+        cause = self._cause(actor, "back from the rehearsal")
+        return self._flip(rollout, lambda r, t: upkeep.rehearse_out(r, t, previous, cause))
 
-    def _flip(self, rollout: Rollout, after: Traffic, kind: EventKind, actor: str, evidence: dict[str, Any]) -> Traffic:
-        def change(traffic: Traffic) -> Change:
-            if traffic.rollout_id != rollout.id or self._store.rollout(rollout.id).state is not State.PENDING:
-                raise NotReadyError(f"{rollout.id} has moved on; the rehearsal is left")
-            moved = replace(after, revision=traffic.revision + 1)
-            why = "rehearsal of the rollback" if kind is EventKind.DRILL_BEGAN else "back from the rehearsal"
-            return Change(
-                Event(
-                    model=rollout.model,
-                    rollout_id=rollout.id,
-                    kind=kind,
-                    at=self._clock(),
-                    actor=actor,
-                    reason=why,
-                    stage=None,
-                    before=traffic.shares(),
-                    after=moved.shares(),
-                    traffic_revision=moved.revision,
-                    evidence=evidence,
-                ),
-                moved,
-                None,
-                traffic.revision,
-                0,
-            )
-
-        return self._apply(rollout.model, change)
+    def _flip(self, rollout: Rollout, step: Callable[[Rollout, Traffic], Change | None]) -> Traffic:
+        return self._apply(rollout.model, lambda traffic: step(self._store.rollout(rollout.id), traffic))
 
     def _wait(self, model: str, version: str | None) -> int:
         """Wait until every gateway routes by the row in force, with the version ready; gives how many there are."""
@@ -210,17 +176,7 @@ class Drills:
         return Cause(actor, self._clock(), reason)
 
     def _apply(self, model: str, change_of: Callable[[Traffic], Change | None]) -> Traffic:
-        for attempt in range(_TRIES):
-            change = change_of(self._traffic(model))
-            if change is None:
-                break
-            try:
-                self._store.apply(change)
-                break
-            except StaleRevisionError:
-                if attempt == _TRIES - 1:
-                    raise
-        return self._traffic(model)
+        return change_traffic(self._store, model, change_of)
 
 
 def last_drill(store: RolloutStore, model: str) -> Event | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from model_rollouts.checklist import Check
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.golden import GoldenCase, judge_golden
 from model_rollouts.core.monitoring import readiness_of
@@ -11,7 +12,7 @@ from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import EventKind, Rollout
 from model_rollouts.drills import drill_is_recent
 from model_rollouts.ports import Gateways, GoldenRequests, MonitoringLog, ProbeAnswer
-from model_rollouts.service import Check, RolloutService
+from model_rollouts.service import RolloutService
 
 _SPAN = timedelta(days=1)
 
@@ -56,7 +57,7 @@ class Preflight:
         try:
             counts = self._monitoring.monitored(model, champion, now - _SPAN - maturity, now, maturity)
             items = readiness_of(counts, allowed)
-            checks = [Check(f"monitoring of {i.name}", i.ok or i.missing_allowed, i.detail) for i in items]
+            checks = [Check(f"monitoring of {i.name}", not i.refuses, i.detail) for i in items]
         except Exception as error:  # whatever the log raises
             checks = [Check("monitoring", False, f"the log can't be read: {type(error).__name__}: {error}"[:500])]
         if plan.readiness.drill_within_days is not None:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from model_rollouts.changing import change_traffic
 from model_rollouts.core import upkeep
 from model_rollouts.core.decision import Action, Verdict
 from model_rollouts.core.errors import NotFoundError, NotReadyError, StaleRevisionError
+from model_rollouts.core.names import stage_run_id
 from model_rollouts.core.plan import Advance
-from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State
+from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State, data_left
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.ports import Gateways
 from model_rollouts.service import RolloutService
@@ -195,10 +197,9 @@ class Reconciler:
             yield Finding(rollout.model, f"{reason}: held, a person has to look", repaired=False, rollout_id=rollout.id)
 
     def _resumed(self, rollout: Rollout, stage: int, what: str) -> Iterator[Finding]:
-        dag_id = rollout.plan.pattern_of(stage).value.replace("-", "_")
-        first = f"{rollout.id}--stage-{stage + 1}"
+        dag_id = rollout.plan.pattern_of(stage).dag_id
         for number in range(_MOST_RUNS):
-            run_id = first if number == 0 else f"{first}--again-{number}"
+            run_id = stage_run_id(rollout.id, stage, number)
             state = self._state(dag_id, run_id)
             if state == "alive":
                 return
@@ -217,12 +218,8 @@ class Reconciler:
         newest = self._store.rollouts(model, limit=1)
         if not newest or newest[0].state is not State.ROLLED_BACK or not newest[0].plan.data_rollback:
             return
-        done = [
-            event.evidence.get("position")
-            for event in self._store.events(rollout_id=newest[0].id)
-            if event.kind is EventKind.DATA_ROLLED_BACK
-        ]
-        missing = [s.name for i, s in enumerate(newest[0].plan.data_rollback) if i not in done]
+        left = data_left(newest[0], self._store.events(rollout_id=newest[0].id))
+        missing = [newest[0].plan.data_rollback[position].name for position in left]
         if missing:
             yield Finding(
                 model,
@@ -305,9 +302,7 @@ class Reconciler:
         return Cause(self._actor, self._service.clock(), reason)
 
     def _apply(self, model: str, change_of: Callable[[Traffic], Change | None]) -> None:
-        change = change_of(self._row(model))
-        if change is not None:
-            self._store.apply(change)
+        change_traffic(self._store, model, change_of)
 
     def _record(self, finding: Finding) -> None:
         """Put it into the audit, once: the same report is not repeated while nothing else has happened."""

@@ -5,13 +5,15 @@ look counts the model's revision on from the one that it started from), decided 
 its DAG run has an id that is made from the record, so that making it twice makes one.
 """
 
+import contextlib
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from model_rollouts.changing import change_traffic
 from model_rollouts.core.errors import NotReadyError, RolloutError, StaleRevisionError
+from model_rollouts.core.names import slug
 from model_rollouts.core.plan import Pattern
 from model_rollouts.core.registry_events import (
     Intention,
@@ -26,7 +28,8 @@ from model_rollouts.core.registry_events import (
 from model_rollouts.core.registry_snapshot import RegistryChange, Snapshot, diff, first_look
 from model_rollouts.core.rollout import Cause, EventKind, Rollout
 from model_rollouts.core.upkeep import report
-from model_rollouts.ports import DagRuns, RegistryChanges, RegistrySnapshots, RolloutStore, Seen
+from model_rollouts.ports import RolloutStore
+from model_rollouts.registry_ports import DagRuns, RegistryChanges, RegistrySnapshots, Seen
 
 logger = logging.getLogger(__name__)
 
@@ -247,15 +250,11 @@ class RegistryWatch:
         """Tell the audit of the model, where it has one. The record of the change says the same."""
         change = recorded.change
         evidence = {"change": recorded.id, "kind": change.kind.value, "version": change.version, **change.detail}
-        for _ in range(_TRIES):
-            traffic = self.store.traffic(change.model)
-            if traffic is None:
-                return
-            try:
-                self.store.apply(report(traffic, EventKind.REPORTED, Cause(_ACTOR, self.clock(), outcome, evidence)))
-            except StaleRevisionError:
-                continue
+        if self.store.traffic(change.model) is None:
             return
+        cause = Cause(_ACTOR, self.clock(), outcome, evidence)
+        with contextlib.suppress(StaleRevisionError):  # it moves all the time; the change's own record says the same
+            change_traffic(self.store, change.model, lambda traffic: report(traffic, EventKind.REPORTED, cause), _TRIES)
 
 
 def run_id_for(recorded: RecordedChange) -> str:
@@ -263,8 +262,7 @@ def run_id_for(recorded: RecordedChange) -> str:
 
     Numbers begin anew when a store is lost, and Airflow remembers the old runs, so the time is part of it.
     """
-    model = re.sub(r"[^A-Za-z0-9_]+", "-", recorded.change.model).strip("-")[:60] or "model"
-    version = re.sub(r"[^A-Za-z0-9_]+", "-", recorded.change.version)
+    model, version = slug(recorded.change.model), slug(recorded.change.version)
     return f"registry-{model}-{version}-{recorded.seen_at:%Y%m%dT%H%M%S}-{recorded.id}"
 
 

@@ -10,10 +10,11 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from model_rollouts.changing import change_traffic
+from model_rollouts.checklist import Check, signature_check
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.conclusion import distrust
@@ -30,7 +31,6 @@ from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Reg
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 5
 _MOST_LEDGERS = 1000
 _BASELINE = timedelta(days=1)
 
@@ -41,15 +41,6 @@ def _now() -> datetime:
 
 def _salt() -> str:
     return secrets.token_hex(8)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One item of the readiness checklist."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 class RolloutService:
@@ -133,9 +124,9 @@ class RolloutService:
                 f"{challenger} is version {version.version}; the champion is version {champion.version}",
             )
         )
-        checks.append(_signature_check(champion, version))
+        checks.append(signature_check(champion, version))
         other = self.store.active(model)
-        checks.append(Check("no other rollout", other is None, _describe_active(other)))
+        checks.append(Check("no other rollout", other is None, other.summary if other else "no rollout is active"))
         return checks, version
 
     def start(
@@ -170,7 +161,7 @@ class RolloutService:
         except NotFoundError:
             pass
         if other := self.store.active(model):
-            raise ActiveRolloutError(f"model {model} can't take a second rollout: {_describe_active(other)}")
+            raise ActiveRolloutError(f"model {model} can't take a second rollout: {other.summary}")
         checks, version = self.readiness(model, challenger)
         checks += more_checks
         if version is None or not all(check.ok for check in checks):
@@ -391,22 +382,9 @@ class RolloutService:
 
     def _apply(self, rollout_id: str, step: Callable[[Rollout, Traffic], Change | None]) -> Rollout:
         """Read, change, write; read again when somebody else was faster."""
-        for attempt in range(_TRIES):
-            rollout = self.store.rollout(rollout_id)
-            traffic = self.store.traffic(rollout.model)
-            if traffic is None:
-                raise NotFoundError(f"traffic of {rollout.model} is missing though {rollout_id} exists")
-            change = step(rollout, traffic)
-            if change is None:
-                return rollout
-            try:
-                self.store.apply(change)
-            except StaleRevisionError:
-                if attempt == _TRIES - 1:
-                    raise
-            else:
-                return self.store.rollout(rollout_id)
-        raise AssertionError("unreachable")
+        model = self.store.rollout(rollout_id).model
+        change_traffic(self.store, model, lambda traffic: step(self.store.rollout(rollout_id), traffic))
+        return self.store.rollout(rollout_id)
 
     def _ledger(self, rollout: Rollout, looks: list[Look]) -> Ledger:
         """The rollout's tallies, kept between looks; made anew when they do not fit what the store has."""
@@ -420,29 +398,3 @@ class RolloutService:
         while len(self._ledgers) > _MOST_LEDGERS:
             self._ledgers.pop(next(iter(self._ledgers)))
         return ledger
-
-
-def _signature_check(champion: ModelVersion, challenger: ModelVersion) -> Check:
-    """Whatever callers send today must be enough for the challenger."""
-    name = "input signature"
-    if challenger.inputs is None:
-        return Check(name, False, f"version {challenger.version} has no signature; log the model with one")
-    if champion.inputs is None:
-        return Check(name, False, f"version {champion.version} (champion) has no signature to compare with")
-    have = dict(champion.inputs)
-    missing = [f"{n} ({t})" for n, t in challenger.inputs if n not in have and n not in challenger.optional]
-    changed = [f"{n}: {have[n]} became {t}" for n, t in challenger.inputs if n in have and have[n] != t]
-    if missing or changed:
-        return Check(name, False, f"callers do not send {', '.join(missing) or 'anything new'}; "
-                                  f"changed types: {', '.join(changed) or 'none'}")  # fmt: skip
-    return Check(name, True, f"{len(challenger.inputs)} inputs, all sent by today's callers")
-
-
-def _describe_active(rollout: Rollout | None) -> str:
-    if rollout is None:
-        return "no rollout is active"
-    stages = len(rollout.plan.stages)
-    return (
-        f"rollout {rollout.id} of version {rollout.challenger} is active ({rollout.state}, stage "
-        f"{rollout.stage + 1} of {stages}); wait for it to end or roll it back"
-    )

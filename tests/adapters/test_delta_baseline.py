@@ -52,6 +52,11 @@ def test_a_baseline_counts_a_champions_served_answers_in_and_out_of_rollouts(ben
     )
 
 
+def test_a_call_that_the_champion_failed_counts_though_nobody_got_an_answer(bench: Bench) -> None:
+    bench.predictions(row("a", 5), row("b", 6, status="timeout", served=False), row("c", 7, served=False))
+    assert (bench.baseline().requests, bench.baseline().errors) == (2, 1)
+
+
 @pytest.mark.parametrize(("end", "due"), [(65.0, 1), (64.999999, 0)])
 def test_an_answer_is_due_once_its_maturity_has_passed(bench: Bench, end: float, due: int) -> None:
     bench.predictions(row("a", 5))

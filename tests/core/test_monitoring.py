@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from model_rollouts.core.monitoring import MonitoredCounts, missing, readiness_of, told_time
+from model_rollouts.core.monitoring import MonitoredCounts, readiness_of, told_time
 from model_rollouts.core.readiness import Monitored
 
 GOOD = MonitoredCounts(
@@ -33,7 +33,7 @@ GOOD = MonitoredCounts(
 
 
 def refused(counts: MonitoredCounts, *may_be_missing: Monitored, **more: Any) -> list[Monitored]:
-    return [item.name for item in missing(readiness_of(counts, may_be_missing, **more))]
+    return [item.name for item in readiness_of(counts, may_be_missing, **more) if item.refuses]
 
 
 def test_a_champion_whose_log_has_it_all_can_be_monitored() -> None:

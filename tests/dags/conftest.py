@@ -260,10 +260,10 @@ class World:
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
 
-        from model_rollouts.operators.base import run_id_for
+        from model_rollouts.core.names import stage_run_id
 
         with create_session() as session:
-            found = session.query(DagRun).filter(DagRun.run_id == run_id_for(rollout_id, stage)).one()
+            found = session.query(DagRun).filter(DagRun.run_id == stage_run_id(rollout_id, stage)).one()
             return dict(found.conf)
 
     @property

@@ -21,10 +21,10 @@ def runs_of(world, stage):
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
 
-    from model_rollouts.operators.base import run_id_for
+    from model_rollouts.core.names import stage_run_id
 
     with create_session() as session:
-        return session.query(DagRun).filter(DagRun.run_id == run_id_for(world.rollout.id, stage)).count()
+        return session.query(DagRun).filter(DagRun.run_id == stage_run_id(world.rollout.id, stage)).count()
 
 
 def test_a_stage_that_passed_waits_for_the_tick_and_several_ticks_open_it_once(world):

@@ -3,9 +3,9 @@ import re
 import pytest
 
 from model_rollouts.core.errors import PlanError
+from model_rollouts.core.names import stage_run_id
 from model_rollouts.core.patterns import plan_from
 from model_rollouts.core.plan import Pattern
-from model_rollouts.operators.finish import run_id_for
 from model_rollouts.operators.forms import form
 from model_rollouts.operators.preflight import make_plan, rollout_id_for
 
@@ -15,12 +15,12 @@ def test_the_same_run_always_gives_the_same_rollout_and_stage_runs():
     assert one == rollout_id_for("flights", "2", Pattern.CANARY, "manual__1")
     assert one != rollout_id_for("flights", "2", Pattern.CANARY, "manual__2")
     assert one.startswith("flights-canary-2-")
-    assert run_id_for(one, 1) == f"{one}--stage-2"
+    assert stage_run_id(one, 1) == f"{one}--stage-2"
 
 
 def test_a_name_that_airflow_would_refuse_in_a_run_id_is_made_harmless():
     name = rollout_id_for("Iris Klassifikator \u00e4..2", "champion/../1", Pattern.CANARY, "manual__1")
-    assert re.fullmatch(r"[A-Za-z0-9_-]+", run_id_for(name, 0))
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", stage_run_id(name, 0))
     assert name != rollout_id_for("Iris Klassifikator \u00f6..2", "champion/../1", Pattern.CANARY, "manual__1")
 
 

@@ -61,6 +61,15 @@ def test_a_past_that_was_split_otherwise_ends_in_no_false_alarm_about_the_assign
     assert last.decision.verdict in (Verdict.PASS, Verdict.WAIT)
 
 
+def test_with_a_control_group_as_many_units_of_each_version_count_and_no_others(past: Past) -> None:
+    past.mirrored(200)
+    grouped = quick_plan(steps=[10], control_group=True, bake_seconds=150)
+    measured = play(past, grouped, 180)[-1].decision.gates[0].measured
+    assert measured.champion_n == pytest.approx(measured.challenger_n, rel=0.4)
+    everybody = play(past, quick_plan(steps=[10], bake_seconds=150), 180)[-1].decision.gates[0].measured
+    assert measured.champion_n < everybody.champion_n / 4
+
+
 def test_a_shadow_plan_judges_the_pairs(past: Past) -> None:
     past.rates = {"1": {"errors": 0.0, "wrong": 0.0}, "2": {"errors": 0.0, "wrong": 0.005}}
     past.mirrored(120)

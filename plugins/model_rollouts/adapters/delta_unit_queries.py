@@ -259,7 +259,11 @@ FROM per_arm LEFT JOIN known USING (look, arm) LEFT JOIN fresh_units USING (look
 WHERE look >= $fresh
 """
 
-_CHAMPIONS = "arm = 'champion' AND version = $version AND served AND coalesce(cohort, 'champion') = 'champion'"
+# A call that the champion failed has no answer that anybody got, and counts all the same.
+_CHAMPIONS = (
+    "arm = 'champion' AND version = $version AND (served OR status IS DISTINCT FROM 'ok') "
+    "AND coalesce(cohort, 'champion') = 'champion'"
+)
 
 # In or out of rollouts, so a request that comes back in another stage is no second one here.
 BASELINE = f"""

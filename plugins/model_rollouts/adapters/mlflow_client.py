@@ -57,3 +57,20 @@ def quoted(value: str) -> str:
     if '"' in value:
         raise ValueError(f"{value!r} contains both kinds of quotes, which MLflow can't search for; rename it")
     return f'"{value}"'
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """The id of an experiment, which is made where there is none, and restored where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:  # somebody else was faster
+            if not is_taken(error):
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)

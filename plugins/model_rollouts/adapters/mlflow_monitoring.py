@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model_rollouts.adapters.mlflow_client import is_missing, is_taken, logged_model_id, make_client, quoted
+from model_rollouts.adapters.mlflow_client import experiment_id, is_missing, logged_model_id, make_client, quoted
 
 _FIRST = "monitoring.first_tick"
 _VERSION = "monitoring.version"
@@ -41,7 +41,7 @@ class MlflowMonitoringRuns:
             version: The champion.
             at: The tick, UTC.
         """
-        experiment = self._experiment(f"monitoring/{model}")
+        experiment = experiment_id(self._client, f"monitoring/{model}")
         for other in self._client.search_runs([experiment], "attributes.status = 'RUNNING'"):
             if other.data.tags.get(_VERSION) not in (version, None):
                 self._client.set_terminated(other.info.run_id)
@@ -101,21 +101,6 @@ class MlflowMonitoringRuns:
         self._client.log_text(run_id, text, f"{folder_of(at)}/{name}")
 
     # --- inside
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(name))
-            except MlflowException as error:  # somebody else was faster
-                if not is_taken(error):
-                    raise
-                found = self._client.get_experiment_by_name(name)
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
 
     def _link(self, run_id: str, model: str, version: str) -> None:
         """Show the run with the logged model; a version that was deleted from the registry has none."""

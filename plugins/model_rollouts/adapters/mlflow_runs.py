@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model_rollouts.adapters.mlflow_client import is_taken, logged_model_id, make_client, quoted
+from model_rollouts.adapters.mlflow_client import experiment_id, logged_model_id, make_client, quoted
 from model_rollouts.core.plan import Stage
 from model_rollouts.core.rollout import Rollout
 
@@ -37,7 +37,7 @@ class MlflowStageRuns:
             PlanError: The plan has no such stage.
         """
         setting = rollout.plan.stage(stage)
-        experiment = self._experiment(rollout.model)
+        experiment = experiment_id(self._client, f"rollouts/{rollout.model}")
         run_id = self._find(experiment, rollout.id, stage)
         if run_id is None:
             made = self._client.create_run(
@@ -82,22 +82,6 @@ class MlflowStageRuns:
             self._client.set_terminated(run_id)
 
     # --- inside
-
-    def _experiment(self, model: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        name = f"rollouts/{model}"
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(name))
-            except MlflowException as error:  # another stage's task was faster
-                if not is_taken(error):
-                    raise
-                found = self._client.get_experiment_by_name(name)
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
 
     def _find(self, experiment: str, rollout_id: str, stage: int) -> str | None:
         found = self._client.search_runs(

@@ -13,7 +13,7 @@ from model_rollouts.adapters.sql_tables import registry_changes, registry_seen
 from model_rollouts.core.errors import StaleRevisionError
 from model_rollouts.core.registry_events import Intention, RecordedChange
 from model_rollouts.core.registry_snapshot import ChangeKind, RegistryChange, Snapshot
-from model_rollouts.ports import Seen
+from model_rollouts.registry_ports import Seen
 
 _LONGEST_OUTCOME = 2000
 

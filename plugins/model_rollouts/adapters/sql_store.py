@@ -209,7 +209,7 @@ def _require_expected(connection: sa.Connection, change: Change) -> None:
     if rollout is not None and change.expected_rollout_revision == 0:
         other = _active(connection, model)
         if other is not None and other.id != rollout.id:
-            raise ActiveRolloutError(f"model {model} can't take a second rollout: {_describe(other)}")
+            raise ActiveRolloutError(f"model {model} can't take a second rollout: {other.summary}")
     _compare(f"traffic of {model}", change.expected_traffic_revision, found)
     if rollout is not None:
         revision = connection.execute(
@@ -239,10 +239,3 @@ def _write_change(connection: sa.Connection, change: Change) -> None:
         else:
             connection.execute(sa.insert(tables.traffic), row)
     connection.execute(sa.insert(tables.events), from_event(change.event))
-
-
-def _describe(rollout: Rollout) -> str:
-    return (
-        f"rollout {rollout.id} of version {rollout.challenger} is active ({rollout.state}, stage "
-        f"{rollout.stage + 1} of {len(rollout.plan.stages)}); wait for it to end or roll it back"
-    )

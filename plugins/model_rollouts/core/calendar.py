@@ -58,10 +58,6 @@ class Calendar:
                 raise PlanError(f"blackout_dates holds {day!r}, must be a date such as 2026-12-24")
         _zone(self.timezone)
 
-    def is_open(self, now: datetime) -> bool:
-        """Whether a stage may open at a time, which must know its time zone."""
-        return self.why_closed(now) == ""
-
     def why_closed(self, now: datetime) -> str:
         """Why no stage may open at a time; "" when one may.
 

@@ -221,7 +221,7 @@ def _conclude(
         last = stage == len(plan.stages) - 1
         return Verdict.PASS, Action.CUT_OVER if last else Action.EXPAND, None
     if elapsed >= setting.deadline_seconds:
-        return Verdict.INCONCLUSIVE, _careful(plan, stage, waiting), None
+        return Verdict.INCONCLUSIVE, most_careful(plan, stage, waiting), None
     for gate in waiting:
         if gate.deadline_seconds is not None and elapsed >= gate.deadline_seconds:
             return Verdict.INCONCLUSIVE, action_at_deadline(plan, stage, gate), gate
@@ -231,7 +231,7 @@ def _conclude(
     return Verdict.WAIT, Action.WAIT, None
 
 
-def _careful(plan: Plan, stage: int, waiting: Sequence[Gate]) -> Action:
+def most_careful(plan: Plan, stage: int, waiting: Sequence[Gate]) -> Action:
     """Of what the waiting gates want at the stage's deadline, the most careful."""
     wanted = {action_at_deadline(plan, stage, gate) for gate in waiting} or {action_at_deadline(plan, stage)}
     return next(action for action in (Action.ROLL_BACK, Action.HOLD, Action.ASK) if action in wanted)

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model_rollouts.core.decision import Action, Decision, Verdict, action_at_deadline
+from model_rollouts.core.decision import Decision, Verdict, most_careful
 from model_rollouts.core.gates import Gate, Metric
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.power import need
 from model_rollouts.core.verdict import GateResult
 
-_CAREFUL = (Action.ROLL_BACK, Action.HOLD, Action.ASK)  # the most careful first
 _HALF = 0.5  # both versions answer every request
 
 
@@ -24,12 +23,10 @@ def exhaust(decision: Decision, said: str, plan: Plan) -> Decision:
     if decision.verdict is not Verdict.WAIT:
         return decision
     waiting = [gate for gate, _ in _waiting(decision, plan)]
-    wanted = {action_at_deadline(plan, decision.stage, gate) for gate in waiting}
-    wanted |= set() if waiting else {action_at_deadline(plan, decision.stage)}
     return replace(
         decision,
         verdict=Verdict.INCONCLUSIVE,
-        action=next(action for action in _CAREFUL if action in wanted),
+        action=most_careful(plan, decision.stage, waiting),
         reason=f"{said}; {decision.reason}",
         exhausted=said,
     )

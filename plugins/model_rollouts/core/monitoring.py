@@ -177,11 +177,6 @@ def readiness_of(
     )
 
 
-def missing(items: Collection[MonitoredItem]) -> tuple[MonitoredItem, ...]:
-    """Those for which the start must be refused."""
-    return tuple(item for item in items if item.refuses)
-
-
 def told_time(seconds: float) -> str:
     """A time for a person: "45 s", "3.5 min", "2 h", "4 days"."""
     for unit, name in ((_DAY, "days"), (_HOUR, "h"), (_MINUTE, "min")):

@@ -28,6 +28,11 @@ class Pattern(StrEnum):
     AB_TEST = "ab-test"
     GRADUAL = "gradual"
 
+    @property
+    def dag_id(self) -> str:
+        """The DAG that runs a pattern's stages."""
+        return self.value.replace("-", "_")
+
 
 class Underpowered(StrEnum):
     """What happens when a stage can't come to a verdict by its deadline at the traffic that it gets."""

@@ -171,7 +171,7 @@ def _start(change: RegistryChange, view: View) -> Intention:
     except PlanError as error:
         return _refused(f"{told}: {error}")
     conf = {**params, "model": change.model, "challenger": version, "requested_by": REQUESTED_BY}
-    return Intention(Response.START, f"{told}: {pattern} starts", _dag_of(pattern), conf)
+    return Intention(Response.START, f"{told}: {pattern} starts", pattern.dag_id, conf)
 
 
 def _cut_over(change: RegistryChange, view: View) -> Intention:
@@ -188,7 +188,7 @@ def _cut_over(change: RegistryChange, view: View) -> Intention:
         "requested_by": REQUESTED_BY,
     }
     reason = f"{_told(change)}: rollout {active.id}, which holds, is resumed"
-    return Intention(Response.RESUME, reason, _dag_of(active.plan.pattern), conf)
+    return Intention(Response.RESUME, reason, active.plan.pattern.dag_id, conf)
 
 
 def _archived(change: RegistryChange, view: View) -> Intention | None:
@@ -287,10 +287,6 @@ def _params_of(version: str, view: View) -> dict[str, Any]:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
-
-
-def _dag_of(pattern: Pattern) -> str:
-    return pattern.value.replace("-", "_")
 
 
 def _of(rollout: Rollout) -> str:

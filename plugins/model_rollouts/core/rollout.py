@@ -11,7 +11,7 @@ been taken returns None, so that repeating it is harmless.
        +---------+----------+-> rolled_back <- promoted, while the old champion is kept
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -102,6 +102,14 @@ class Rollout:
     def active(self) -> bool:
         """Whether it still holds the model's lease."""
         return self.state in ACTIVE
+
+    @property
+    def summary(self) -> str:
+        """For whoever can't start another one: what goes on, and what to do."""
+        return (
+            f"rollout {self.id} of version {self.challenger} is active ({self.state}, stage {self.stage + 1} of "
+            f"{len(self.plan.stages)}); wait for it to end or roll it back"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +320,12 @@ def note(kind: EventKind, rollout: Rollout, traffic: Traffic, cause: Cause) -> C
     """
     event = _event(kind, cause, rollout, traffic.shares(), traffic)
     return Change(event, None, None, traffic.revision, 0)
+
+
+def data_left(rollout: Rollout, events: Sequence[Event]) -> list[int]:
+    """Positions of the plan's data rollback that no event of the rollout says are done."""
+    done = {event.evidence.get("position") for event in events if event.kind is EventKind.DATA_ROLLED_BACK}
+    return [position for position in range(len(rollout.plan.data_rollback)) if position not in done]
 
 
 def _require_undoable(rollout: Rollout, traffic: Traffic) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from model_rollouts.core.errors import IllegalTransitionError
-from model_rollouts.core.rollout import Cause, Change, Event, EventKind
+from model_rollouts.core.rollout import Cause, Change, Event, EventKind, Rollout, State
 from model_rollouts.core.traffic import Traffic
 
 
@@ -33,6 +33,42 @@ def drill_back(traffic: Traffic, cause: Cause) -> Change:
     if traffic.rollout_id is not None:
         raise IllegalTransitionError(f"the traffic of {traffic.model} belongs to rollout {traffic.rollout_id}")
     return _change(EventKind.DRILL_ENDED, traffic, _alone(traffic), cause)
+
+
+def rehearse_back(rollout: Rollout, traffic: Traffic, cause: Cause) -> Change:
+    """Take the challenger out as a rollback does, before the first stage; it stays loaded in the place of `previous`.
+
+    Raises:
+        IllegalTransitionError: The rollout has moved on.
+    """
+    _require_pending(rollout, traffic)
+    evidence = {**cause.evidence, "previous": traffic.previous}
+    after = replace(traffic, challenger=None, previous=rollout.challenger)
+    return _change(EventKind.DRILL_BEGAN, traffic, after, replace(cause, evidence=evidence))
+
+
+def rehearse_out(rollout: Rollout, traffic: Traffic, previous: str | None, cause: Cause) -> Change | None:
+    """Put the challenger back beside the champion. None when it is there.
+
+    Args:
+        rollout: The rollout.
+        traffic: The row as it is.
+        previous: What was kept as `previous` before the rehearsal.
+        cause: Of the event.
+
+    Raises:
+        IllegalTransitionError: The rollout has moved on.
+    """
+    _require_pending(rollout, traffic)
+    if traffic.challenger is not None:
+        return None
+    after = replace(traffic, challenger=rollout.challenger, previous=previous)
+    return _change(EventKind.DRILL_ENDED, traffic, after, cause)
+
+
+def _require_pending(rollout: Rollout, traffic: Traffic) -> None:
+    if rollout.state is not State.PENDING or traffic.rollout_id != rollout.id:
+        raise IllegalTransitionError(f"{rollout.id} is {rollout.state}; a rehearsal comes before the first stage")
 
 
 def release_previous(traffic: Traffic, cause: Cause) -> Change | None:

@@ -8,7 +8,6 @@ from airflow.sdk import BaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from model_rollouts.core.plan import Pattern
     from model_rollouts.wiring import Wiring
 
 _MAX_POLL_SECONDS = 15.0
@@ -61,16 +60,6 @@ def pull(context: "Context", task_id: str) -> Any:
 def poll_seconds(context: "Context") -> float:
     """Time between two looks of a watch: a look's length, or a quarter of a minute where that is longer."""
     return min(float(pull(context, PREFLIGHT)["poll_seconds"]), _MAX_POLL_SECONDS)
-
-
-def dag_of(pattern: "Pattern") -> str:
-    """The DAG that runs a pattern's stages."""
-    return pattern.value.replace("-", "_")
-
-
-def run_id_for(rollout_id: str, stage: int) -> str:
-    """The DAG run of a stage, whoever triggers it."""
-    return f"{rollout_id}--stage-{stage + 1}"
 
 
 def run_of(context: "Context") -> dict[str, str]:

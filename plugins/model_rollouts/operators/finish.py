@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 
-from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, dag_of, poll_seconds, run_id_for, wiring
+from model_rollouts.core.names import stage_run_id
+from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, poll_seconds, wiring
 from model_rollouts.operators.notify import notify
 from model_rollouts.triggers.watch import WatchTrigger
 
@@ -197,11 +198,11 @@ def next_run(rollout: "Rollout", stage: int, params: Mapping[str, Any] | None = 
         params: The form's values of the run before it, to be shown again where the DAG is the same one. What counts
             is the plan in the store.
     """
-    dag_id = dag_of(rollout.plan.pattern_of(stage))
-    same = params is not None and stage > 0 and dag_id == dag_of(rollout.plan.pattern_of(stage - 1))
+    dag_id = rollout.plan.pattern_of(stage).dag_id
+    same = params is not None and stage > 0 and dag_id == rollout.plan.pattern_of(stage - 1).dag_id
     shown = dict(params or {}) if same else {k: v for k, v in (params or {}).items() if k in _SHARED}
     own = {"model": rollout.model, "challenger": rollout.challenger, "rollout_id": rollout.id, "stage": stage}
-    return {"trigger_dag_id": dag_id, "trigger_run_id": run_id_for(rollout.id, stage), "conf": {**shown, **own}}
+    return {"trigger_dag_id": dag_id, "trigger_run_id": stage_run_id(rollout.id, stage), "conf": {**shown, **own}}
 
 
 def undo_data(context: "Context", rollout_id: str) -> list[dict[str, Any]]:

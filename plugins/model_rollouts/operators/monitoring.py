@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from airflow.sdk import BaseBranchOperator, BaseOperator, TriggerRule
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from model_rollouts.core.errors import PlanError
+from model_rollouts.core.names import slug
 from model_rollouts.operators.base import pull, wiring
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def trend_of(observed: "Observed") -> dict[str, float | None]:
 def run_id_for(run_id: str, model: str) -> str:
     """The id of a run that this run starts for a model; Airflow allows few characters in it."""
     digest = hashlib.blake2b(f"{run_id}\0{model}".encode(), digest_size=4).hexdigest()
-    return f"{run_id[:180]}--{re.sub(r'[^A-Za-z0-9_]+', '-', model)[:40]}-{digest}"
+    return f"{run_id[:180]}--{slug(model, 40)}-{digest}"
 
 
 def tick_of(measured: Mapping[str, Any]) -> datetime:

@@ -8,7 +8,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import BaseBranchOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from model_rollouts.core.errors import NotFoundError, StaleRevisionError
+from model_rollouts.core.errors import NotFoundError
 from model_rollouts.operators.base import actor_of, pull, wiring
 from model_rollouts.operators.monitoring import JUDGE, MEASURE, run_id_for
 from model_rollouts.operators.notify import notify
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 ROLL_BACK = "roll_back"
-_TRIES = 5
 
 
 class AlertOperator(BaseBranchOperator):
@@ -105,22 +104,19 @@ def record_alert(parts: "Wiring", model: str, actor: str, reason: str, evidence:
         NotFoundError: The model has no traffic row to write about.
         StaleRevisionError: It keeps moving.
     """
-    from model_rollouts.core.rollout import Cause, EventKind
+    from model_rollouts.changing import change_traffic
+    from model_rollouts.core.rollout import Cause, Change, EventKind
+    from model_rollouts.core.traffic import Traffic
     from model_rollouts.core.upkeep import report
 
-    run = evidence["monitoring_run"]
-    for attempt in range(_TRIES):
-        traffic = parts.store.traffic(model)
-        if traffic is None:
-            raise NotFoundError(f"model {model} has no traffic row, so the audit has no place for it; start a rollout")
+    run, written = evidence["monitoring_run"], True
+
+    def change(traffic: Traffic) -> Change | None:
+        nonlocal written
         reported = (e for e in parts.store.events(model=model) if e.kind is EventKind.REPORTED)
-        if any(event.evidence.get("monitoring_run") == run for event in reported):
-            return False
-        try:
-            parts.store.apply(report(traffic, EventKind.REPORTED, Cause(actor, datetime.now(UTC), reason, evidence)))
-        except StaleRevisionError:
-            if attempt == _TRIES - 1:
-                raise
-        else:
-            return True
-    raise AssertionError("unreachable")
+        written = not any(event.evidence.get("monitoring_run") == run for event in reported)
+        cause = Cause(actor, datetime.now(UTC), reason, evidence)
+        return report(traffic, EventKind.REPORTED, cause) if written else None
+
+    change_traffic(parts.store, model, change)
+    return written

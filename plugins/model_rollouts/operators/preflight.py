@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from model_rollouts.core.checks import number
 from model_rollouts.core.errors import NotFoundError, NotReadyError, RolloutError
+from model_rollouts.core.names import slug
 from model_rollouts.core.plan import Pattern
 from model_rollouts.core.rollout import EventKind, State
 from model_rollouts.operators.base import StageOperator, actor_of, run_of, wiring
@@ -212,8 +212,4 @@ def rollout_id_for(model: str, challenger: str, pattern: Pattern, run_id: str) -
     It becomes part of Airflow's run ids, which allow few characters; the digest keeps what the readable part loses.
     """
     digest = hashlib.blake2b(f"{model}\0{challenger}\0{run_id}".encode(), digest_size=4).hexdigest()
-    return f"{_slug(model)}-{pattern}-{_slug(challenger)}-{digest}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:60] or "model"
+    return f"{slug(model)}-{pattern}-{slug(challenger)}-{digest}"

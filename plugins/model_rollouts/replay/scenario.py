@@ -83,7 +83,7 @@ def _dealt(table: "pa.Table", traffic: Traffic) -> "pa.Table":
         zip(*(table.column(name).to_pylist() for name in names), strict=True)
     ):
         arm = Arm.CHALLENGER if version == traffic.challenger else Arm.CHAMPION
-        if _wanted(traffic, unit, str(request_id)) in (arm, None):
+        if arm in _counted(traffic, unit, str(request_id)):
             kept.append(position)
             arms.append(str(arm))
     dealt = table.take(pa.array(kept, pa.int64()))
@@ -99,9 +99,9 @@ def _dealt(table: "pa.Table", traffic: Traffic) -> "pa.Table":
     return dealt
 
 
-def _wanted(traffic: Traffic, unit: str | None, request_id: str) -> Arm | None:
-    """Whose answer of a request counts; None for both, where the challenger only mirrors."""
+def _counted(traffic: Traffic, unit: str | None, request_id: str) -> tuple[Arm, ...]:
+    """Whose answers of a request count: both where the challenger mirrors, none outside of a control group."""
     if traffic.share == 0:
-        return None
-    dealt = route(traffic, unit, request_id, challenger_ready=True)
-    return dealt.cohort
+        return Arm.CHAMPION, Arm.CHALLENGER
+    cohort = route(traffic, unit, request_id, challenger_ready=True).cohort
+    return () if cohort is None else (cohort,)
