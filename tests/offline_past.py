@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from tests.mlflow_at import mlflow_at
 
 from model_rollouts.adapters.delta_files import current_files
 from model_rollouts.adapters.delta_log import DeltaLogWriter, DeltaPredictionLog
@@ -67,11 +68,9 @@ def logged_model(server: str, inputs: str = "", **config: Any) -> Any:
         ColSpec(DataType.long, "hour", required=False),
         *([ColSpec(DataType.double, inputs)] if inputs else []),
     ]
-    mlflow.set_tracking_uri(server)
-    mlflow.set_registry_uri(server)
     code = Path(tempfile.mkdtemp(prefix="offline-model-")) / "threshold.py"
     code.write_text(_CODE.replace("CONFIG = {}", f"CONFIG = {config!r}"))
-    with mlflow.start_run():
+    with mlflow_at(server), mlflow.start_run():
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code),

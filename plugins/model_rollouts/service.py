@@ -83,13 +83,22 @@ class RolloutService:
         """
         if traffic := self.store.traffic(model):
             return traffic
-        champion = self.registry.resolve(model, "champion").version
+        champion = self.champion(model)
         with contextlib.suppress(StaleRevisionError):  # somebody else was first, which is just as good
             self.store.apply(steps.adopt(model, champion, self._cause(actor, "first seen by model-rollouts")))
         traffic = self.store.traffic(model)
         if traffic is None:
             raise NotFoundError(f"traffic of {model} is gone right after it was written; check the store")
         return traffic
+
+    def champion(self, model: str) -> str:
+        """The version that takes the traffic, or would once the model is adopted; nothing is written.
+
+        Raises:
+            NotFoundError: The registry has no such model, or it has no champion.
+        """
+        traffic = self.store.traffic(model)
+        return traffic.champion if traffic else self.registry.resolve(model, "champion").version
 
     def readiness(self, model: str, challenger: str) -> tuple[list[Check], ModelVersion | None]:
         """Everything that must hold before the lease is taken, and the challenger's version.

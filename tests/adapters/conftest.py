@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.mlflow_at import mlflow_at
 
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.sql_store import SqlStore
@@ -105,9 +106,7 @@ def logged_models(mlflow_server: str) -> list[tuple[str, str]]:
     ]
     signature = ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec(DataType.long)]))
     made = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-        patch.setenv("MLFLOW_REGISTRY_URI", mlflow_server)
+    with mlflow_at(mlflow_server):
         for each in (signature, signature, None):
             with mlflow.start_run():
                 info = mlflow.pyfunc.log_model(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mlflow_at import mlflow_at
 
 from model_rollouts.adapters.environment import MlflowEnvironments
 from model_rollouts.adapters.mlflow_client import make_client
@@ -71,9 +72,7 @@ def model(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     name = f"surroundings-{uuid.uuid4().hex[:8]}"
     client = make_client(mlflow_server)
     client.create_registered_model(name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-        patch.setenv("MLFLOW_REGISTRY_URI", mlflow_server)
+    with mlflow_at(mlflow_server):
         for signature, requirements in kinds:
             with mlflow.start_run():
                 info = mlflow.pyfunc.log_model(

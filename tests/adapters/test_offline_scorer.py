@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
+from tests.mlflow_at import mlflow_at
 from tests.offline_past import logged_model, register
 
 from model_rollouts.adapters.mlflow_registry import MlflowRegistry
@@ -220,8 +221,7 @@ def test_a_version_that_fails_on_its_own_example_is_not_asked_more(mlflow_server
         "        raise ValueError('never')\n"
         "mlflow.models.set_model(Picky())\n"
     )
-    mlflow.set_tracking_uri(mlflow_server)
-    with mlflow.start_run():
+    with mlflow_at(mlflow_server), mlflow.start_run():
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mlflow_at import mlflow_at
 
 REPO = Path(__file__).parents[2]
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="rollouts-airflow-"))
@@ -47,8 +49,6 @@ def logged_model(mlflow_server: str) -> Any:
     import pandas as pd
     from mlflow.models import infer_signature
 
-    mlflow.set_tracking_uri(mlflow_server)
-    mlflow.set_registry_uri(mlflow_server)
     code = AIRFLOW_HOME / "threshold_model.py"
     code.write_text(
         "import mlflow\n"
@@ -58,7 +58,7 @@ def logged_model(mlflow_server: str) -> Any:
         "mlflow.models.set_model(Threshold())\n"
     )
     frame = pd.DataFrame({"x": [0.5, -1.0]})
-    with mlflow.start_run():
+    with mlflow_at(mlflow_server), mlflow.start_run():
         return mlflow.pyfunc.log_model(
             name="model", python_model=str(code), signature=infer_signature(frame, [1, 0]), input_example=frame
         )
@@ -321,6 +321,8 @@ def world(
     gateway = StandInGateway(wiring.store)
     wiring.__dict__["gateway"] = gateway
 
+    # `dag.test()` sleeps a second whenever a task can't run yet, which is in each of a run's dozen rounds
+    monkeypatch.setattr("time.sleep", lambda seconds, sleep=time.sleep: sleep(0.02 if seconds == 1 else seconds))
     model = f"m-{uuid.uuid4().hex[:8]}"
     client = MlflowClient(mlflow_server, mlflow_server)
     client.create_registered_model(model)
@@ -335,5 +337,6 @@ def world(
             task.retries = 0  # waiting for a retry is Airflow's own business
             if task.task_id == "hold":
                 task.watch_harm = False  # or every test that ends in a hold would wait for its end
-    yield World(model, tmp_path / "log", wiring, gateway, dags)
+    with mlflow_at(mlflow_server):
+        yield World(model, tmp_path / "log", wiring, gateway, dags)
     shared.cache_clear()

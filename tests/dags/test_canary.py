@@ -135,11 +135,30 @@ def test_labels_that_never_come_do_not_pass(world, monkeypatch):
     assert "no due label of this stage has arrived" in world.rollout.reason
 
 
-def test_a_log_that_cannot_be_read_does_not_pass(world):
+def _broken_log(world):
     broken = world.log_dir / world.model / "predictions" / "_delta_log"
     broken.mkdir(parents=True)
     (broken / "00000000000000000000.json").write_text("not a commit\n")
+
+
+def test_nothing_starts_on_a_log_that_cannot_be_read(world):
+    _broken_log(world)
+    run = world.run()
+    assert world.states(run)["preflight"] == "failed"
+    assert world.wiring.store.rollouts(world.model) == []
+    assert world.traffic is None
+
+
+def test_a_log_that_cannot_be_read_any_more_does_not_pass(world):
+    def break_while_it_bakes():
+        while not world.wiring.store.rollouts(world.model) or world.rollout.state != "baking":
+            threading.Event().wait(0.05)
+        _broken_log(world)
+
+    late = threading.Thread(target=break_while_it_bakes)
+    late.start()
     world.run(deadline_seconds=3)
+    late.join()
     assert world.rollout.state == "holding"
     assert "the evidence can't be read" in world.rollout.reason
 

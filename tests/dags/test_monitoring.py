@@ -411,7 +411,7 @@ def test_a_model_that_nothing_serves_of_is_told_of_and_fails(world, told):
     assert world.states(run)["measure"] == "failed"
     assert world.states(run)["alert"] == "failed"
     assert [each["event"] for each in told] == ["alert"]
-    assert "no traffic row" in told[0]["reason"]
+    assert "the store knows no model" in told[0]["reason"]
 
 
 def test_a_version_that_took_over_lately_is_not_blind_for_labels_that_can_not_be_due(monitor):

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from tests.mlflow_at import mlflow_at
 
 from bench.serving import Mover
 from model_rollouts.adapters.gateway_client import GatewayClient
@@ -55,24 +56,20 @@ def registered(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
     from mlflow.models import infer_signature
     from sklearn.linear_model import LogisticRegression
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(mlflow_server)
-    mlflow.set_registry_uri(mlflow_server)
     code = tmp_path_factory.mktemp("code") / "challenger.py"
     code.write_text(_CHALLENGER)
     frame = pd.DataFrame({"delay": np.linspace(-10, 40, 50), "seats": np.full(50, 100)})
     labels = np.where(frame["delay"] > 15, "late", "on time")
     signature = infer_signature(frame, labels)
     common = {"name": "model", "signature": signature, "input_example": frame.head(2), "pip_requirements": []}
-    with mlflow.start_run():
-        fitted = LogisticRegression(C=1000).fit(frame, labels)
-        mlflow.sklearn.log_model(fitted, serialization_format="cloudpickle", registered_model_name=MODEL, **common)
-    with mlflow.start_run():
-        mlflow.pyfunc.log_model(python_model=str(code), registered_model_name=MODEL, **common)
-    mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
-    yield mlflow_server
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    with mlflow_at(mlflow_server):
+        with mlflow.start_run():
+            fitted = LogisticRegression(C=1000).fit(frame, labels)
+            mlflow.sklearn.log_model(fitted, serialization_format="cloudpickle", registered_model_name=MODEL, **common)
+        with mlflow.start_run():
+            mlflow.pyfunc.log_model(python_model=str(code), registered_model_name=MODEL, **common)
+        mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
+        yield mlflow_server
 
 
 @dataclass

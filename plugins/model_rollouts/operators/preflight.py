@@ -110,7 +110,7 @@ class PreflightOperator(StageOperator):
 
     def _start(self, parts: "Wiring", params: dict[str, Any], context: "Context", rollout_id: str) -> "Rollout":
         model, actor = params["model"], actor_of(context)
-        champion = parts.service.adopt(model, actor).champion
+        champion = parts.service.champion(model)
         plan = make_plan(
             self.pattern, params, lambda label_seconds: parts.service.baseline(model, champion, label_seconds)
         )
