@@ -61,7 +61,7 @@ def test_what_can_not_be_monitored_is_named_and_nothing_starts(world, lacking, n
     run = world.run(may_be_missing=[])
     assert world.states(run)["preflight"] == "failed"
     assert world.wiring.store.rollouts(world.model) == []
-    assert world.traffic.challenger is None
+    assert world.traffic is None
 
 
 def test_an_empty_log_monitors_nothing(world):
