@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from model_rollouts.core.plan import Pattern
+
 # What all forms have in common. Looks and maturity are short because the clock is accelerated; the slack is wide
 # because everything here shares two cores. Few golden requests leave something for the gates to find: among many there
 # is one that a version which raises on some planes can't answer, and preflight would refuse it.
@@ -79,7 +81,7 @@ class Case:
     @property
     def dag_id(self) -> str:
         """The pattern's DAG."""
-        return self.pattern.replace("-", "_")
+        return Pattern(self.pattern).dag_id
 
     @property
     def title(self) -> str:

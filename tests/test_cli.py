@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from tests.offline_past import logged_model, register
 from typer.testing import CliRunner, Result
 
+from model_rollouts.adapters.delta_log import DeltaLogWriter
 from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.golden import load_file
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.cli import app
@@ -168,6 +171,34 @@ def test_sync_brings_the_registry_to_what_the_store_says(
     tags = client.get_model_version(model, "2").tags
     assert (tags["rollout.state"], tags["rollout.share"]) == ("baking", "5")
     assert store.events(model) == events
+
+
+def test_golden_requests_are_recorded_from_the_log_once(
+    store: SqlStore, mlflow_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, file = register(mlflow_server, logged_model(mlflow_server)), tmp_path / "golden.jsonl"
+    monkeypatch.setenv("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", mlflow_server)
+
+    empty = _run("record-golden", model, str(file))
+    assert (empty.exit_code, file.exists()) == (1, False), empty.output
+
+    now = datetime.now(UTC)
+    common = {"ts": now, "model": model, "version": "1", "arm": "champion", "served": True, "status": "ok"}
+    known = {"latency_ms": 3.5, "gateway_id": "g1", "traffic_revision": 1}
+    rows = [
+        {**common, **known, "request_id": f"r{x}", "prediction": "1", "features": {"x": x, "n": 1, "carrier": "UA"}}
+        for x in (1.0, 2.0, 3.0)
+    ]
+    assert DeltaLogWriter(tmp_path / "log", "g1").append(model, "predictions", rows, 1)
+    answer = _run("record-golden", model, str(file), "--requests", "2")
+    assert (answer.exit_code, answer.output) == (0, f"2 requests of version 1 of {model} are in {file}\n")
+    cases = load_file(file)
+    assert [(case.inputs["carrier"], case.expected) for case in cases] == [("UA", "1")] * 2
+
+    again = _run("record-golden", model, str(file))
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+    assert load_file(file) == cases
 
 
 def test_sync_says_what_is_wrong(store: SqlStore) -> None:

@@ -150,7 +150,7 @@ def record_golden(
         parts = wiring()
         if file.exists():
             raise RolloutError(f"{file} is there already; name another file, or move it away")
-        version = parts.registry.resolve(model, "champion").version
+        version = parts.service.champion(model)
         cases = parts.golden.recorded(model, version, requests, datetime.now(UTC))
         if not cases:
             raise NotFoundError(f"the log has no answers of version {version} of {model} to record")
