@@ -1,14 +1,17 @@
 """From the answer to the log, exactly once, whatever dies in between."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from model_rollouts.gateway.errors import LogUnavailableError
@@ -27,8 +30,8 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture
 def spool(tmp_path: Path, writer: Any) -> Callable[..., Spool]:
-    def make(gateway_id: str = "g1", max_bytes: int = 1_000_000) -> Spool:
-        return Spool(tmp_path, gateway_id, writer.open, 0.01, max_bytes)
+    def make(gateway_id: str = "g1", max_bytes: int = 1_000_000, **options: Any) -> Spool:
+        return Spool(tmp_path, gateway_id, writer.open, 0.01, max_bytes, **options)
 
     return make
 
@@ -170,6 +173,20 @@ def test_a_damaged_line_is_reported_and_kept_aside_and_the_rest_is_logged(
     s.close()
 
 
+def test_damage_in_a_segment_that_the_log_has_already_is_kept_aside_too(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    dead = SegmentLog(tmp_path / "g1" / "m" / "predictions", 10_000)
+    dead.append_lines(b'{"request_id":"a"}\n{"reques\n')
+    writer.open("g1").append("m", "predictions", [row("a")], int(segments(tmp_path)[0].stem))
+    s = spool()
+    assert s.flush()
+    assert ids(writer.of()) == ["a"]
+    assert s.status()["damaged_lines"] == 1
+    assert len(list(tmp_path.rglob("*.damaged"))) == 1
+    s.close()
+
+
 def test_a_segment_that_was_committed_before_the_crash_is_recognised(
     spool: Callable[..., Spool], writer: Any, tmp_path: Path
 ) -> None:
@@ -247,6 +264,188 @@ def test_rows_of_an_id_that_is_gone_are_committed_under_that_id(
     assert s.status()["inherited_from"] == []
     s.close()
     living.close()
+
+
+def test_lines_that_are_json_already_are_rows_like_others(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    s = spool()
+    s.append_lines("m", "predictions", b'{"request_id":"a"}\n{"request_id":"b"}\n')
+    s.append("m", "predictions", [row("c")])
+    with pytest.raises(ValueError, match="must end with a newline"):
+        s.append_lines("m", "predictions", b'{"request_id":"d"}')
+    assert len(segments(tmp_path)) == 1
+    s.close()
+    assert ids(writer.of()) == ["a", "b", "c"]
+
+
+def test_what_piled_up_in_an_outage_goes_out_in_pieces(
+    spool: Callable[..., Spool], writer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    append = type(writer.open("g1")).append
+
+    def noting(self: Any, model: str, table: str, rows: Any, version: int) -> bool:
+        sizes.append(len(rows.data))
+        return bool(append(self, model, table, rows, version))
+
+    s = spool(max_bytes=100_000_000)
+    line = orjson.dumps(row("x", pad="x" * 1000)) + b"\n"
+    for _ in range(20):
+        s.append_lines("m", "predictions", line * 1000)
+    monkeypatch.setattr(type(writer.open("g1")), "append", noting)
+    assert s.flush()
+    assert len(writer.of()) == 20_000
+    assert len(sizes) == 3
+    assert max(sizes) < 8 * 1024 * 1024 + len(line) * 1000
+    s.close()
+
+
+# --- when logging fails
+
+
+def test_where_answers_go_before_the_log_a_full_spool_counts_what_it_misses(
+    spool: Callable[..., Spool], writer: Any
+) -> None:
+    told: list[tuple[str, int, str]] = []
+    before = datetime.now(UTC)
+    s = spool(max_bytes=1000, on_failure="serve", on_unlogged=lambda *what: told.append(what))
+    writer.away = True
+    s.append("m", "predictions", [row("kept", pad="x" * 1000)])
+    assert s.unlogged() == {}
+    s.check()
+    s.append("m", "predictions", [row("lost"), row("lost too")])
+    s.append("m", "predictions", [row("lost")])
+    s.append("n", "predictions", [row("lost")])
+    with pytest.raises(LogUnavailableError, match="must be below 1000"):
+        s.append("m", "outcomes", [row("never lost")])
+    lost = s.unlogged()
+    assert {model: each.rows for model, each in lost.items()} == {"m": 3, "n": 1}
+    assert before <= lost["m"].first < lost["m"].last <= datetime.now(UTC)
+    assert "must be below 1000" in lost["m"].reason
+    assert [(model, rows) for model, rows, _ in told] == [("m", 2), ("m", 1), ("n", 1)]
+    assert s.status()["unlogged"]["m"]["rows"] == 3
+    writer.away = False
+    assert s.flush()
+    s.append("m", "predictions", [row("again")])
+    s.close()
+    assert ids(writer.of()) == ["kept", "again"]
+    assert s.unlogged()["m"].rows == 3, "what the log misses it still misses"
+
+
+def test_who_listens_for_unlogged_rows_cannot_cost_the_answer(spool: Callable[..., Spool]) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no store")
+
+    s = spool(max_bytes=1, on_failure="serve", on_unlogged=fail)
+    s.append("m", "predictions", [row("a")])
+    s.append("m", "predictions", [row("b")])
+    assert s.unlogged()["m"].rows == 1
+    s.close()
+
+
+def test_answers_and_outcomes_are_refused_where_the_folder_takes_no_file(
+    spool: Callable[..., Spool], tmp_path: Path
+) -> None:
+    s = spool()
+    (tmp_path / "g1" / "m").write_text("in the way, as a read-only file system is")
+    with pytest.raises(LogUnavailableError, match="the answer can't be logged"):
+        s.append("m", "predictions", [row("a")])
+    with pytest.raises(LogUnavailableError, match="the outcome can't be logged"):
+        s.append("m", "outcomes", [row("a")])
+    assert s.unlogged() == {}
+    (tmp_path / "g1" / "m").unlink()
+    s.append("m", "predictions", [row("a")])
+    s.close()
+
+
+_SMALL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from model_rollouts.gateway.errors import LogUnavailableError
+from model_rollouts.gateway.spool import Spool
+
+class Kept:
+    rows = []
+    def append(self, model, table, rows, version):
+        self.rows += [(table, row["request_id"]) for row in rows]
+        return True
+
+kept = Kept()
+spool = Spool(Path(sys.argv[1]), "g1", lambda _: kept, 60, 10**6, on_failure="serve")
+line = lambda name: b'{"request_id":"%s"}\\n' % name  # 21 bytes
+spool.append_lines("m", "predictions", line(b"a001"))
+spool.append_lines("m", "outcomes", line(b"o001"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (60, resource.RLIM_INFINITY))  # the kernel takes a part, and then nothing
+for name in (b"a002", b"a003", b"a004"):
+    spool.append_lines("m", "predictions", line(name))
+    try:
+        spool.append_lines("m", "outcomes", line(name.replace(b"a", b"o")) * 3)
+        raise SystemExit("the outcomes were taken")
+    except LogUnavailableError:
+        pass
+unlogged = spool.unlogged()["m"]
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+spool.append_lines("m", "predictions", line(b"a005"))
+spool.append_lines("m", "outcomes", line(b"o005"))
+spool.flush()
+print(json.dumps([kept.rows, unlogged.rows, spool.status()["torn_lines"], spool.status()["damaged_lines"]]))
+spool.close()
+"""
+
+
+def test_a_disk_that_is_really_full_loses_counted_answers_alone(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SMALL_DISK, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows, unlogged, torn, damaged = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(map(tuple, rows)) == [
+        ("outcomes", "o001"),
+        ("outcomes", "o005"),
+        ("predictions", "a001"),
+        ("predictions", "a002"),
+        ("predictions", "a005"),
+    ]
+    assert (unlogged, torn, damaged) == (2, 0, 0)
+
+
+def test_what_can_not_even_be_cut_off_is_never_read_and_nothing_is_written_behind_it(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = spool()
+    s.append("m", "predictions", [row("a")])
+    real = os.write
+
+    def broken(fd: int, data: bytes) -> int:
+        real(fd, data[:30])
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", broken)
+    monkeypatch.setattr(os, "ftruncate", lambda *_: os.stat(tmp_path / "not there"))
+    with pytest.raises(LogUnavailableError, match="Input/output error"):
+        s.append("m", "predictions", [row("b"), row("b2")])
+    monkeypatch.undo()
+    s.append("m", "predictions", [row("c")])
+    assert len(segments(tmp_path)) == 2
+    s.close()
+    assert ids(writer.of()) == ["a", "c"]
+    assert (s.status()["torn_lines"], s.status()["damaged_lines"]) == (0, 0)
+
+
+def test_the_status_tells_the_slowest_write_since_it_was_last_asked_for(
+    spool: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = spool()
+    s.append("m", "predictions", [row("a")])
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: time.sleep(0.05) or real(fd, data))
+    s.append("m", "outcomes", [row("a")])
+    monkeypatch.undo()
+    s.append("m", "outcomes", [row("a")])
+    assert s.status()["slowest_write_ms"] >= 50
+    assert s.status()["slowest_write_ms"] == 0
+    s.close()
 
 
 _WORKER = """

@@ -22,8 +22,8 @@ from model_rollouts.core.errors import RolloutError
 TableName = Literal["predictions", "outcomes"]
 
 FEATURE_PREFIX = "f_"
-_EARLIEST = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-_LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+EARLIEST = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 # Delta's kernel treats a table's path as a URL and decodes it, so that a "%" or a blank in it names another folder.
 _SAFE_PATH = re.compile(r"[A-Za-z0-9._~/+@=,:!-]*")
 
@@ -125,11 +125,29 @@ def to_arrow(table: TableName, rows: Sequence[Mapping[str, Any]], existing: Mapp
     columns["day"] = columns["ts"].cast(pa.date32())
     if table == "predictions":
         columns |= _features(rows, existing)
+    return assemble(table, columns, existing)
+
+
+def assemble(table: TableName, columns: Mapping[str, pa.Array], existing: Mapping[str, str]) -> pa.Table:
+    """The contract's columns in its order, then those of features by name; null where only the log has a column.
+
+    Args:
+        table: Which contract the columns follow; all of its own are there.
+        columns: Values by name, equally many.
+        existing: Name and type of each column that the log's table has.
+    """
+    size = len(columns["ts"])
+    made = dict(columns)
     for name, kind in existing.items():
-        if name not in columns:
-            columns[name] = pa.nulls(len(rows), pa.float64() if kind == "double" else pa.string())
-    names = [*schema.names, *sorted(set(columns) - set(schema.names))]
-    return pa.table({name: columns[name] for name in names})
+        if name not in made:
+            made[name] = pa.nulls(size, pa.float64() if kind == "double" else pa.string())
+    own = SCHEMAS[table].names
+    return pa.table({name: made[name] for name in [*own, *sorted(set(made) - set(own))]})
+
+
+def is_required(field: pa.Field) -> bool:
+    """Whether a column of the contract must have a value in every row."""
+    return bool(field.metadata[b"required"] == b"True")
 
 
 def _refuse_unknown(table: TableName, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -145,7 +163,7 @@ def _array(field: pa.Field, values: list[Any]) -> pa.Array:
         array = pa.array(values, type=field.type)
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise LogContractError(f"column {field.name} can't hold one of its values as {field.type}: {error}") from error
-    if array.null_count and field.metadata[b"required"] == b"True":
+    if array.null_count and is_required(field):
         raise LogContractError(
             f"column {field.name} is empty in {array.null_count} of {len(values)} rows; give a value"
         )
@@ -165,7 +183,7 @@ def _microseconds(value: Any) -> int:
         value = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if not isinstance(value, int) or isinstance(value, bool):
         raise LogContractError(f"ts is {value!r}, must be microseconds since 1970, ISO 8601 text or a datetime")
-    if not _EARLIEST <= value < _LATEST:
+    if not EARLIEST <= value < LATEST:
         raise LogContractError(f"ts is {value} microseconds since 1970, must be in the years 2000 to 2199")
     return value
 

@@ -11,6 +11,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from model_rollouts.adapters.delta_schema import SCHEMAS, TableName, table_path, to_arrow
+from model_rollouts.adapters.segment_arrow import columnar
 
 _TRIES = 12
 _COMPACT_EVERY = 200  # commits of one writer; a commit costs some 5 ms more for every 50 small files
@@ -51,7 +52,8 @@ class DeltaLogWriter:
         Args:
             model: Registered model name.
             table: "predictions" or "outcomes".
-            rows: The batch, keys as in docs/contracts.md; inputs under the key `features`.
+            rows: The batch, keys as in docs/contracts.md; inputs under the key `features`. `JsonLines` are read
+                without holding up other threads.
             version: Number of the batch, growing within this app_id, model and table.
 
         Returns:
@@ -95,7 +97,11 @@ class DeltaLogWriter:
         if last is not None and last >= version:
             return False
         existing = {field.name: str(getattr(field.type, "type", field.type)) for field in delta.schema().fields}
-        data = to_arrow(table, rows, existing)
+        data = columnar(table, rows, existing)
+        if data is None:
+            if not (decoded := list(rows)):
+                return False
+            data = to_arrow(table, decoded, existing)
         grows = set(data.column_names) > set(existing)
         write_deltalake(
             delta,

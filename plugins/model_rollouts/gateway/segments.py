@@ -19,6 +19,8 @@ from typing import Any
 
 import orjson
 
+from model_rollouts.adapters.json_lines import JsonLines
+
 _SUFFIX = ".rows"
 _BLOCK = 1000  # numbers reserved by one write of the counter
 
@@ -30,12 +32,10 @@ class Contents:
     Attributes:
         rows: Its whole lines.
         torn_bytes: Length of a last line that was cut off in mid write. Its request was never answered.
-        damaged: Whole lines that are no JSON; the segment is kept aside then.
     """
 
-    rows: list[dict[str, Any]]
+    rows: JsonLines
     torn_bytes: int = 0
-    damaged: int = 0
 
 
 class SegmentLog:
@@ -57,12 +57,20 @@ class SegmentLog:
         self._reserved = self._next
         self._active: int | None = None
         self._fd = -1
+        self._slowest = 0.0
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Size of all segments."""
         with self._lock:
             return sum(self._sizes.values())
+
+    @property
+    def slowest_write_seconds(self) -> float:
+        """Of the writes since this was last asked."""
+        with self._lock:
+            slowest, self._slowest = self._slowest, 0.0
+            return slowest
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows with one write: all of them, or none.
@@ -71,20 +79,32 @@ class SegmentLog:
             OSError: The disk took less than all of it; nothing was added.
             TypeError: A row holds what is no JSON; nothing was added.
         """
-        data = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        self.append_lines(encoded(rows))
+
+    def append_lines(self, data: bytes) -> None:
+        """Add whole JSON lines with one write: all of them, or none.
+
+        Raises:
+            OSError: The disk took less than all of it; nothing was added.
+            ValueError: The last line has no end; the next one would be lost with it.
+        """
+        if not data.endswith(b"\n"):
+            raise ValueError(f"the lines end with {data[-20:]!r}, must end with a newline")
         with self._lock:
             if self._active is None:
                 self._begin()
             number = self._active
             assert number is not None  # noqa: S101  # for the type checker: _begin has set it
-            size = self._sizes[number]
+            size, began = self._sizes[number], time.perf_counter()
             try:
                 written = os.write(self._fd, data)
             except OSError:
-                os.ftruncate(self._fd, size)
+                self._take_back(size)
                 raise
+            finally:
+                self._slowest = max(self._slowest, time.perf_counter() - began)
             if written != len(data):
-                os.ftruncate(self._fd, size)
+                self._take_back(size)
                 raise OSError(f"the disk took {written} of {len(data)} bytes in {self._folder}; free some space")
             self._sizes[number] = size + written
             if size + written >= self._roll_bytes:
@@ -102,17 +122,15 @@ class SegmentLog:
 
     def read(self, number: int) -> Contents:
         """The rows of a sealed segment."""
+        with self._path(number).open("rb") as file:
+            data = file.read(self._sizes[number])  # behind it may be what a failed write left and would not be cut off
+        whole = len(data) if data.endswith(b"\n") else data.rfind(b"\n") + 1
+        return Contents(JsonLines(data[:whole]), len(data) - whole)
+
+    def keep_aside(self, number: int) -> None:
+        """Copy a sealed segment that has damaged lines, for someone to look at."""
         path = self._path(number)
-        whole, _, torn = path.read_bytes().rpartition(b"\n")
-        rows, damaged = [], 0
-        for line in whole.splitlines():
-            try:
-                rows.append(orjson.loads(line))
-            except orjson.JSONDecodeError:
-                damaged += 1
-        if damaged:
-            shutil.copyfile(path, path.with_suffix(".damaged"))
-        return Contents(rows, len(torn), damaged)
+        shutil.copyfile(path, path.with_suffix(".damaged"))
 
     def drop(self, number: int) -> None:
         """Delete a sealed segment."""
@@ -132,10 +150,17 @@ class SegmentLog:
         self._sizes[number] = 0
         self._active = number
 
+    def _take_back(self, size: int) -> None:
+        """Cut off what a failed write left. Where that fails too, nothing may be written behind it."""
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError:
+            self._seal()
+
     def _seal(self) -> None:
         if self._active is not None:
-            os.close(self._fd)
-            self._active, self._fd = None, -1
+            descriptor, self._active, self._fd = self._fd, None, -1
+            os.close(descriptor)
 
     def _counter(self) -> int:
         try:
@@ -157,3 +182,12 @@ class SegmentLog:
         finally:
             os.close(folder)
         self._reserved = upto
+
+
+def encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON lines.
+
+    Raises:
+        TypeError: A row holds what is no JSON.
+    """
+    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from model_rollouts.gateway.spool import OnLogFailure
 from model_rollouts.settings import Settings
 
 
@@ -40,7 +41,12 @@ class GatewaySettings(Settings):
 
     spool_dir: Path = Field(Path(".local/spool"), description="Answered rows on their way to the log")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="Time between commits to the log")
-    max_spool_bytes: int = Field(1_073_741_824, ge=1_048_576, description="Spool size at which answers are refused")
+    max_spool_bytes: int = Field(1_073_741_824, ge=1_048_576, description="Spool size at which nothing more is taken")
+    on_log_failure: OnLogFailure = Field(
+        "refuse",
+        description="What becomes of answers that can't be logged: refuse (503), or serve them and count their rows. "
+        "Outcomes are refused in any case",
+    )
     drain_seconds: int = Field(20, ge=1, le=600, description="Time that open requests get when the process ends")
 
     @model_validator(mode="after")

@@ -3,7 +3,12 @@
 A writer thread seals the segments every `flush_seconds` and commits each as one transaction whose version is the
 segment's number. A segment that is committed again after a crash is recognised by the log and skipped. Segments of a
 table are committed in the order of their numbers, and the first that fails holds up those behind it: the log would
-take a lower number that comes later for a repetition.
+take a lower number that comes later for a repetition. A segment has at most 8 MB and the rows of one request more, so
+what has piled up in an outage goes out in pieces of that size, one after the other.
+
+A write goes to the page cache, on the event loop: handing it to a thread would cost every request more than the write
+does. A disk that is so slow that the kernel makes writers wait holds up requests; `slowest_write_ms` of the status
+shows it.
 """
 
 import fcntl
@@ -17,10 +22,13 @@ from urllib.parse import quote, unquote
 
 import structlog
 
+from model_rollouts.adapters.json_lines import JsonLines
 from model_rollouts.gateway.errors import LogUnavailableError
-from model_rollouts.gateway.segments import SegmentLog
+from model_rollouts.gateway.segments import SegmentLog, encoded
+from model_rollouts.gateway.unlogged import Unlogged, UnloggedRows
 
 Table = Literal["predictions", "outcomes"]
+OnLogFailure = Literal["refuse", "serve"]
 _TABLES: tuple[Table, ...] = ("predictions", "outcomes")
 _ROLL_BYTES = 8 * 1024 * 1024
 _NEARLY = 0.8  # of the largest size
@@ -49,7 +57,10 @@ class Spool:
         gateway_id: This process, the same after restarts.
         open_writer: A writer for an application id.
         flush_seconds: Time between commits.
-        max_bytes: Size at which appending is refused.
+        max_bytes: Size at which nothing more is taken.
+        on_failure: What becomes of answers whose rows can't be kept: "refuse" raises, so that they are not given;
+            "serve" lets them go out and counts their rows. Outcomes are refused in any case: their sender keeps them.
+        on_unlogged: Told model, rows and reason of what is served without being logged, on the thread that appends.
 
     Raises:
         SpoolInUseError: Another process holds this id.
@@ -62,9 +73,14 @@ class Spool:
         open_writer: Callable[[str], LogWriter],
         flush_seconds: float,
         max_bytes: int,
+        *,
+        on_failure: OnLogFailure = "refuse",
+        on_unlogged: Callable[[str, int, str], None] | None = None,
     ) -> None:
         self._flush_seconds = flush_seconds
         self._max_bytes = max_bytes
+        self._serve = on_failure == "serve"
+        self._unlogged = UnloggedRows(on_unlogged)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._flushing = threading.Lock()
@@ -91,11 +107,15 @@ class Spool:
         return self._own.bytes >= _NEARLY * self._max_bytes
 
     def check(self) -> None:
-        """Refuse before anything is scored what could not be logged.
+        """Refuse before anything is scored what could not be logged and so would not be answered.
 
         Raises:
-            LogUnavailableError: The spool is full.
+            LogUnavailableError: The spool is full, and answers are not to be given without being logged.
         """
+        if not self._serve:
+            self._refuse_when_full()
+
+    def _refuse_when_full(self) -> None:
         size = self._own.bytes
         if size >= self._max_bytes:
             raise LogUnavailableError(
@@ -107,16 +127,42 @@ class Spool:
         """Put rows where they survive the process: all of them, or none.
 
         Raises:
-            LogUnavailableError: The spool is full, or the disk does not take them.
+            LogUnavailableError: The spool is full, or the disk does not take them; see `on_failure`.
+            TypeError: A row holds what is no JSON.
         """
-        self.check()
+        self.append_lines(model, table, encoded(rows))
+
+    def append_lines(self, model: str, table: Table, lines: bytes) -> None:
+        """The same with rows that are JSON lines already, each an object that ends in a newline.
+
+        Raises:
+            LogUnavailableError: As for `append`.
+            ValueError: The last line has no newline.
+        """
         try:
-            self._own.log(model, table).append(rows)
+            self._keep(model, table, lines)
+        except LogUnavailableError as error:
+            if not self._serve or table != "predictions":
+                raise
+            self._unlogged.add(model, lines.count(b"\n"), str(error))
+
+    def _keep(self, model: str, table: Table, lines: bytes) -> None:
+        self._refuse_when_full()
+        try:
+            self._own.log(model, table).append_lines(lines)
         except OSError as error:
-            raise LogUnavailableError(f"the answer can't be logged: {error}") from error
+            what = "answer" if table == "predictions" else "outcome"
+            raise LogUnavailableError(f"the {what} can't be logged: {error}") from error
+
+    def unlogged(self) -> dict[str, Unlogged]:
+        """By model, what was answered and is not in the log, since the process started."""
+        return self._unlogged.by_model()
 
     def status(self) -> dict[str, Any]:
-        """Backlog, the last error, and seconds since everything was in the log."""
+        """Backlog, the last error, seconds since everything was in the log, and what is not in it.
+
+        `slowest_write_ms` is that of the writes since the status was last asked for.
+        """
         shipments = [self._own, *self._orphans]
         age = None if self._flushed_at is None else round(time.monotonic() - self._flushed_at, 3)
         return {
@@ -128,6 +174,8 @@ class Spool:
             "inherited_from": [s.gateway_id for s in self._orphans],
             "flushed_seconds_ago": age,
             "error": self._error,
+            "slowest_write_ms": round(self._own.slowest_write_seconds * 1000, 3),
+            "unlogged": self._unlogged.status(),
         }
 
     def flush(self) -> bool:
@@ -188,11 +236,15 @@ class _Shipment:
 
     @property
     def bytes(self) -> int:
-        return sum(log.bytes for log in list(self._logs.values()))
+        return sum(log.size for log in list(self._logs.values()))
 
     @property
     def segments(self) -> int:
         return sum(len(log.sealed()) for log in list(self._logs.values()))
+
+    @property
+    def slowest_write_seconds(self) -> float:
+        return max((log.slowest_write_seconds for log in list(self._logs.values())), default=0.0)
 
     def log(self, model: str, table: Table) -> SegmentLog:
         if (model, table) not in self._logs:
@@ -218,26 +270,34 @@ class _Shipment:
 
     def _commit(self, model: str, table: Table, log: SegmentLog, number: int) -> None:
         contents = log.read(number)
-        tried = (model, table, number)
-        known = tried in self._attempted
-        if contents.rows:
-            if self._writer is None:
-                self._writer = self._open_writer(self.gateway_id)
-            self._attempted.add(tried)  # first: the log may have taken it even when the call fails
-            if not self._writer.append(model, table, contents.rows, number) and not known:
-                self._attempted.discard(tried)
-                raise RuntimeError(
-                    f"the log has seen segment {number} of {self.gateway_id}, which was never sent: the clock went "
-                    "back and the spool's counter is lost. Set another MODEL_ROLLOUTS_GATEWAY_ID"
-                )
+        rows, tried = contents.rows, (model, table, number)
+        if rows:
+            self._hand_over(tried, rows)
         if contents.torn_bytes:
             self.torn += 1
             _log.warning("torn_line_cut", model=model, table=table, segment=number, bytes=contents.torn_bytes)
-        if contents.damaged:
-            self.damaged += contents.damaged
-            _log.error("damaged_lines_kept_aside", model=model, table=table, segment=number, lines=contents.damaged)
+        if rows.damaged:
+            log.keep_aside(number)
+            self.damaged += rows.damaged
+            _log.error("damaged_lines_kept_aside", model=model, table=table, segment=number, lines=rows.damaged)
         log.drop(number)
         self._attempted.discard(tried)
+
+    def _hand_over(self, tried: tuple[str, Table, int], rows: JsonLines) -> None:
+        model, table, number = tried
+        known = tried in self._attempted
+        if self._writer is None:
+            self._writer = self._open_writer(self.gateway_id)
+        self._attempted.add(tried)  # first: the log may have taken it even when the call fails
+        if self._writer.append(model, table, rows, number):
+            return
+        # Decoded now, to see what is damaged: the log did not look at rows that it has already.
+        if rows.decoded() and not known:
+            self._attempted.discard(tried)
+            raise RuntimeError(
+                f"the log has seen segment {number} of {self.gateway_id}, which was never sent: the clock went "
+                "back and the spool's counter is lost. Set another MODEL_ROLLOUTS_GATEWAY_ID"
+            )
 
     def release(self) -> None:
         for log in self._logs.values():
