@@ -115,8 +115,8 @@ def _content(tensors: list[Sent], content_type: str | None, model: Interface) ->
     """The format of the document, and what stands under it."""
     if model.kind == "columns":
         columns = _columns(tensors, model)
-        plain = all(tensor.content_type != JSON_TEXT for tensor in model.inputs)
-        return ("inputs", columns) if plain else _frame(columns)  # MLflow would read a list of lists as one value
+        known = [tensor.name for tensor in model.inputs if tensor.name in columns]
+        return _frame({name: columns[name] for name in [*known, *columns]})  # in the order that is read fastest
     if model.kind in ("tensor", "tensors"):
         return "inputs", _arrays(tensors, model)
     only = model.inputs[0] if len(model.inputs) == 1 else None

@@ -63,15 +63,6 @@ def encode(
     )
 
 
-def error_body(message: str) -> bytes:
-    """The body of every refusal.
-
-    Args:
-        message: What is wrong and what to do.
-    """
-    return orjson.dumps({"error": message.encode(errors="replace").decode()})
-
-
 def _tensors(values: list[Any], model: Interface) -> tuple[str, list[dict[str, Any]]]:
     """The response's content type, and its outputs."""
     first = values[0]
