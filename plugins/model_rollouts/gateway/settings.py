@@ -5,10 +5,12 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from model_rollouts.gateway.spool import OnLogFailure
 from model_rollouts.settings import Settings
+
+_LEAST_KEY_CHARS = 16  # of the key that hides units
 
 
 class GatewaySettings(Settings):
@@ -47,7 +49,22 @@ class GatewaySettings(Settings):
         description="What becomes of answers that can't be logged: refuse (503), or serve them and count their rows. "
         "Outcomes are refused in any case",
     )
+    log_features: bool = Field(True, description="Whether the log keeps models' inputs, as columns f_<name>")
+    log_features_except: tuple[str, ...] = Field(
+        (), description="Inputs that it does not keep: patterns of column or model/column, such as *email*"
+    )
+    hash_units: bool = Field(False, description="Whether the log has a keyed hash in the place of the unit's name")
+    unit_hash_key: SecretStr | None = Field(
+        None, description="Key of that hash, 16 characters or more; the same in all gateway processes, and for good"
+    )
     drain_seconds: int = Field(20, ge=1, le=600, description="Time that open requests get when the process ends")
+
+    @field_validator("log_features_except")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if blank := [pattern for pattern in value if not pattern.strip() or pattern != pattern.strip()]:
+            raise ValueError(f"log_features_except has {blank[0]!r}, must be column names or patterns without blanks")
+        return value
 
     @model_validator(mode="after")
     def _only_safe(self) -> Self:
@@ -57,6 +74,12 @@ class GatewaySettings(Settings):
             raise ValueError(
                 f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1 "
                 "or set MODEL_ROLLOUTS_GATEWAY_TOKEN"
+            )
+        key = self.unit_hash_key.get_secret_value() if self.unit_hash_key else ""
+        if self.hash_units and len(key) < _LEAST_KEY_CHARS:
+            raise ValueError(
+                f"hash_units is on and unit_hash_key has {len(key)} characters, must have {_LEAST_KEY_CHARS} or more; "
+                "set MODEL_ROLLOUTS_UNIT_HASH_KEY to the same random text in every gateway process"
             )
         if self.default_model and self.models and self.default_model not in self.models:
             raise ValueError(f"default_model is {self.default_model}, must be one of models: {', '.join(self.models)}")
