@@ -82,12 +82,14 @@ class GatewayProcess:
         registry: Address of the registry.
         name: Its gateway id.
         settings: More of its environment.
+        model: What it serves.
     """
 
     root: Path
     registry: str
     name: str = "g1"
     settings: dict[str, str] = field(default_factory=dict)
+    model: str = MODEL
     url: str = ""
     process: subprocess.Popen[bytes] | None = None
     watch: subprocess.Popen[bytes] | None = None
@@ -110,7 +112,7 @@ class GatewayProcess:
             "MODEL_ROLLOUTS_LOG_DIR": str(self.root / "log"),
             "MODEL_ROLLOUTS_SPOOL_DIR": str(self.root / "spool"),
             "MODEL_ROLLOUTS_PORT": str(port),
-            "MODEL_ROLLOUTS_MODELS": f'["{MODEL}"]',
+            "MODEL_ROLLOUTS_MODELS": f'["{self.model}"]',
             "MODEL_ROLLOUTS_GATEWAY_ID": self.name,
         }
         command = [sys.executable, "-m", "model_rollouts.gateway.main"]
@@ -127,7 +129,7 @@ class GatewayProcess:
     def answers(self) -> bool:
         """Whether it answers about the model."""
         try:
-            GatewayClient(self.url, token=self.settings.get("MODEL_ROLLOUTS_GATEWAY_TOKEN")).statuses(MODEL)
+            GatewayClient(self.url, token=self.settings.get("MODEL_ROLLOUTS_GATEWAY_TOKEN")).statuses(self.model)
         except NotReadyError:
             return False
         return True
@@ -160,13 +162,15 @@ class GatewayProcess:
 
 
 @contextmanager
-def serving(root: Path, registry: str, champion: str = "1", **more: str) -> Iterator["tuple[GatewayProcess, Mover]"]:
+def serving(
+    root: Path, registry: str, champion: str = "1", model: str = MODEL, **more: str
+) -> Iterator["tuple[GatewayProcess, Mover]"]:
     """A running gateway with a store in which the model is adopted, and who moves its traffic."""
-    gateway = GatewayProcess(root, registry, settings=more)
+    gateway = GatewayProcess(root, registry, settings=more, model=model)
     store = SqlStore(gateway.store_url)
     store.migrate()
-    mover = Mover(store)
-    store.apply(steps.adopt(MODEL, champion, mover.cause("adopted")))
+    mover = Mover(store, model)
+    store.apply(steps.adopt(model, champion, mover.cause("adopted")))
     try:
         gateway.start()
         gateway.wait(lambda: mover.is_ready(gateway.url))

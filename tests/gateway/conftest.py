@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.app import create_app
+from model_rollouts.gateway.breakers import Breakers
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.errors import GatewayError
 from model_rollouts.gateway.follower import Follower
@@ -99,7 +100,8 @@ class Models:
         if version in self.errors:
             raise self.errors[version]
         predict = self.predicts.get(version, double)
-        scorer = MicroBatcher(lambda data, _: predict(data), f"{model} {version}", 64, self.room.get(version, 4096))
+        room = self.room.get(version, 4096)
+        scorer = MicroBatcher(lambda payload, _: predict(payload.data()), f"{model} {version}", 64, room)
         signature = Signature(self.columns.get(version, COLUMNS))
         return Version(model, version, SignatureReader(signature), scorer, lambda _: None)
 
@@ -113,6 +115,7 @@ class Gateway:
     models: Models
     table: dict[str, Traffic] = field(default_factory=dict)
     store_error: Exception | None = None
+    reports: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     client: httpx.AsyncClient = field(init=False)
     follower: Follower = field(init=False)
     spool: Spool = field(init=False)
@@ -187,7 +190,8 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
             retry_seconds=0.02,
         )
         g.mirror = Mirror(g.spool, g.follower.in_force, settings)
-        plane = DataPlane(g.follower, g.spool, g.mirror, settings)
+        breakers = Breakers(settings.breaker_failures, lambda *report: g.reports.append(report))
+        plane = DataPlane(g.follower, g.spool, g.mirror, breakers, settings)
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -163,7 +163,7 @@ def test_input_that_only_the_challenger_refuses_is_the_challengers_failure(gatew
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("step", ["read", "take", "score"])
+@pytest.mark.parametrize("step", ["read", "data", "score"])
 def test_whatever_goes_wrong_on_the_way_to_the_challenger_is_its_failure(
     gateway: Start, rollout: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -176,12 +176,12 @@ def test_whatever_goes_wrong_on_the_way_to_the_challenger_is_its_failure(
             g.set(rollout(50.0))
             await g.routes_by(2)
             challenger = g.follower.serving("m").challenger
-            broken = SimpleNamespace(rows=1, take=breaks)
+            broken = SimpleNamespace(rows=1, key=None, take=breaks, data=breaks, features=lambda _: {})
             with monkeypatch.context() as patch:
                 match step:
                     case "read":
                         patch.setattr(DataPlane, "_read_again", breaks)
-                    case "take":
+                    case "data":
                         patch.setattr(type(challenger.reader), "read", once_more(challenger.reader, broken))
                     case _:
                         patch.setattr(challenger.scorer, "score", breaks)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model_rollouts.gateway.answers import Answer, Failure
-from model_rollouts.gateway.payload import Column, Table
+from model_rollouts.gateway.payload import Column, Payload, Table
 from model_rollouts.gateway.scorer import MicroBatcher
 
 X, N = Column("x", "double"), Column("n", "long", required=False)
@@ -30,7 +30,8 @@ class Model:
         self.free.set()
         self.entered = threading.Event()
 
-    def __call__(self, data: Any, params: Any) -> Any:
+    def __call__(self, payload: Payload, params: Any) -> Any:
+        data = payload.data()
         self.calls.append(len(data))
         self.entered.set()
         assert self.free.wait(10)

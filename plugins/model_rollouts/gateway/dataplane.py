@@ -8,12 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from model_rollouts.gateway.answers import Answer, Failure, body, failure
+from model_rollouts.gateway.answers import Answer, Failure, failure
+from model_rollouts.gateway.breakers import Breakers
 from model_rollouts.gateway.errors import (
     OverloadedError,
     PredictionError,
     PredictionTimeoutError,
+    VersionNotLoadedError,
 )
 from model_rollouts.gateway.follower import Follower, Serving
 from model_rollouts.gateway.inputs import Inputs, off_loop
@@ -21,15 +24,16 @@ from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.mirror import Mirror, Mirrored
 from model_rollouts.gateway.outcomes import read_outcomes
 from model_rollouts.gateway.payload import Payload
+from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.records import Context, record
-from model_rollouts.gateway.routing import Arm, Route, route
+from model_rollouts.gateway.routing import Arm, Route, asked_for, route
 from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.scoring_protocol import Document
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request for predictions.
 
@@ -41,6 +45,8 @@ class Call:
         unit: Who it is for, when the caller says so for the whole request.
         taken: `time.perf_counter()` when it came.
         taken_us: When it came: microseconds since 1970, UTC.
+        codec: What the body is written in, and the answer is to be.
+        arm: A tester's wish; such a request is no evidence.
     """
 
     model: str
@@ -50,14 +56,16 @@ class Call:
     unit: str | None
     taken: float
     taken_us: int
+    codec: Codec = MLFLOW
+    arm: Arm | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """The answer to a call.
 
     Attributes:
-        body: JSON, as MLflow's server writes it.
+        body: As the call's codec writes it.
         versions: The versions that answered, comma-separated.
     """
 
@@ -65,7 +73,7 @@ class Reply:
     versions: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
     index: int
     arm: Arm
@@ -82,7 +90,7 @@ class _Request:
     document: Document
     payload: Payload
     context: Context
-    routes: tuple[Route, ...]
+    routes: Sequence[Route]
     lead_ms: float
     challenger_payload: Payload | None = None
     attempts: list[_Attempt] = field(default_factory=list)
@@ -98,14 +106,21 @@ class DataPlane:
         follower: Who serves what.
         spool: The way to the log.
         mirror: Takes what another version is to score too.
+        breakers: Says which challengers are out.
         settings: Bounds and timeouts.
     """
 
-    def __init__(self, follower: Follower, spool: Spool, mirror: Mirror, settings: GatewaySettings) -> None:
+    def __init__(
+        self, follower: Follower, spool: Spool, mirror: Mirror, breakers: Breakers, settings: GatewaySettings
+    ) -> None:
         self._follower = follower
         self._spool = spool
         self._mirror = mirror
-        self._settings = settings
+        self._breakers = breakers
+        self._gateway_id = settings.gateway_id
+        self._champion_seconds = settings.champion_timeout_seconds
+        self._challenger_seconds = settings.challenger_timeout_seconds
+        self._max_rows = settings.max_rows
         self._inputs = Inputs(settings)
 
     async def invoke(self, call: Call) -> Reply:
@@ -117,21 +132,26 @@ class DataPlane:
         serving = self._follower.serving(call.model)
         self._spool.check()
         request = await self._read(call, serving)
-        await asyncio.gather(
-            self._ask_champion(request, request.rows_of(Arm.CHAMPION)),
-            self._ask_challenger(request, request.rows_of(Arm.CHALLENGER)),
-        )
+        challenger = request.rows_of(Arm.CHALLENGER)
+        if not challenger:
+            await self._ask_champion(request, range(len(request.routes)))
+        elif len(challenger) == len(request.routes):
+            await self._ask_challenger(request, challenger)
+        else:
+            champion = request.rows_of(Arm.CHAMPION)
+            await asyncio.gather(self._ask_champion(request, champion), self._ask_challenger(request, challenger))
         final = {attempt.index: attempt for attempt in request.attempts}  # the champion's answer replaces the failed
         answers = [final[i].result for i in range(len(request.routes))]
         given = [answer for answer in answers if isinstance(answer, Answer)]
         answered = len(given) == len(answers)
         self._log(request, final, answered=answered)
+        if challenger:
+            self._weigh(request, final)
         self._offer(request, final)
         if not answered:
-            raise _refusal(request.serving, answers)
-        arms = {attempt.arm for attempt in final.values()}
-        versions = [v for arm, v in _by_arm(serving).items() if arm in arms]
-        return Reply(body(given), ",".join(versions))
+            raise _refusal(serving, answers)
+        versions = _versions(serving, {attempt.arm for attempt in final.values()})
+        return Reply(call.codec.encode(given, call.model, versions), versions)
 
     async def take_outcomes(self, model: str, content: bytes) -> int:
         """Take outcomes into the log; how many there were.
@@ -141,56 +161,55 @@ class DataPlane:
         """
         self._follower.knows(model)
         now = datetime.now(UTC)
-        rows = await off_loop(len(content), read_outcomes, content, self._settings.max_rows, now)
+        rows = await off_loop(len(content), read_outcomes, content, self._max_rows, now)
         self._spool.append(model, "outcomes", rows)
         return len(rows)
 
     async def _read(self, call: Call, serving: Serving) -> _Request:
         """Check the request against the champion's signature: what callers may send must not depend on the arm."""
-        arguments = (serving.champion, call.body, call.content_type)
+        arguments = (serving.champion, call.body, call.content_type, call.codec)
         document, reading = await off_loop(len(call.body), self._inputs.parse, *arguments)
         count = reading.payload.rows
         ids = (call.request_id,) if count == 1 else tuple(f"{call.request_id}:{i}" for i in range(count))
         units = reading.units if call.unit is None else (call.unit,) * count
-        ready = serving.challenger is not None
-        routes = tuple(
-            route(serving.traffic, unit, row_id, challenger_ready=ready)
-            for unit, row_id in zip(units, ids, strict=True)
-        )
-        context = Context(
-            gateway_id=self._settings.gateway_id,
-            traffic=serving.traffic,
-            taken_us=call.taken_us,
-            request_ids=ids,
-            units=units,
-        )
+        context = Context(self._gateway_id, serving.traffic, call.taken_us, ids, units)
+        routes = self._routes(call, serving, ids, units)
         return _Request(call, serving, document, reading.payload, context, routes, _elapsed_ms(call.taken))
+
+    def _routes(self, call: Call, serving: Serving, ids: Sequence[str], units: Sequence[str | None]) -> Sequence[Route]:
+        traffic = serving.traffic
+        ready = serving.challenger is not None and not self._breakers.tripped(traffic.rollout_id)
+        if call.arm is not None:
+            if call.arm is Arm.CHALLENGER and not ready:
+                raise VersionNotLoadedError(
+                    f"no challenger of {call.model} is ready; ask for the champion, or try again"
+                )
+            return [asked_for(call.arm)] * len(ids)
+        return [route(traffic, unit, row, challenger_ready=ready) for unit, row in zip(units, ids, strict=True)]
 
     async def _ask_champion(self, request: _Request, indices: Sequence[int]) -> None:
         if not indices:
             return
-        timeout = self._settings.champion_timeout_seconds
-        results = await request.serving.champion.scorer.score(
-            request.payload.take(indices), request.document.params, timeout
-        )
-        self._note(request, Arm.CHAMPION, indices, results)
+        payload = request.payload if len(indices) == request.payload.rows else request.payload.take(indices)
+        champion = request.serving.champion
+        results = await champion.scorer.score(payload, request.document.params, self._champion_seconds)
+        _note(request, Arm.CHAMPION, indices, results)
 
     async def _ask_challenger(self, request: _Request, indices: Sequence[int]) -> None:
         challenger = request.serving.challenger
-        if not indices or challenger is None:
-            return
-        timeout = self._settings.challenger_timeout_seconds
+        if challenger is None:
+            raise AssertionError("rows are routed to a challenger that is there alone")
         results: Results
         try:
             payload = await self._read_again(request, challenger)
-            results = await challenger.scorer.score(payload.take(indices), request.document.params, timeout)
+            asked = payload if len(indices) == payload.rows else payload.take(indices)
+            results = await challenger.scorer.score(asked, request.document.params, self._challenger_seconds)
         except Exception as error:  # good for the champion, so whatever it is, it is the challenger that fails
             results = [failure(error)] * len(indices)
         else:
             request.challenger_payload = payload
-        self._note(request, Arm.CHALLENGER, indices, results)
-        failed = [a.index for a in request.attempts if a.arm is Arm.CHALLENGER and isinstance(a.result, Failure)]
-        await self._ask_champion(request, failed)
+        _note(request, Arm.CHALLENGER, indices, results)
+        await self._ask_champion(request, [i for i, r in zip(indices, results, strict=True) if isinstance(r, Failure)])
 
     async def _read_again(self, request: _Request, challenger: Version) -> Payload:
         """The rows as the challenger's signature has them."""
@@ -200,12 +219,8 @@ class DataPlane:
         payload: Payload = await off_loop(len(request.call.body), self._inputs.again, *arguments)
         return payload
 
-    def _note(self, request: _Request, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:
-        latency = _elapsed_ms(request.call.taken)
-        request.attempts += [_Attempt(i, arm, result, latency) for i, result in zip(indices, results, strict=True)]
-
     def _log(self, request: _Request, final: dict[int, _Attempt], *, answered: bool) -> None:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for attempt in request.attempts:
             payload = request.challenger_payload if attempt.arm is Arm.CHALLENGER else request.payload
             rows.append(
@@ -221,6 +236,15 @@ class DataPlane:
                 )
             )
         self._spool.append(request.call.model, "predictions", rows)
+
+    def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
+        """Let the breaker know, but for rows that the champion could not answer either and those of testers."""
+        if request.call.arm is not None:
+            return
+        for attempt in request.attempts:
+            if attempt.arm is Arm.CHALLENGER and isinstance(final[attempt.index].result, Answer):
+                failed = attempt.result.error if isinstance(attempt.result, Failure) else None
+                self._breakers.saw(request.serving.traffic, failed)
 
     def _offer(self, request: _Request, final: dict[int, _Attempt]) -> None:
         """Have the other version score the rows that it is to score too, but for those that it has answered already."""
@@ -243,11 +267,16 @@ class DataPlane:
                 )
 
 
-def _by_arm(serving: Serving) -> dict[Arm, str]:
-    versions = {Arm.CHAMPION: serving.champion.version}
-    if serving.challenger is not None:
-        versions[Arm.CHALLENGER] = serving.challenger.version
-    return versions
+def _note(request: _Request, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:
+    latency = _elapsed_ms(request.call.taken)
+    request.attempts += [_Attempt(i, arm, result, latency) for i, result in zip(indices, results, strict=True)]
+
+
+def _versions(serving: Serving, arms: set[Arm]) -> str:
+    named = [serving.champion.version] if Arm.CHAMPION in arms else []
+    if Arm.CHALLENGER in arms and serving.challenger is not None:
+        named.append(serving.challenger.version)
+    return ",".join(named)
 
 
 def _refusal(serving: Serving, answers: Sequence[Answer | Failure]) -> Exception:

@@ -11,6 +11,10 @@ class BadRequestError(GatewayError):
     """The input does not fit the protocol or the model's signature; sending it again will not help."""
 
 
+class UnauthorizedError(GatewayError):
+    """The token that the call needs is missing, or another one."""
+
+
 class UnsupportedMediaError(GatewayError):
     """The content type is none of those that the scoring protocol knows."""
 

@@ -6,8 +6,9 @@ from typing import Any
 from model_rollouts.gateway.errors import BadRequestError
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.payload import Payload
+from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.reading import Reading
-from model_rollouts.gateway.scoring_protocol import Document, decode
+from model_rollouts.gateway.scoring_protocol import Document
 from model_rollouts.gateway.settings import GatewaySettings
 
 _INLINE_BYTES = 65_536  # a larger body is read in a thread, so that it does not hold up everybody else
@@ -24,7 +25,12 @@ class Inputs:
         self._settings = settings
 
     def parse(
-        self, version: Version, body: bytes, content_type: str | None, max_rows: int | None = None
+        self,
+        version: Version,
+        body: bytes,
+        content_type: str | None,
+        codec: Codec = MLFLOW,
+        max_rows: int | None = None,
     ) -> tuple[Document, Reading]:
         """Decode a body and check it against a version's signature.
 
@@ -32,13 +38,14 @@ class Inputs:
             version: Who is to score it.
             body: As sent.
             content_type: Of the body.
+            codec: What it is written in.
             max_rows: Most rows; None: as the settings have it.
 
         Raises:
             GatewayError: It does not fit the protocol or the signature; says where.
         """
         rows = self._settings.max_rows if max_rows is None else max_rows
-        document = decode(body, content_type, rows, self._settings.max_body_bytes)
+        document = codec.decode(body, content_type, version, rows, self._settings.max_body_bytes)
         version.check_params(document.params)
         return document, version.reader.read(document, self._settings.unit_columns.get(version.model), rows)
 

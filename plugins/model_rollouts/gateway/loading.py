@@ -10,6 +10,7 @@ import structlog
 from model_rollouts.gateway.errors import BadRequestError
 from model_rollouts.gateway.mlflow_reading import MlflowReader
 from model_rollouts.gateway.payload import Column
+from model_rollouts.gateway.predicting import predictor
 from model_rollouts.gateway.reading import Reader, SignatureReader
 from model_rollouts.gateway.scorer import MicroBatcher, Scorer
 from model_rollouts.gateway.signature import PLAIN_TYPES, Signature
@@ -89,11 +90,10 @@ class MlflowLoader:
                 raise
             _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
 
-        def predict(data: Any, params: Mapping[str, Any]) -> Any:
-            return pyfunc.predict(data, params=dict(params) or None)
-
+        reader = reader_of(pyfunc.metadata)
+        predict = predictor(pyfunc, reader)
         scorer = MicroBatcher(predict, f"{model} {version}", self._max_batch_rows, self._max_waiting_rows)
-        return Version(model, version, _reader(pyfunc.metadata), scorer, _params_check(pyfunc.metadata), files)
+        return Version(model, version, reader_of(pyfunc.metadata), scorer, params_check_of(pyfunc.metadata), files)
 
 
 def _warm(pyfunc: Any) -> None:
@@ -107,7 +107,7 @@ def _warm(pyfunc: Any) -> None:
         raise WarmUpError(f"it fails on its own input example: {type(error).__name__}: {error}"[:500]) from error
 
 
-def _reader(metadata: Any) -> Reader:
+def reader_of(metadata: Any) -> Reader:
     from mlflow.types.schema import ColSpec, DataType
 
     schema = metadata.get_input_schema()
@@ -118,7 +118,7 @@ def _reader(metadata: Any) -> Reader:
     return MlflowReader(schema, type_hints=metadata._is_signature_from_type_hint())
 
 
-def _params_check(metadata: Any) -> ParamsCheck:
+def params_check_of(metadata: Any) -> ParamsCheck:
     schema = metadata.get_params_schema()
 
     def check(params: Mapping[str, Any]) -> None:

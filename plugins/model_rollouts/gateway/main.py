@@ -17,20 +17,23 @@ from pydantic import ValidationError
 from model_rollouts.adapters.mlflow_client import DEFAULTS
 from model_rollouts.gateway import environment
 from model_rollouts.gateway.app import create_app
+from model_rollouts.gateway.breakers import Breakers
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
+from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.loading import MlflowLoader
 from model_rollouts.gateway.log_writer import open_writer
 from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.reporter import Reporter
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool, SpoolInUseError
+from model_rollouts.gateway.upstream import Upstreams
 from model_rollouts.wiring import Wiring
 
-_MAX_CONNECTIONS = 2048
 _KEEP_ALIVE_SECONDS = 65
 
 
-def build(settings: GatewaySettings) -> FastAPI:
+def build(settings: GatewaySettings) -> Front:
     """The application with all its parts; they start and stop with it.
 
     Raises:
@@ -44,29 +47,37 @@ def build(settings: GatewaySettings) -> FastAPI:
         settings.flush_seconds,
         settings.max_spool_bytes,
     )
+    in_process = MlflowLoader(settings.mlflow_tracking_uri, settings.max_batch_rows, settings.max_waiting_rows)
+    upstreams = Upstreams(in_process, settings)
     follower = Follower(
         poll=lambda: wiring.store.all_traffic(),  # noqa: PLW0108  # the store is opened with the first poll, not now
         adopt=lambda model: wiring.service.adopt(model, actor=f"gateway {settings.gateway_id}"),
-        loader=MlflowLoader(settings.mlflow_tracking_uri, settings.max_batch_rows, settings.max_waiting_rows),
+        loader=upstreams,
         models=settings.models,
         poll_seconds=settings.poll_seconds,
         retry_seconds=settings.retry_seconds,
         settled=_FreezeOnce(),
     )
     mirror = Mirror(spool, follower.in_force, settings)
-    plane = DataPlane(follower, spool, mirror, settings)
+    reporter = Reporter(lambda: wiring.service, f"gateway {settings.gateway_id}", settings.retry_seconds)
+    breakers = Breakers(settings.breaker_failures, reporter.roll_back)
+    plane = DataPlane(follower, spool, mirror, breakers, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         spool.start()
+        upstreams.start()
         follower.start()
         mirror.start()
+        reporter.start()
         await asyncio.to_thread(environment.packages)  # now, and not while callers wait
         try:
             yield
         finally:
             follower.stop()
+            reporter.stop()
             await mirror.close(settings.drain_seconds)
+            await upstreams.close()
             await asyncio.to_thread(spool.close)
 
     return create_app(settings, follower=follower, plane=plane, spool=spool, mirror=mirror, lifespan=lifespan)
@@ -117,7 +128,6 @@ def run() -> None:
         http="httptools",
         access_log=False,
         log_level="warning",
-        limit_concurrency=_MAX_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.drain_seconds,
     )

@@ -97,6 +97,10 @@ class Table:
             {c.name: np.array(v, dtype=_DTYPES[c.type]) for c, v in zip(self.columns, self.values, strict=True)}
         )
 
+    def matrix(self) -> "np.ndarray[Any, Any]":
+        """The values as floats, one row a row, where all columns are of numbers."""
+        return np.array(self.values, dtype=np.float64).T
+
     def features(self, index: int) -> dict[str, Any]:
         """The inputs of one row as the log keeps them."""
         return {c.name: _loggable(c.type, v[index]) for c, v in zip(self.columns, self.values, strict=True)}

@@ -1,11 +1,12 @@
 """From a decoded request to rows for one version, and to the units that the rows are for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from model_rollouts.gateway.errors import BadRequestError
 from model_rollouts.gateway.payload import Payload
+from model_rollouts.gateway.plain_rows import PlainRows
 from model_rollouts.gateway.scoring_protocol import Document, records
 from model_rollouts.gateway.signature import Signature, check_text, is_null
 
@@ -46,9 +47,17 @@ class SignatureReader:
     """For models with named inputs of plain types, which can be checked to the last value and batched."""
 
     signature: Signature
+    _plain: PlainRows = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the short way."""
+        object.__setattr__(self, "_plain", PlainRows(self.signature.columns))
 
     def read(self, document: Document, unit_column: str | None, max_rows: int) -> Reading:
         """See `Reader`."""
+        if unit_column is None and (table := self._plain.read(document)) is not None:
+            check_rows(table.rows, max_rows)
+            return Reading(table, (None,) * table.rows)
         rows = records(document, tuple(column.name for column in self.signature.columns))
         check_rows(len(rows), max_rows)
         return Reading(self.signature.cast(rows), units_of(rows, unit_column))

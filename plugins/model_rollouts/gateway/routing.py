@@ -40,6 +40,14 @@ _TO_CHALLENGER = Route(Arm.CHALLENGER, Arm.CHALLENGER)
 _CONTROL = Route(Arm.CHALLENGER, Arm.CHAMPION, control=True)
 
 
+_ASKED_FOR = {Arm.CHAMPION: _NO_EVIDENCE, Arm.CHALLENGER: Route(Arm.CHALLENGER, None)}
+
+
+def asked_for(arm: Arm) -> Route:
+    """The route of a tester's request: the arm is its wish, and it is no evidence."""
+    return _ASKED_FOR[arm]
+
+
 def route(traffic: Traffic, unit: str | None, request_id: str, *, challenger_ready: bool) -> Route:
     """Assign one row.
 

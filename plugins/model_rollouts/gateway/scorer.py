@@ -1,11 +1,12 @@
 """Scores rows on one version, in one worker thread that takes everything that waits in one call.
 
-There is no timer: a lone row is scored at once, and a batch is what gathered while the call before it ran. So batching
-never adds latency, and under load the cost of a call is shared.
+A lone row is scored at once: a batch is what gathered while the call before it ran, and what came in together. So
+batching adds no time when there is little to do, and under load the cost of a call is shared.
 """
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,9 +15,10 @@ from model_rollouts.gateway.answers import Answer, Failure, failure, split
 from model_rollouts.gateway.payload import Payload, Table
 
 Results = list[Answer | Failure]
-Predict = Callable[[Any, Mapping[str, Any]], Any]
+Predict = Callable[[Payload, Mapping[str, Any]], Any]
 
 _IDLE_SECONDS = 30.0  # an idle worker thread ends after this, so a version that is dropped leaves nothing behind
+_RECENT = 0.2  # weight of the newest call in the mean time of a call
 
 
 class Scorer(Protocol):
@@ -37,12 +39,13 @@ class Scorer(Protocol):
 
 
 class _Job:
-    __slots__ = ("abandoned", "future", "params", "payload")
+    __slots__ = ("abandoned", "future", "params", "payload", "taken")
 
     def __init__(self, payload: Payload, params: Mapping[str, Any], future: "asyncio.Future[Results]") -> None:
         self.payload = payload
         self.params = params
         self.future = future
+        self.taken = False  # by the worker
         self.abandoned = False  # its caller has gone, so nobody waits for it any more
 
     @property
@@ -55,21 +58,38 @@ class MicroBatcher:
     """A version's queue and worker.
 
     Args:
-        predict: The model; called from the worker thread only.
+        predict: The model, on a payload; called from the worker thread only.
         name: Of the thread, for people who look at stacks.
         max_batch_rows: Most rows in one call; a single larger request is scored in a call of its own.
         max_waiting_rows: Most rows that may wait; what comes on top fails as overloaded.
+        wait_seconds: Under load, when the call before this one was shared, how long a call that has room may wait for
+            more rows. Never when there is little to do.
+        called: Told the rows of each call, from the worker thread.
     """
 
-    def __init__(self, predict: Predict, name: str, max_batch_rows: int, max_waiting_rows: int) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        name: str,
+        max_batch_rows: int,
+        max_waiting_rows: int,
+        wait_seconds: float = 0.0,
+        called: Callable[[int], None] | None = None,
+    ) -> None:
         self._predict = predict
         self._name = name
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
+        self._wait_seconds = wait_seconds
+        self._called = called
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._waiting_rows = 0
         self._running = False
+        self._waking = False
+        self._shared = False
+        self._busy_since: float | None = None
+        self._call_seconds = 0.0
 
     @property
     def waiting_rows(self) -> int:
@@ -77,38 +97,56 @@ class MicroBatcher:
         return self._waiting_rows
 
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
-        """See `Scorer`."""
-        job = _Job(payload, params, asyncio.get_running_loop().create_future())
-        if not self._enqueue(job):
-            reason = f"overloaded: more than {self._max_waiting_rows} rows wait for {self._name}"
-            return [Failure("error", reason, overloaded=True)] * payload.rows
-        try:
-            return await asyncio.wait_for(job.future, within)
-        except TimeoutError:
-            return [Failure("timeout", f"no answer within {within:g} s")] * payload.rows
-        finally:
-            self._abandon(job)
-
-    def _enqueue(self, job: _Job) -> bool:
+        """See `Scorer`. What could not be scored in time anyway is not queued: it fails now."""
+        refused = self._refusal(payload.rows, within)
+        if refused is not None:
+            return [refused] * payload.rows
+        loop = asyncio.get_running_loop()
+        job = _Job(payload, params, loop.create_future())
         with self._changed:
-            # A request on its own always gets in, or one with more rows than the bound never would.
-            if self._waiting and self._waiting_rows + job.payload.rows > self._max_waiting_rows:
-                return False
             self._waiting.append(job)
-            self._waiting_rows += job.payload.rows
+            self._waiting_rows += payload.rows
+        if not self._waking:  # once for all that come in together
+            self._waking = True
+            loop.call_soon(self._wake)
+        timer = loop.call_later(within, _expire, job, within)
+        try:
+            return await job.future
+        finally:
+            timer.cancel()
+            if not job.taken or not job.future.done():
+                self._abandon(job)
+
+    def _refusal(self, rows: int, within: float) -> Failure | None:
+        """Why rows are not even queued. A request on its own always is, or one with more rows than fit never would."""
+        since = self._busy_since
+        if since is not None and (stuck := time.monotonic() - since) > within:
+            return Failure("timeout", f"{self._name} has been in one call for {stuck:.1f} s", overloaded=True)
+        if not self._waiting:
+            return None
+        if self._waiting_rows + rows > self._max_waiting_rows:
+            reason = f"overloaded: more than {self._max_waiting_rows} rows wait for {self._name}"
+            return Failure("error", reason, overloaded=True)
+        expected = self._waiting_rows / self._max_batch_rows * self._call_seconds
+        if expected > within:
+            reason = f"overloaded: rows wait some {expected:.1f} s for {self._name}, and have {within:g} s"
+            return Failure("error", reason, overloaded=True)
+        return None
+
+    def _wake(self) -> None:
+        self._waking = False
+        with self._changed:
             if self._running:
                 self._changed.notify()
-            else:
+            elif self._waiting:
                 self._running = True
                 threading.Thread(target=self._work, name=f"score {self._name}", daemon=True).start()
-        return True
 
     def _abandon(self, job: _Job) -> None:
-        job.abandoned = True
-        if job.future.done() and not job.future.cancelled():
-            return
         with self._changed:
-            if job in self._waiting:
+            job.abandoned = True
+            if not job.taken:
+                job.taken = True
                 self._waiting.remove(job)
                 self._waiting_rows -= job.payload.rows
 
@@ -119,8 +157,16 @@ class MicroBatcher:
                     if not self._changed.wait(_IDLE_SECONDS) and not self._waiting:
                         self._running = False
                         return
+                if self._shared and self._wait_seconds:
+                    self._changed.wait_for(lambda: self._waiting_rows >= self._max_batch_rows, self._wait_seconds)
                 jobs = self._next()
+                if not jobs:  # those that waited have gone meanwhile
+                    continue
+                self._shared = len(jobs) > 1
+            began = self._busy_since = time.monotonic()
             outcome = list(zip(jobs, self._score(jobs), strict=True))
+            self._busy_since = None
+            self._call_seconds += _RECENT * (time.monotonic() - began - self._call_seconds)
             try:
                 jobs[0].future.get_loop().call_soon_threadsafe(_deliver, outcome)
             except RuntimeError:  # the loop is closed: the process ends and nobody waits
@@ -130,26 +176,32 @@ class MicroBatcher:
             del jobs, outcome  # an idle worker keeps no rows alive
 
     def _next(self) -> list[_Job]:
-        jobs = [self._waiting.popleft()]
-        rows = jobs[0].payload.rows
-        if jobs[0].joins:
-            while (
-                self._waiting
-                and self._waiting[0].joins
-                and self._waiting[0].payload.key == jobs[0].payload.key
-                and rows + self._waiting[0].payload.rows <= self._max_batch_rows
-            ):
-                jobs.append(self._waiting.popleft())
-                rows += jobs[-1].payload.rows
+        jobs: list[_Job] = []
+        rows = 0
+        while self._waiting and (not jobs or self._fits(jobs[0], self._waiting[0], rows)):
+            job = self._waiting.popleft()
+            job.taken = True
+            jobs.append(job)
+            rows += job.payload.rows
         self._waiting_rows -= rows
         return jobs
+
+    def _fits(self, first: _Job, other: _Job, rows: int) -> bool:
+        return (
+            first.joins
+            and other.joins
+            and other.payload.key == first.payload.key
+            and rows + other.payload.rows <= self._max_batch_rows
+        )
 
     def _score(self, jobs: Sequence[_Job]) -> list[Results]:
         """Results of each job; when a call fails, row by row, so that one bad row fails alone."""
         rows = sum(job.payload.rows for job in jobs)
         try:
+            if self._called is not None:
+                self._called(rows)
             payload = _joined([job.payload for job in jobs])
-            results = split(self._predict(payload.data(), jobs[0].params), rows)
+            results = split(self._predict(payload, jobs[0].params), rows)
         except BaseException as error:  # a model that calls sys.exit() fails its rows, not the worker
             if rows == 1:
                 return [[failure(error)]]
@@ -167,7 +219,7 @@ class MicroBatcher:
                 results.append(Failure("timeout", "the caller did not wait for this row"))
                 continue
             try:
-                results += split(self._predict(job.payload.take([index]).data(), job.params), 1)
+                results += split(self._predict(job.payload.take([index]), job.params), 1)
             except BaseException as error:
                 results.append(failure(error))
         return results
@@ -181,6 +233,12 @@ def _joined(payloads: Sequence[Payload]) -> Payload:
     if len(tables) != len(payloads):
         raise AssertionError("only tables have a key to be joined by")
     return tables[0].joined(tables[1:])
+
+
+def _expire(job: _Job, within: float) -> None:
+    if not job.future.done():
+        job.abandoned = True
+        job.future.set_result([Failure("timeout", f"no answer within {within:g} s")] * job.payload.rows)
 
 
 def _deliver(outcome: list[tuple[_Job, Results]]) -> None:

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from model_rollouts.gateway.spool import OnLogFailure
+from model_rollouts.gateway.upstream_address import check
 from model_rollouts.settings import Settings
 
 _LEAST_KEY_CHARS = 16  # of the key that hides units
@@ -38,8 +39,28 @@ class GatewaySettings(Settings):
     max_rows: int = Field(10_000, ge=1, description="Most rows in one request")
     max_batch_rows: int = Field(256, ge=1, description="Most waiting rows that are scored in one call")
     max_waiting_rows: int = Field(4_096, ge=1, description="Rows that may wait for one version; more are refused")
+    batch_wait_ms: float = Field(
+        0.0, ge=0, le=100, description="Under load, how long a call with room waits for more rows; never when idle"
+    )
+    max_open_requests: int = Field(2_048, ge=1, description="Predictions under way at once; more are told to come back")
+    breaker_failures: int = Field(
+        10, ge=0, description="Failures of a challenger in a burst that take it out at once; 0: the gates alone judge"
+    )
+    tester_token: SecretStr | None = Field(
+        None, description="Who sends it as X-Rollouts-Token may choose the arm with X-Rollouts-Route"
+    )
     mirror_queue: int = Field(256, ge=1, description="Requests that may wait to be mirrored; more are dropped")
     max_mirror_bytes: int = Field(67_108_864, ge=1024, description="Bodies that may wait to be mirrored, in all")
+
+    upstreams: dict[str, str] = Field(
+        {},
+        description="Versions that have a server of their own: model or model/version -> mlflow+http://host:port or "
+        "oip+http://host:port, with {model} and {version}",
+    )
+    upstream_calls: int = Field(4, ge=1, le=1_000, description="Calls in flight to one version's server")
+    upstream_connect_seconds: float = Field(1.0, gt=0, le=60, description="Time to connect to a version's server")
+    upstream_probe_seconds: float = Field(5.0, gt=0, le=600, description="Time between looks at the servers' health")
+    max_upstream_bytes: int = Field(16_777_216, ge=1024, description="Largest answer of a version's server")
 
     spool_dir: Path = Field(Path(".local/spool"), description="Answered rows on their way to the log")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="Time between commits to the log")
@@ -58,6 +79,12 @@ class GatewaySettings(Settings):
         None, description="Key of that hash, 16 characters or more; the same in all gateway processes, and for good"
     )
     drain_seconds: int = Field(20, ge=1, le=600, description="Time that open requests get when the process ends")
+
+    @field_validator("upstreams")
+    @classmethod
+    def _addresses_of_servers(cls, value: dict[str, str]) -> dict[str, str]:
+        check(value)
+        return value
 
     @field_validator("log_features_except")
     @classmethod

@@ -1,0 +1,110 @@
+"""The short way for requests that fit the signature as they came: every column there, every value of its own type.
+
+Most requests are like that. They are told by the types of the values alone, and nothing is converted but whole numbers
+for floats. Whatever is unusual goes the long way (`signature.py`), which casts, or says what is wrong.
+"""
+
+from collections.abc import Callable, Sequence
+from math import isfinite
+from operator import itemgetter
+from typing import Any
+
+from model_rollouts.gateway.payload import Column, Table
+from model_rollouts.gateway.scoring_protocol import Document
+
+_INT32 = 2**31
+_JSON_TYPES: dict[str, type] = {"double": float, "long": int, "integer": int, "string": str, "boolean": bool}
+_NUMBERS = frozenset({int, float})
+
+
+class PlainRows:
+    """Reads requests for one signature.
+
+    Args:
+        columns: Its inputs.
+    """
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self._columns = columns
+        self._names = [column.name for column in columns]
+        self._known = {column.name for column in columns}
+        self._types = tuple(_JSON_TYPES.get(column.type) for column in columns)
+        self._floats = _places(columns, "double")
+        self._whole = _places(columns, "long", "integer")
+        self._texts = _places(columns, "string")
+        self._possible = len(columns) > 1 and None not in self._types
+        self._values: Callable[[dict[str, Any]], tuple[Any, ...]] | None = (
+            itemgetter(*self._names) if len(columns) > 1 else None
+        )
+        self._all_floats = len(self._floats) == len(columns)
+
+    def read(self, document: Document) -> Table | None:
+        """The rows of a document, or None when they are to go the long way."""
+        if not self._possible:
+            return None
+        content = document.content
+        if document.format == "dataframe_split":
+            rows = self._of_split(content)
+        elif document.format == "dataframe_records":
+            rows = self._of_records(content)
+        else:
+            return None
+        if not rows:
+            return None
+        checked = []
+        for row in rows:
+            fitting = self._fitting(row)
+            if fitting is None:
+                return None
+            checked.append(fitting)
+        if len(checked) == 1:
+            return Table(self._columns, tuple([value] for value in checked[0]))
+        return Table(self._columns, tuple(map(list, zip(*checked, strict=True))))
+
+    def _of_split(self, content: Any) -> Sequence[Any] | None:
+        if type(content) is not dict or content.get("columns") != self._names or len(content) != 2:
+            return None
+        data = content.get("data")
+        return data if type(data) is list else None
+
+    def _of_records(self, content: Any) -> Sequence[Any] | None:
+        if type(content) is not list or self._values is None:
+            return None
+        try:
+            return [self._values(record) if len(record) == len(self._names) else () for record in content]
+        except (KeyError, TypeError, IndexError):
+            return None
+
+    def _fitting(self, row: Any) -> Sequence[Any] | None:
+        """The values if they are as the signature has them, with floats for whole numbers in columns of floats."""
+        try:
+            types = tuple(map(type, row))
+        except TypeError:
+            return None
+        if types != self._types:
+            if len(types) != len(self._types):
+                return None
+            if self._all_floats and _NUMBERS.issuperset(types):
+                row = list(map(float, row))
+            else:
+                row = list(row)
+                for at in self._floats:
+                    if types[at] is int:
+                        row[at] = float(row[at])
+                if tuple(map(type, row)) != self._types:
+                    return None
+        # A sum that is finite has no part that is not; one that overflows goes the long way.
+        if not isfinite(sum(row) if self._all_floats else sum(row[at] for at in self._floats)):
+            return None
+        for at in self._whole:
+            if not -_INT32 <= row[at] < _INT32:
+                return None
+        for at in self._texts:
+            if not row[at].isascii():
+                return None
+        result: Sequence[Any] = row
+        return result
+
+
+def _places(columns: Sequence[Column], *kinds: str) -> tuple[int, ...]:
+    return tuple(at for at, column in enumerate(columns) if column.type in kinds)
