@@ -16,7 +16,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from model_rollouts.gateway.answers import Answer, body, split
 from model_rollouts.gateway.errors import BadRequestError, UnsupportedMediaError
-from model_rollouts.gateway.loading import _params_check, _reader
+from model_rollouts.gateway.loading import params_check_of, reader_of
 from model_rollouts.gateway.scoring_protocol import decode
 
 FRAME = pd.DataFrame(
@@ -59,8 +59,8 @@ def model(shape: str = "frame", schema: Schema | None = None, params: ParamSchem
 
 def ours(pyfunc: PyFuncModel, content: bytes, kind: str = JSON) -> Any:
     document = decode(content, kind, 1000, 1_000_000)
-    _params_check(pyfunc.metadata)(document.params)
-    payload = _reader(pyfunc.metadata).read(document, None, 1000).payload
+    params_check_of(pyfunc.metadata)(document.params)
+    payload = reader_of(pyfunc.metadata).read(document, None, 1000).payload
     answers = split(pyfunc.predict(payload.data()), payload.rows)
     assert all(isinstance(answer, Answer) for answer in answers), answers
     return body([a for a in answers if isinstance(a, Answer)]).decode()
@@ -127,7 +127,7 @@ def test_a_list_of_values_fits_a_model_with_one_input() -> None:
 
 def test_the_nan_that_pythons_clients_write_is_a_missing_value() -> None:
     content = json.dumps({"dataframe_records": [RECORDS[0] | {"delay": math.nan}]}).encode()
-    payload = _reader(model().metadata).read(decode(content, JSON, 10, 10_000), None, 10).payload
+    payload = reader_of(model().metadata).read(decode(content, JSON, 10, 10_000), None, 10).payload
     assert math.isnan(payload.data()["delay"][0])
 
 
@@ -152,6 +152,7 @@ def test_the_nan_that_pythons_clients_write_is_a_missing_value() -> None:
         ("day", "yesterday-ish", "ISO 8601"),
         ("day", "2013-01-01T00:00:00Z", "offset"),
         ("day", "99999-01-01", "ISO 8601"),
+        ("day", "9999-01-01", "ISO 8601"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_its_row_column_and_value(column: str, value: Any, says: str) -> None:

@@ -4,7 +4,8 @@ MLflow's own parser reads them, so they are scored exactly as its server would. 
 requests, and have no feature columns in the log: without names and types those would be whatever a caller sends.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +51,13 @@ class MlflowReader:
 
     Args:
         schema: The version's input schema, an `mlflow.types.Schema`, or None.
-        type_hints: Whether the signature was made from the type hints of `predict`, which then does its own checks.
+        type_hints: Whether the signature was made from the type hints of `predict`.
+        hint: The type hint itself, which requests are then checked against.
     """
 
     schema: Any
     type_hints: bool = False
+    hint: Any = None
 
     def read(self, document: Document, unit_column: str | None, max_rows: int) -> Reading:
         """See `Reader`."""
@@ -70,40 +73,68 @@ class MlflowReader:
         return frozenset(self.schema.input_names()) if named else frozenset()
 
     def _parse(self, document: Document) -> Any:
-        import pandas as pd
-        from mlflow.exceptions import MlflowException
-        from mlflow.pyfunc.scoring_server import infer_and_parse_data
-        from mlflow.utils.proto_json_utils import cast_df_types_according_to_schema
+        if document.format in ("csv", "parquet"):
+            return _refusing(lambda: self._parse_table(document))
+        if not self.type_hints:
+            return _refusing(lambda: self._parse_json(document))
+        if document.format != "inputs":
+            raise BadRequestError(
+                f"the body has '{document.format}', must have 'inputs': the model's inputs are its type hints"
+            )
+        return document.content
 
-        if self.type_hints:
-            if document.format != "inputs":
-                raise BadRequestError(
-                    f"the body has '{document.format}', must have 'inputs': the model's inputs are its type hints"
-                )
-            return document.content
-        try:
-            if document.format != "records":
-                return infer_and_parse_data({document.format: document.content}, self.schema)
-            frame = pd.DataFrame(document.content)
-            return frame if self.schema is None else cast_df_types_according_to_schema(frame, self.schema)
-        except MlflowException as error:
-            raise BadRequestError(error.message) from error
-        except Exception as error:  # the parser lets what pandas and numpy raise through
-            raise BadRequestError(f"Invalid input. {type(error).__name__}: {error}") from error
+    def _parse_json(self, document: Document) -> Any:
+        from mlflow.pyfunc.scoring_server import infer_and_parse_data
+
+        return infer_and_parse_data({document.format: document.content}, self.schema)
+
+    def _parse_table(self, document: Document) -> Any:
+        from mlflow.pyfunc.scoring_server import parse_csv_input
+
+        if document.format == "csv":
+            return parse_csv_input(io.StringIO(document.content), self.schema)
+        return document.content.to_pandas()
 
     def _enforce(self, content: Any) -> None:
         """Refuse now, as a bad request, what `predict` would refuse later as an error of the model."""
-        from mlflow.exceptions import MlflowException
         from mlflow.models.utils import _enforce_schema
 
-        if self.schema is None or self.type_hints:
-            return
-        try:
-            _enforce_schema(content, self.schema)
-        except MlflowException as error:
-            raise BadRequestError(error.message) from error
-        except Exception as error:  # as above
-            raise BadRequestError(f"Invalid input. {type(error).__name__}: {error}") from error
+        if self.type_hints:
+            if self.hint is not None:
+                _refusing(lambda: self._check_hint(content))
+        elif self.schema is not None:
+            _refusing(lambda: _enforce_schema(content, self.schema))
+
+    def _check_hint(self, content: Any) -> None:
+        from mlflow.types.type_hints import _convert_data_to_type_hint, _validate_data_against_type_hint
+
+        _validate_data_against_type_hint(_convert_data_to_type_hint(content, self.hint), self.hint)
+
+
+def hint_of(pyfunc: Any) -> Any:
+    """The type hint of a model's inputs, for `MlflowReader`; None where it has none that can be found.
+
+    Args:
+        pyfunc: The loaded `mlflow.pyfunc.PyFuncModel`.
+    """
+    if not pyfunc.metadata._is_signature_from_type_hint():
+        return None
+    try:
+        return pyfunc.unwrap_python_model().predict_type_hints.input
+    except Exception:  # a flavor of its own: its own checks are all that there are
+        return None
+
+
+def _refusing(read: Callable[[], Any]) -> Any:
+    """What a function of MLflow's returns; what it raises is a bad request."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return read()
+    except MlflowException as error:
+        raise BadRequestError(error.message) from error
+    except Exception as error:  # it lets what pandas and numpy raise through
+        raise BadRequestError(f"Invalid input. {type(error).__name__}: {error}") from error
 
 
 def _count(content: Any) -> int:

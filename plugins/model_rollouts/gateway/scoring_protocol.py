@@ -28,6 +28,7 @@ _CSV_NULLS = frozenset(
         *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     ]
 )
+_NO_CSV = "Invalid input. The body must be CSV in UTF-8 with a header."
 _PARQUET_GROWTH = 20  # a Parquet file may unpack to this many times the largest body
 
 
@@ -36,8 +37,8 @@ class Document:
     """A decoded body.
 
     Attributes:
-        format: One of FORMATS, or `records` for a body that was a table already (CSV, Parquet).
-        content: What stood under the format's key.
+        format: One of FORMATS, or `csv` or `parquet`.
+        content: What stood under the format's key; the text of a CSV file; a Parquet file's `pyarrow.Table`.
         params: Inference parameters, if any were sent.
     """
 
@@ -63,8 +64,8 @@ def decode(body: bytes, content_type: str | None, max_rows: int, max_bytes: int)
     if kind == JSON:
         return _decode_json(body)
     if kind == CSV:
-        return Document("records", _csv_records(body))
-    return Document("records", _parquet_records(body, max_rows, max_bytes))
+        return Document("csv", _csv_text(body))
+    return Document("parquet", _parquet_table(body, max_rows, max_bytes))
 
 
 def records(document: Document, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -78,13 +79,15 @@ def records(document: Document, names: tuple[str, ...]) -> list[dict[str, Any]]:
         BadRequestError: The content has not the shape that its format asks for.
     """
     content = document.content
-    if document.format == "records":
-        rows: list[dict[str, Any]] = content
+    if document.format == "csv":
+        rows = _csv_records(content)
+    elif document.format == "parquet":
+        rows = content.to_pylist()
     elif document.format == "dataframe_split":
         rows = _split_records(content)
     elif document.format == "dataframe_records":
         rows = _dict_records(content, document.format)
-    elif isinstance(content, dict) and document.format == "inputs":
+    elif isinstance(content, dict):
         rows = _column_records(content)
     elif isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
         rows = _dict_records(content, document.format)
@@ -193,14 +196,21 @@ def _column_records(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
 
 
-def _csv_records(body: bytes) -> list[dict[str, Any]]:
+def _csv_text(body: bytes) -> str:
     try:
-        lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadRequestError(f"Invalid input. The body must be CSV in UTF-8 with a header. {error}") from error
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequestError(f"{_NO_CSV} {error}") from error
+
+
+def _csv_records(text: str) -> list[dict[str, Any]]:
+    try:
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise BadRequestError(f"{_NO_CSV} {error}") from error
     lines = [line for line in lines if line]
     if not lines:
-        raise BadRequestError("Invalid input. The body must be CSV in UTF-8 with a header. It is empty")
+        raise BadRequestError(f"{_NO_CSV} It is empty")
     header, rows = lines[0], lines[1:]
     if len(set(header)) != len(header):
         raise BadRequestError("the CSV header names a column more than once; name each column once")
@@ -210,7 +220,7 @@ def _csv_records(body: bytes) -> list[dict[str, Any]]:
     return [{k: math.nan if v in _CSV_NULLS else v for k, v in zip(header, row, strict=True)} for row in rows]
 
 
-def _parquet_records(body: bytes, max_rows: int, max_bytes: int) -> list[dict[str, Any]]:
+def _parquet_table(body: bytes, max_rows: int, max_bytes: int) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -224,7 +234,6 @@ def _parquet_records(body: bytes, max_rows: int, max_bytes: int) -> list[dict[st
                 f"the Parquet file has {meta.num_rows} rows and {unpacked} bytes, must have at most "
                 f"{max_rows} and {limit}; send smaller parts"
             )
-        rows: list[dict[str, Any]] = file.read().to_pylist()
+        return file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadRequestError(f"Invalid input. The body must be a Parquet file. {error}") from error
-    return rows

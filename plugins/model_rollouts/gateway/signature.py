@@ -126,9 +126,11 @@ def _datetime(value: Any) -> np.datetime64:
         raise _ValueError("must be an ISO 8601 date")
     try:
         moment = pd.Timestamp(value)
-        if moment is not pd.NaT and moment.tzinfo is not None:
+        if moment is pd.NaT:
+            return np.datetime64("NaT", "ns")
+        if moment.tzinfo is not None:
             raise _ValueError("must be a date without an offset from UTC")
-        return np.datetime64(moment.to_datetime64(), "ns")
+        return np.datetime64(moment.as_unit("ns").to_datetime64(), "ns")  # numpy would wrap a date that is too far
     except (ValueError, TypeError, OverflowError) as error:
         raise _ValueError("must be an ISO 8601 date between 1678 and 2261") from error
 
@@ -182,7 +184,7 @@ def _cast_column(column: Column, records: Sequence[Mapping[str, Any]]) -> list[A
                 f"Model is missing inputs ['{name}']: row {index} has no such column. Send it as {column.type}"
             )
         else:
-            value = None
+            value = math.nan  # as pandas, and so MLflow, has what one row of several lacks
         try:
             values.append(cast(value))
         except _ValueError as reason:
