@@ -59,7 +59,7 @@ def xs(*values: float) -> Table:
 async def scorer_at(url: str, calls: int = 1, batch: int = 64, waiting: int = 4096) -> AsyncIterator[UpstreamScorer]:
     http = UpstreamHttp(Limits(connect_seconds=1.0, max_bytes=10_000))
     try:
-        yield UpstreamScorer(UpstreamServer(Address("mlflow", url), http), "m 2", calls, batch, waiting)
+        yield UpstreamScorer(UpstreamServer(Address("mlflow", url), http), "m 2", lambda _: None, calls, batch, waiting)
     finally:
         await http.close()
 

@@ -7,6 +7,8 @@ code is imported), and requests are read, checked, logged and batched alike.
 import asyncio
 import tempfile
 import weakref
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,18 @@ class Upstreams:
     Args:
         inner: Loads what is scored in process.
         settings: The servers' addresses, and bounds.
+        batched: Told model, version and rows of each call.
     """
 
-    def __init__(self, inner: Loader, settings: GatewaySettings) -> None:
+    def __init__(
+        self, inner: Loader, settings: GatewaySettings, batched: Callable[[str, str, int], None] = lambda *_: None
+    ) -> None:
         self._inner = inner
+        self._batched = batched
         self._settings = settings
         self._limits = Limits(settings.upstream_connect_seconds, settings.max_upstream_bytes)
         self._http = UpstreamHttp(self._limits)
-        self._scorers: weakref.WeakSet[UpstreamScorer] = weakref.WeakSet()
+        self._scorers: weakref.WeakKeyDictionary[UpstreamScorer, tuple[str, str]] = weakref.WeakKeyDictionary()
         self._probing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,6 +59,10 @@ class Upstreams:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
         await self._http.close()
+
+    def problems(self) -> dict[tuple[str, str], str | None]:
+        """(model, version) -> why its server can't score now; None: it can."""
+        return {key: scorer.problem for scorer, key in list(self._scorers.items())}
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
         """A version, once its server is ready and scores the input example. Takes seconds; call it from a thread.
@@ -75,6 +85,7 @@ class Upstreams:
         scorer = UpstreamScorer(
             UpstreamServer(address, self._http),
             f"{model} {version}",
+            partial(self._batched, model, version),
             self._settings.upstream_calls,
             self._settings.max_batch_rows,
             self._settings.max_waiting_rows,
@@ -86,7 +97,7 @@ class Upstreams:
             if not serving:
                 raise
             _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
-        self._scorers.add(scorer)
+        self._scorers[scorer] = (model, version)
         return loaded
 
     async def _warm(self, address: Address, version: Version, example: bytes | None) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,17 +99,25 @@ class UpstreamScorer:
     Args:
         server: Who scores.
         name: For messages.
+        batched: Told the rows of each call.
         max_calls: Most calls in flight.
         max_batch_rows: Most rows in one call; a single larger request is scored in a call of its own.
         max_waiting_rows: Most rows that may wait; what comes on top fails as overloaded.
     """
 
     def __init__(
-        self, server: UpstreamServer, name: str, max_calls: int, max_batch_rows: int, max_waiting_rows: int
+        self,
+        server: UpstreamServer,
+        name: str,
+        batched: Callable[[int], None],
+        max_calls: int,
+        max_batch_rows: int,
+        max_waiting_rows: int,
     ) -> None:
         self.server = server
         self.problem: str | None = None  # why it can't score right now, as the probe last saw it
         self._name = name
+        self._batched = batched
         self._max_calls = max_calls
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
@@ -210,6 +218,7 @@ class UpstreamScorer:
         seconds = until - asyncio.get_running_loop().time()
         if seconds <= 0:
             return late
+        self._batched(payload.rows)
         try:
             return await self.server.score(payload, params, seconds, again=again)
         except (RefusedError, OutputError):
