@@ -80,6 +80,10 @@ def split(output: Any, rows: int) -> list[Answer | Failure]:
     Raises:
         OutputError: It is no array, Series, DataFrame or list, or not as long as there are rows.
     """
+    if isinstance(output, np.ndarray) and output.ndim == 1 and (short := _plain(output)) is not None:
+        if len(short) != rows:
+            raise OutputError(f"the model returned {len(short)} answers, must be {rows}, one for each row")
+        return short
     import pandas as pd
 
     if isinstance(output, pd.DataFrame):
@@ -99,6 +103,18 @@ def split(output: Any, rows: int) -> list[Answer | Failure]:
     if len(values) != rows:
         raise OutputError(f"the model returned {len(values)} answers, must be {rows}, one for each row")
     return [_checked(value, *read(value)) for value in values]
+
+
+def _plain(output: "np.ndarray[Any, Any]") -> list[Answer | Failure] | None:
+    """Whole numbers, truth values and finite floats, which need no second look; None: anything else."""
+    kind = output.dtype.kind
+    if kind in "iu":
+        return [Answer(text, text) for text in map(str, output.tolist())]
+    if kind == "b":
+        return [Answer("true", "1") if value else Answer("false", "0") for value in output.tolist()]
+    if kind == "f" and np.isfinite(output).all():
+        return [Answer(repr(value), canonical(value), value) for value in output.tolist()]
+    return None
 
 
 def body(answers: Sequence[Answer]) -> bytes:

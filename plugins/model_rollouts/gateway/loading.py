@@ -57,12 +57,16 @@ class MlflowLoader:
         tracking_uri: MLflow server with the registry.
         max_batch_rows: See `MicroBatcher`.
         max_waiting_rows: See `MicroBatcher`.
+        wait_seconds: See `MicroBatcher`.
     """
 
-    def __init__(self, tracking_uri: str, max_batch_rows: int, max_waiting_rows: int) -> None:
+    def __init__(
+        self, tracking_uri: str, max_batch_rows: int, max_waiting_rows: int, wait_seconds: float = 0.0
+    ) -> None:
         self._tracking_uri = tracking_uri
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
+        self._wait_seconds = wait_seconds
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
         """Download, load and warm one version. Takes seconds; call it from a thread.
@@ -91,9 +95,16 @@ class MlflowLoader:
             _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
 
         reader = reader_of(pyfunc.metadata)
-        predict = predictor(pyfunc, reader)
-        scorer = MicroBatcher(predict, f"{model} {version}", self._max_batch_rows, self._max_waiting_rows)
-        return Version(model, version, reader_of(pyfunc.metadata), scorer, params_check_of(pyfunc.metadata), files)
+        found = predictor(pyfunc, reader)
+        scorer = MicroBatcher(
+            found.predict,
+            f"{model} {version}",
+            self._max_batch_rows,
+            self._max_waiting_rows,
+            self._wait_seconds,
+            found.inline_rows,
+        )
+        return Version(model, version, reader, scorer, params_check_of(pyfunc.metadata), files)
 
 
 def _warm(pyfunc: Any) -> None:

@@ -47,7 +47,12 @@ def build(settings: GatewaySettings) -> Front:
         settings.flush_seconds,
         settings.max_spool_bytes,
     )
-    in_process = MlflowLoader(settings.mlflow_tracking_uri, settings.max_batch_rows, settings.max_waiting_rows)
+    in_process = MlflowLoader(
+        settings.mlflow_tracking_uri,
+        settings.max_batch_rows,
+        settings.max_waiting_rows,
+        settings.batch_wait_ms / 1000,
+    )
     upstreams = Upstreams(in_process, settings)
     follower = Follower(
         poll=lambda: wiring.store.all_traffic(),  # noqa: PLW0108  # the store is opened with the first poll, not now

@@ -62,10 +62,12 @@ class Table:
     Attributes:
         columns: Those that are there, in the signature's order.
         values: One list a column, each as long as there are rows.
+        names: Names of the columns, where the log keeps every value as it is.
     """
 
     columns: tuple[Column, ...]
     values: tuple[list[Any], ...]
+    names: tuple[str, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -103,6 +105,8 @@ class Table:
 
     def features(self, index: int) -> dict[str, Any]:
         """The inputs of one row as the log keeps them."""
+        if self.names is not None:
+            return dict(zip(self.names, [column[index] for column in self.values], strict=True))
         return {c.name: _loggable(c.type, v[index]) for c, v in zip(self.columns, self.values, strict=True)}
 
 

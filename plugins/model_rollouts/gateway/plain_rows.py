@@ -27,7 +27,7 @@ class PlainRows:
     def __init__(self, columns: tuple[Column, ...]) -> None:
         self._columns = columns
         self._names = [column.name for column in columns]
-        self._known = {column.name for column in columns}
+        self._logged = tuple(self._names)
         self._types = tuple(_JSON_TYPES.get(column.type) for column in columns)
         self._floats = _places(columns, "double")
         self._whole = _places(columns, "long", "integer")
@@ -58,8 +58,8 @@ class PlainRows:
                 return None
             checked.append(fitting)
         if len(checked) == 1:
-            return Table(self._columns, tuple([value] for value in checked[0]))
-        return Table(self._columns, tuple(map(list, zip(*checked, strict=True))))
+            return Table(self._columns, tuple([[value] for value in checked[0]]), self._logged)
+        return Table(self._columns, tuple(map(list, zip(*checked, strict=True))), self._logged)
 
     def _of_split(self, content: Any) -> Sequence[Any] | None:
         if type(content) is not dict or content.get("columns") != self._names or len(content) != 2:

@@ -1,5 +1,7 @@
 """Scores rows on one version, in one worker thread that takes everything that waits in one call.
 
+A model that is known to be quick is called on the event loop instead, which saves the way to the thread and back.
+
 A lone row is scored at once: a batch is what gathered while the call before it ran, and what came in together. So
 batching adds no time when there is little to do, and under load the cost of a call is shared.
 """
@@ -64,7 +66,8 @@ class MicroBatcher:
         max_waiting_rows: Most rows that may wait; what comes on top fails as overloaded.
         wait_seconds: Under load, when the call before this one was shared, how long a call that has room may wait for
             more rows. Never when there is little to do.
-        called: Told the rows of each call, from the worker thread.
+        inline_rows: Calls of at most so many rows are made on the event loop; 0: none. For models that can't take long.
+        called: Told the rows of each call, from the thread that makes it.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class MicroBatcher:
         max_batch_rows: int,
         max_waiting_rows: int,
         wait_seconds: float = 0.0,
+        inline_rows: int = 0,
         called: Callable[[int], None] | None = None,
     ) -> None:
         self._predict = predict
@@ -81,6 +85,7 @@ class MicroBatcher:
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._wait_seconds = wait_seconds
+        self._inline_rows = min(inline_rows, max_batch_rows)
         self._called = called
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
@@ -136,11 +141,23 @@ class MicroBatcher:
     def _wake(self) -> None:
         self._waking = False
         with self._changed:
-            if self._running:
+            if not self._waiting:
+                return
+            # One that is too large for the loop makes all behind it wait for the thread, so that nobody is overtaken.
+            inline = self._busy_since is None and self._waiting[0].payload.rows <= self._inline_rows
+            if inline:
+                jobs = self._next(self._inline_rows)
+            elif self._running:
                 self._changed.notify()
-            elif self._waiting:
+                return
+            else:
                 self._running = True
                 threading.Thread(target=self._work, name=f"score {self._name}", daemon=True).start()
+                return
+        _deliver(list(zip(jobs, self._score(jobs), strict=True)))
+        if self._waiting and not self._waking:
+            self._waking = True
+            jobs[0].future.get_loop().call_soon(self._wake)
 
     def _abandon(self, job: _Job) -> None:
         with self._changed:
@@ -159,7 +176,7 @@ class MicroBatcher:
                         return
                 if self._shared and self._wait_seconds:
                     self._changed.wait_for(lambda: self._waiting_rows >= self._max_batch_rows, self._wait_seconds)
-                jobs = self._next()
+                jobs = self._next(self._max_batch_rows)
                 if not jobs:  # those that waited have gone meanwhile
                     continue
                 self._shared = len(jobs) > 1
@@ -175,24 +192,18 @@ class MicroBatcher:
                 return
             del jobs, outcome  # an idle worker keeps no rows alive
 
-    def _next(self) -> list[_Job]:
+    def _next(self, most: int) -> list[_Job]:
         jobs: list[_Job] = []
         rows = 0
-        while self._waiting and (not jobs or self._fits(jobs[0], self._waiting[0], rows)):
+        while self._waiting and (
+            not jobs or (_joinable(jobs[0], self._waiting[0]) and rows + self._waiting[0].payload.rows <= most)
+        ):
             job = self._waiting.popleft()
             job.taken = True
             jobs.append(job)
             rows += job.payload.rows
         self._waiting_rows -= rows
         return jobs
-
-    def _fits(self, first: _Job, other: _Job, rows: int) -> bool:
-        return (
-            first.joins
-            and other.joins
-            and other.payload.key == first.payload.key
-            and rows + other.payload.rows <= self._max_batch_rows
-        )
 
     def _score(self, jobs: Sequence[_Job]) -> list[Results]:
         """Results of each job; when a call fails, row by row, so that one bad row fails alone."""
@@ -223,6 +234,10 @@ class MicroBatcher:
             except BaseException as error:
                 results.append(failure(error))
         return results
+
+
+def _joinable(first: _Job, other: _Job) -> bool:
+    return first.joins and other.joins and other.payload.key == first.payload.key
 
 
 def _joined(payloads: Sequence[Payload]) -> Payload:
