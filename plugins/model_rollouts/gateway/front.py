@@ -8,11 +8,11 @@ import itertools
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_rollouts.gateway import errors
 from model_rollouts.gateway.bodies import read_body
@@ -23,11 +23,6 @@ from model_rollouts.gateway.reading import unit_text
 from model_rollouts.gateway.refusals import Refusal
 from model_rollouts.gateway.routing import Arm
 from model_rollouts.gateway.settings import GatewaySettings
-
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _OPEN = frozenset({"/ping", "/health", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -46,7 +41,7 @@ class Front:
         settings: Bounds and tokens.
     """
 
-    def __init__(self, inner: App, plane: DataPlane, follower: Follower, settings: GatewaySettings) -> None:
+    def __init__(self, inner: ASGIApp, plane: DataPlane, follower: Follower, settings: GatewaySettings) -> None:
         self.inner = inner
         self._plane = plane
         self._follower = follower

@@ -55,6 +55,8 @@ def predictor(pyfunc: Any, reader: Reader) -> Predictor:
     def through_mlflow(payload: Payload, params: Mapping[str, Any]) -> Any:
         return pyfunc.predict(payload.data(), params=dict(params) or None)
 
+    if not isinstance(reader, SignatureReader):
+        return Predictor(through_mlflow)
     on_arrays = _array_method(pyfunc, reader)
     if on_arrays is None or not _same_answers(pyfunc, reader, on_arrays):
         return Predictor(through_mlflow)
@@ -69,22 +71,22 @@ def predictor(pyfunc: Any, reader: Reader) -> Predictor:
     return Predictor(as_array, inline_rows)
 
 
-def _array_method(pyfunc: Any, reader: Reader) -> Callable[[Any], Any] | None:
+def _array_method(pyfunc: Any, reader: SignatureReader) -> Callable[[Any], Any] | None:
     """The scikit-learn model's method that MLflow would call, if it may be called with an array."""
-    flavor = (pyfunc.metadata.flavors or {}).get("sklearn")
-    names = [column.name for column in reader.signature.columns] if isinstance(reader, SignatureReader) else []
-    if flavor is None or not names or any(column.type != "double" for column in reader.signature.columns):  # type: ignore[attr-defined]
+    flavors = pyfunc.metadata.flavors or {}
+    columns = reader.signature.columns
+    if "sklearn" not in flavors or any(column.type != "double" for column in columns):
         return None
     model = pyfunc.get_raw_model()
     fitted = getattr(model, "feature_names_in_", None)
-    if fitted is not None and list(fitted) != names:
+    if fitted is not None and list(fitted) != [column.name for column in columns]:
         return None
     parts = list(_parts(model))
     if not all(type(part).__module__.startswith("sklearn.") for part in parts):
         return None
     if any(type(part).__name__ in _BY_NAME for part in parts):
         return None
-    method = getattr(model, flavor.get("pyfunc_predict_fn", "predict"), None)
+    method = getattr(model, flavors.get("python_function", {}).get("predict_fn", "predict"), None)
     # The model was fitted with names and gets none: what that warns of is ruled out above.
     warnings.filterwarnings("ignore", message=_NAMES_WARNING, category=UserWarning)
     return method if callable(method) else None
