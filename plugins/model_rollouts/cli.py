@@ -168,7 +168,7 @@ def import_outcomes(
         from model_rollouts.adapters.outcomes_file import import_file
 
         parts = wiring()
-        added, known = import_file(parts.settings.log_dir, model, file)
+        added, known = import_file(parts.log_root, model, file)
         typer.echo(f"{added} outcomes of {model} added" + (f", {known} were added before" if known else ""))
 
 

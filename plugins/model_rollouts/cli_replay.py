@@ -162,7 +162,7 @@ def _over_period(
         plan = _with_changed_gates(Plan.from_dict(json.loads(plan_file.read_text(encoding="utf-8"))), changes)
     else:
         plan = plan_canary(CanaryParameters.from_dict(changes))
-    return simulate(parts.settings.log_dir, model, *versions, plan, *period, salt=salt)
+    return simulate(parts.delta_log_dir("a simulated replay"), model, *versions, plan, *period, salt=salt)
 
 
 def _with_changed_gates(plan: Plan, changes: dict[str, Any]) -> Plan:

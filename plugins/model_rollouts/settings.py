@@ -16,6 +16,7 @@ class Settings(BaseSettings):
 
     store_url: str = Field("sqlite:///.local/rollouts.db", description="SQLAlchemy URL of the rollout store")
     log_dir: Path = Field(Path(".local/log"), description="Root folder of the Delta prediction log")
+    log_url: str = Field("", description="Database of the prediction log, postgresql://...; empty: Delta in log_dir")
     gateway_url: str = Field(
         "http://127.0.0.1:8600",
         description="Where operators reach the gateway: the own address of each process, separated by commas",
@@ -52,6 +53,16 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="Secret of MLflow's webhook, 16 characters or more; without one the receiver takes nothing"
     )
+
+    @field_validator("log_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value and not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+            raise ValueError(
+                f"log_url begins with {value.partition(':')[0][:20]!r}, must be postgresql://...; "
+                "leave it empty for Delta tables in log_dir"
+            )
+        return value
 
     @field_validator("gateway_url")
     @classmethod

@@ -3,14 +3,18 @@
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
+from model_rollouts.core.errors import NotReadyError
 from model_rollouts.ports import DataUndo, Gateways, GoldenRequests, MonitoringLog, Registry, StageRuns
 from model_rollouts.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from model_rollouts.adapters.airflow_client import AirflowClient
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
     from model_rollouts.adapters.delta_report_log import DeltaReportLog
     from model_rollouts.adapters.environment import MlflowEnvironments
+    from model_rollouts.adapters.log_places import LogRoot
     from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
@@ -41,11 +45,33 @@ class Wiring:
         return MlflowRegistry(self.settings.mlflow_tracking_uri, sync_stages=self.settings.sync_stages)
 
     @cached_property
+    def log_root(self) -> "LogRoot":
+        """Where the prediction log is: the database of `log_url`, or else the Delta tables in `log_dir`."""
+        if not self.settings.log_url:
+            return self.settings.log_dir
+        from model_rollouts.adapters.postgres_log import PostgresLog
+
+        return PostgresLog(self.settings.log_url)
+
+    def delta_log_dir(self, what: str) -> "Path":
+        """The folder of the Delta log, for what can't read another one.
+
+        Raises:
+            NotReadyError: The log is in PostgreSQL.
+        """
+        if self.settings.log_url:
+            raise NotReadyError(
+                f"{what} can only read a Delta log (MODEL_ROLLOUTS_LOG_DIR), and MODEL_ROLLOUTS_LOG_URL is set: "
+                "unset it and name a folder with the log's Delta tables"
+            )
+        return self.settings.log_dir
+
+    @cached_property
     def log(self) -> "DeltaPredictionLog":
-        """The Delta prediction log, read with DuckDB."""
+        """The prediction log, read with DuckDB."""
         from model_rollouts.adapters.delta_log import DeltaPredictionLog
 
-        return DeltaPredictionLog(self.settings.log_dir)
+        return DeltaPredictionLog(self.log_root)
 
     @cached_property
     def gateway(self) -> Gateways:
@@ -74,7 +100,7 @@ class Wiring:
         """Requests with known answers, from the log or a file."""
         from model_rollouts.adapters.golden import LoggedRequests
 
-        return LoggedRequests(self.settings.log_dir, self.registry)
+        return LoggedRequests(self.log_root, self.registry)
 
     @cached_property
     def data_undo(self) -> DataUndo:
@@ -132,7 +158,7 @@ class Wiring:
         """What the log tells of a version that serves."""
         from model_rollouts.adapters.delta_monitoring import DeltaMonitoringLog
 
-        return DeltaMonitoringLog(self.settings.log_dir)
+        return DeltaMonitoringLog(self.log_root)
 
     @cached_property
     def monitoring_runs(self) -> "MlflowMonitoringRuns":
@@ -161,7 +187,7 @@ class Wiring:
         """What the reports on pairs and units ask of the log."""
         from model_rollouts.adapters.delta_report_log import DeltaReportLog
 
-        return DeltaReportLog(self.settings.log_dir)
+        return DeltaReportLog(self.log_root)
 
 
 @cache

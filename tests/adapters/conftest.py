@@ -13,7 +13,9 @@ import pytest
 import sqlalchemy as sa
 from tests.mlflow_at import mlflow_at
 
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.adapters.mlflow_client import make_client
+from model_rollouts.adapters.postgres_log import PostgresLog
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as core
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
@@ -77,6 +79,14 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     SqlStore(url).migrate()
     return url
+
+
+@pytest.fixture(params=["delta", "postgresql"])
+def log_root(request: pytest.FixtureRequest, tmp_path: Path) -> LogRoot:
+    """An empty prediction log, of each kind."""
+    if request.param == "delta":
+        return tmp_path
+    return PostgresLog(request.getfixturevalue("postgres_server"), schema=f'log "{next(_numbers)}"')
 
 
 @pytest.fixture

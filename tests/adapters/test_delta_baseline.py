@@ -1,7 +1,6 @@
 """What a champion did before a rollout, as read from real Delta tables."""
 
 import math
-from pathlib import Path
 
 import pytest
 from tests.adapters.unit_log import (
@@ -14,12 +13,13 @@ from tests.adapters.unit_log import (
     row,
 )
 
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.baseline import Baseline
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 def test_a_baseline_counts_a_champions_served_answers_in_and_out_of_rollouts(bench: Bench) -> None:

@@ -12,15 +12,17 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.adapters.log_kinds import damage, is_untouched
 
 from model_rollouts.adapters import delta_files
 from model_rollouts.adapters.delta_log import (
     REPEAT_SECONDS,
-    DeltaLogWriter,
     DeltaPredictionLog,
     LogReadError,
     table_path,
 )
+from model_rollouts.adapters.delta_schema import TableName
+from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.core.evidence import LATENCY_BINS, LabelCounts, RequestCounts, latency_bin, latency_edge_ms
 from model_rollouts.ports import Window
 
@@ -58,10 +60,10 @@ def outcome(request_id: str, at: float, label: str | None, value: float | None =
 class Bench:
     """A log with a writer at hand."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: LogRoot) -> None:
         self.root = root
         self.log = DeltaPredictionLog(root)
-        self.writer = DeltaLogWriter(root, "g1")
+        self.writer = log_appender(root, "g1")
         self.version = 0
 
     def predictions(self, *rows: dict[str, Any]) -> None:
@@ -82,7 +84,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
+
+
+@pytest.fixture
+def delta(tmp_path: Path) -> Bench:
+    """For what only a folder can suffer."""
     return Bench(tmp_path)
 
 
@@ -252,72 +260,71 @@ def test_a_model_that_nobody_has_called_yet_has_zeros(bench: Bench) -> None:
     assert bench.requests() == [NOTHING] * 3
     assert bench.labels() == [(LabelCounts(), LabelCounts())] * 3
     assert bench.requests([]) == []
-    assert not list(bench.root.iterdir())
+    assert is_untouched(bench.root)
 
 
-def test_a_folder_without_a_table_is_an_error(bench: Bench) -> None:
-    table_path(bench.root, "delays", "predictions").mkdir(parents=True)
+def test_a_folder_without_a_table_is_an_error(delta: Bench) -> None:
+    table_path(delta.root, "delays", "predictions").mkdir(parents=True)
     with pytest.raises(LogReadError, match="is no Delta table"):
-        bench.requests()
+        delta.requests()
 
 
 @pytest.mark.parametrize("table", ["predictions", "outcomes"])
-def test_a_lost_data_file_is_an_error_and_not_a_smaller_count(bench: Bench, table: str) -> None:
+def test_a_damaged_table_is_an_error_and_not_a_smaller_count(bench: Bench, table: TableName) -> None:
     bench.predictions(row("a"))
     bench.outcomes(outcome("a", 70, "1"))
-    for file in table_path(bench.root, "delays", table).glob("day=*/*.parquet"):  # type: ignore[arg-type]
-        file.unlink()
-    with pytest.raises(LogReadError, match="files of"):
+    damage(bench.root, "delays", table)
+    with pytest.raises(LogReadError, match=r"files of|has no column request_id"):
         bench.labels()
 
 
-def test_a_damaged_data_file_is_an_error(bench: Bench) -> None:
-    bench.predictions(row("a"))
-    for file in table_path(bench.root, "delays", "predictions").glob("day=*/*.parquet"):
+def test_a_damaged_data_file_is_an_error(delta: Bench) -> None:
+    delta.predictions(row("a"))
+    for file in table_path(delta.root, "delays", "predictions").glob("day=*/*.parquet"):
         file.write_bytes(b"PAR1 not really")
     with pytest.raises(LogReadError):
-        bench.requests()
+        delta.requests()
 
 
-def test_a_table_with_deletion_vectors_is_refused(bench: Bench) -> None:
-    path = table_path(bench.root, "delays", "predictions")
+def test_a_table_with_deletion_vectors_is_refused(delta: Bench) -> None:
+    path = table_path(delta.root, "delays", "predictions")
     schema = pa.schema([("day", pa.date32()), ("ts", pa.timestamp("us", tz="UTC"))])
     DeltaTable.create(str(path), schema, partition_by=["day"], configuration={"delta.enableDeletionVectors": "true"})
     with pytest.raises(LogReadError, match="deletionVectors"):
-        bench.requests()
+        delta.requests()
 
 
 def test_files_that_are_compacted_and_vacuumed_while_they_are_read_are_listed_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    delta: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(4):
-        bench.predictions(row(f"r{i}"))
+        delta.predictions(row(f"r{i}"))
     listed = delta_files.current_files
 
     def list_then_vacuum(*where: Any) -> list[str]:
         files = listed(*where)
         monkeypatch.setattr(delta_files, "current_files", listed)
-        delta = DeltaTable(str(where[0]))
-        delta.optimize.compact()
-        delta.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+        table = DeltaTable(str(where[0]))
+        table.optimize.compact()
+        table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
         assert not any(Path(file).exists() for file in files)
         return files
 
     monkeypatch.setattr(delta_files, "current_files", list_then_vacuum)
-    assert bench.requests()[0][0].requests == 4
+    assert delta.requests()[0][0].requests == 4
 
 
-def test_files_that_lack_columns_of_later_ones_count_too(bench: Bench) -> None:
-    path = str(table_path(bench.root, "delays", "predictions"))
+def test_files_that_lack_columns_of_later_ones_count_too(delta: Bench) -> None:
+    path = str(table_path(delta.root, "delays", "predictions"))
     early = {name: row("early")[name] for name in ("request_id", "ts", "arm", "cohort", "rollout_id", "status")}
     early |= {"day": START.date(), "latency_ms": 3.5}
     table = pa.Table.from_pylist([early | {"stage": 1}])
     table = table.set_column(1, "ts", table["ts"].cast(pa.timestamp("us", tz="UTC")))
     write_deltalake(path, table, partition_by=["day"])
-    bench.predictions(row("late", features={"x": 1}))
-    bench.predictions(row("later", features={"x": 2, "y": "new"}))
-    assert bench.requests()[0][0].requests == 3
-    frame = bench.log.stage_frame("delays", "ro", 1, "champion", START, START + MINUTE).set_index("request_id")
+    delta.predictions(row("late", features={"x": 1}))
+    delta.predictions(row("later", features={"x": 2, "y": "new"}))
+    assert delta.requests()[0][0].requests == 3
+    frame = delta.log.stage_frame("delays", "ro", 1, "champion", START, START + MINUTE).set_index("request_id")
     assert frame["f_x"].dropna().to_dict() == {"late": 1.0, "later": 2.0}
     assert frame["f_y"].dropna().to_dict() == {"later": "new"}
 
@@ -396,14 +403,14 @@ def test_a_time_without_a_zone_is_refused(bench: Bench) -> None:
 # --- speed
 
 
-def test_hundreds_of_commits_are_still_read_fast(bench: Bench) -> None:
+def test_hundreds_of_commits_are_still_read_fast(delta: Bench) -> None:
     for commit in range(300):
-        bench.predictions(*(row(f"{commit}-{i}", commit / 10) for i in range(10)))
-    bench.requests()  # the first query loads libraries
+        delta.predictions(*(row(f"{commit}-{i}", commit / 10) for i in range(10)))
+    delta.requests()  # the first query loads libraries
     taken = []
     for _ in range(5):
         began = time.perf_counter()
-        counts = bench.requests()
+        counts = delta.requests()
         taken.append(time.perf_counter() - began)
     assert sum(champion.requests for champion, _ in counts) == 3000
     assert min(taken) < 0.3

@@ -3,14 +3,16 @@
 import math
 import random
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.adapters.log_kinds import damage
 from tests.adapters.unit_log import DAY, MINUTE, SECOND, START, TICK, Bench, Row, call_of, outcome, row, unit_of
 
 from model_rollouts.adapters.delta_files import LogReadError
 from model_rollouts.adapters.delta_monitoring import DeltaMonitoringLog
+from model_rollouts.adapters.delta_schema import TableName
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.evidence import latency_bin
 from model_rollouts.core.monitoring import MonitoredCounts, readiness_of
 from model_rollouts.core.readiness import Monitored
@@ -19,8 +21,8 @@ PLAIN: dict[str, Any] = {"rollout_id": None, "stage": None, "cohort": None}
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 def counts(bench: Bench, seconds: float = 600, maturity: timedelta = MINUTE, version: str = "3") -> MonitoredCounts:
@@ -72,11 +74,10 @@ def test_an_empty_log_shows_nothing(bench: Bench, empty: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["predictions", "outcomes"])
-def test_a_log_that_can_not_be_read_is_an_error_and_never_empty(bench: Bench, table: str) -> None:
+def test_a_log_that_can_not_be_read_is_an_error_and_never_empty(bench: Bench, table: TableName) -> None:
     bench.predictions(row("a", 5))
     bench.outcomes(outcome("a", 6, "1"))
-    for file in (bench.root / "delays" / table / "_delta_log").glob("*.json"):
-        file.write_text("not a commit\n")
+    damage(bench.root, "delays", table)
     with pytest.raises(LogReadError, match=table):
         counts(bench)
 

@@ -2,7 +2,6 @@
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 from tests.adapters.unit_log import (
@@ -17,12 +16,13 @@ from tests.adapters.unit_log import (
 from model_rollouts.adapters.delta_log import (
     REPEAT_SECONDS,
 )
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 def test_pairs_are_requests_of_the_champions_own_cohort(bench: Bench) -> None:

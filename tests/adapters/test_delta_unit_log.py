@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.adapters.log_kinds import another, damage, is_untouched
 from tests.adapters.unit_log import (
     LOOKS,
     MINUTE,
@@ -28,16 +29,16 @@ from tests.adapters.unit_log import (
 
 from model_rollouts.adapters.delta_log import (
     LogReadError,
-    table_path,
 )
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, ValueSums
 from model_rollouts.ports import StageWindow
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -81,7 +82,7 @@ def test_the_counts_are_those_of_the_existing_evidence(bench: Bench) -> None:
         assert [tuple(arm.judged for arm in each) for each in bench.labels()[at]] == [
             tuple(arm.labelled for arm in each) for each in labels
         ]
-    bench = Bench(bench.root / "served")
+    bench = Bench(another(bench.root))
     bench.predictions(*(each | {"served": True} for each in rows))
     for stage, looks in ((0, LOOKS[:3]), (1, LOOKS[3:])):
         labels = bench.log.label_counts("delays", "ro", stage, [each.window for each in looks], MINUTE)
@@ -133,7 +134,7 @@ def test_a_model_that_nobody_has_called_yet_has_zeros(bench: Bench) -> None:
     assert bench.pairs() == [PairCounts()] * 3
     assert bench.values() == [ValueSums()] * 6
     assert bench.baseline() == NO_BASELINE
-    assert not list(bench.root.iterdir())
+    assert is_untouched(bench.root)
 
 
 def test_looks_without_rows_have_zeros(bench: Bench) -> None:
@@ -166,8 +167,7 @@ def test_a_damaged_log_is_an_error_and_not_a_smaller_count(bench: Bench, questio
     bench.predictions(row("a", 5))
     ask = every_question(bench)[question]
     ask()
-    for file in table_path(bench.root, "delays", "predictions").glob("day=*/*.parquet"):
-        file.unlink()
+    damage(bench.root, "delays", "predictions")
     with pytest.raises(LogReadError):
         ask()
 
@@ -176,8 +176,7 @@ def test_a_damaged_log_is_an_error_and_not_a_smaller_count(bench: Bench, questio
 def test_lost_outcomes_are_an_error(bench: Bench, question: int) -> None:
     bench.predictions(row("a", 5))
     bench.outcomes(outcome("a", 10, "1", 1.0))
-    for file in table_path(bench.root, "delays", "outcomes").glob("day=*/*.parquet"):
-        file.write_bytes(b"PAR1 not really")
+    damage(bench.root, "delays", "outcomes")
     with pytest.raises(LogReadError):
         every_question(bench)[question]()
 

@@ -1,7 +1,5 @@
 """Units, and their repeat requests, as read from real Delta tables."""
 
-from pathlib import Path
-
 import pytest
 from tests.adapters.unit_log import (
     NO_UNITS,
@@ -12,12 +10,13 @@ from tests.adapters.unit_log import (
     same,
 )
 
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.unit_evidence import ClusterSums
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 def test_a_unit_is_new_once_and_counts_for_the_arm_of_its_first_row(bench: Bench) -> None:

@@ -1,7 +1,6 @@
 """Business values as read from real Delta tables."""
 
 import math
-from pathlib import Path
 
 import pytest
 from tests.adapters.unit_log import (
@@ -17,12 +16,13 @@ from tests.adapters.unit_log import (
     row,
 )
 
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.unit_evidence import ValueSums
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf, 1e300, -1e300, 1.0000001e9])

@@ -9,16 +9,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import permutations, product
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model_rollouts.adapters.delta_log import (
-    REPEAT_SECONDS,
-    DeltaLogWriter,
-    DeltaPredictionLog,
-)
+from model_rollouts.adapters.delta_log import REPEAT_SECONDS, DeltaPredictionLog
+from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.ports import StageWindow, Window
@@ -72,10 +68,10 @@ def outcome(request_id: str, at: float, label: str | None = None, value: float |
 class Bench:
     """A log with a writer at hand."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: LogRoot) -> None:
         self.root = root
         self.log = DeltaPredictionLog(root)
-        self.writer = DeltaLogWriter(root, "g1")
+        self.writer = log_appender(root, "g1")
         self.version = 0
 
     def predictions(self, *rows: Row) -> None:

@@ -1,8 +1,11 @@
-"""Queries over a Delta table's current files with DuckDB, without DuckDB's own Delta extension."""
+"""Queries over the log's tables with DuckDB: a Delta table's current files, or rows that a `LogTable` fetches.
+
+Delta is read without DuckDB's own extension for it.
+"""
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from model_rollouts.core.errors import RolloutError
+from model_rollouts.adapters.log_errors import LogReadError
+from model_rollouts.adapters.log_places import LogPlace, LogTable
 
 if TYPE_CHECKING:
     import duckdb
+
+__all__ = ["LogReadError", "current_files", "run"]
 
 _TRIES = 3
 _STATS_SLACK = timedelta(seconds=1)  # engines may cut the statistics' timestamps to milliseconds
@@ -21,10 +27,6 @@ _NO_ROWS = {
     "outcomes": "NULL::VARCHAR AS request_id, NULL::TIMESTAMPTZ AS ts, NULL::VARCHAR AS label, NULL::DOUBLE AS value",
 }
 _CONFIG = {"autoinstall_known_extensions": "false", "TimeZone": "UTC"}
-
-
-class LogReadError(RolloutError):
-    """The log is there and can't be read. Never to be taken for an empty log."""
 
 
 def current_files(path: Path, start: datetime, end: datetime) -> list[str]:
@@ -68,43 +70,66 @@ def _open(path: Path) -> DeltaTable:
 
 
 def run(
-    sql: str, tables: Mapping[str, tuple[Path, datetime, datetime]], parameters: Mapping[str, Any]
+    sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
 ) -> "duckdb.DuckDBPyConnection | None":
     """Run a query over tables of the log.
 
     Args:
-        sql: The query; a table is read with `{name}`, and a parameter is `$parameter`.
-        tables: Folder and time range of each table, by its name in the query. The first one is the leading one.
+        sql: The query; a table is read with `{name}`, and a parameter is `$parameter`. It names the columns that it
+            needs, or takes all with `SELECT * FROM {name}`.
+        tables: Place and time range of each table, by its name in the query. The first one is the leading one.
         parameters: Values of the query's parameters.
 
     Returns:
-        The executed query; None when the first table has no file in its range.
+        The executed query; None when the first table has no file, or no row, in its range.
 
     Raises:
         LogReadError: A table or one of its files can't be read.
     """
     import duckdb
 
+    places = ", ".join(str(where[0]) for where in tables.values())
     for attempt in range(_TRIES):
-        files = {name: current_files(*where) for name, where in tables.items()}
-        leading = next(iter(files.values()))
-        if not leading:
-            return None
-        connection = duckdb.connect(config={**_CONFIG, "temp_directory": tempfile.gettempdir()})
-        sources = {name: _source(name, found) for name, found in files.items()}
-        given = {**parameters, **{f"files_{name}": found for name, found in files.items() if found}}
+        connection: duckdb.DuckDBPyConnection | None = None
+        sources: dict[str, str] = {}
+        given = dict(parameters)
+        for name, (place, start, end) in tables.items():
+            if isinstance(place, Path):
+                files = current_files(place, start, end)
+                found = f"read_parquet($files_{name}, union_by_name = true, hive_partitioning = false)" if files else ""
+                given |= {f"files_{name}": files} if files else {}
+            else:
+                connection = connection or _connect()
+                found = _loaded(connection, name, place, start, end, sql)
+            if not sources and not found:
+                return None
+            sources[name] = found or f"(SELECT {_NO_ROWS[name]} WHERE false)"
         try:
-            return connection.execute(sql.format(**sources), given)
+            return (connection or _connect()).execute(sql.format(**sources), given)
         except duckdb.IOException as error:  # vacuumed between the listing and the reading: list again
             if attempt == _TRIES - 1:
-                raise LogReadError(f"files of {', '.join(str(w[0]) for w in tables.values())}: {error}") from error
+                raise LogReadError(f"files of {places}: {error}") from error
         except duckdb.Error as error:
-            raise LogReadError(f"query over {', '.join(str(w[0]) for w in tables.values())}: {error}") from error
+            raise LogReadError(f"query over {places}: {error}") from error
     raise AssertionError("unreachable")
 
 
-def _source(name: str, files: Sequence[str]) -> str:
-    """A FROM clause; columns that an older file lacks are null."""
-    if files:
-        return f"read_parquet($files_{name}, union_by_name = true, hive_partitioning = false)"
-    return f"(SELECT {_NO_ROWS[name]} WHERE false)"
+def _connect() -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    return duckdb.connect(config={**_CONFIG, "temp_directory": tempfile.gettempdir()})
+
+
+def _loaded(
+    connection: "duckdb.DuckDBPyConnection", name: str, table: LogTable, start: datetime, end: datetime, sql: str
+) -> str:
+    """A FROM clause for the rows of a table, which are the query's own now; empty when there are none."""
+    from model_rollouts.adapters.postgres_log_reader import wanted_by
+
+    # A query that only asks for the columns, or whether there is anything, needs no more than one row.
+    limit = 1 if f"{{{name}}}" not in sql or sql.startswith("DESCRIBE") or sql.endswith("LIMIT 0") else None
+    with table.fetched(start, end, wanted_by(sql, name), limit) as reader:
+        if reader is None:
+            return ""
+        connection.from_arrow(reader).create(f"log_{name}")
+    return f"log_{name}"

@@ -1,4 +1,4 @@
-"""The prediction log on Delta Lake, read with DuckDB: evidence as counts, and samples for the reports.
+"""The prediction log, read with DuckDB: evidence as counts, and samples for the reports.
 
 Evidence is made of rows whose arm is their cohort. A request that is logged again in the same arm within
 `REPEAT_SECONDS` of its last row counts once, as its first row, whichever windows are asked for together.
@@ -7,7 +7,6 @@ Evidence is made of rows whose arm is their cohort. A request that is logged aga
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from model_rollouts.adapters.delta_files import LogReadError, run
@@ -34,6 +33,7 @@ from model_rollouts.adapters.delta_queries import (
 from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, feature_column, table_path
 from model_rollouts.adapters.delta_unit_log import DeltaUnitLog
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
+from model_rollouts.adapters.log_places import LogRoot, log_table
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO, LabelCounts, RequestCounts
 from model_rollouts.ports import Window
 
@@ -59,11 +59,11 @@ class DeltaPredictionLog(DeltaUnitLog):
     """Reads evidence and samples. A model without a table has no rows; a broken table is an error.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
     """
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(Path(root))
+    def __init__(self, root: LogRoot) -> None:
+        super().__init__(root)
 
     def request_counts(
         self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
@@ -109,7 +109,7 @@ class DeltaPredictionLog(DeltaUnitLog):
 
     def score_means(self, model: str, rollout_id: str, start: datetime, end: datetime) -> dict[Arm, tuple[int, float]]:
         """Count and mean of the finite scores of a whole rollout's evidence, for each arm that has any."""
-        where = (table_path(self.root, model, "predictions"), start, end)
+        where = (log_table(self.root, model, "predictions"), start, end)
         parameters = {"rollout": rollout_id, "low": microseconds(start), "high": microseconds(end)}
         result = run(SCORE_MEANS, {"predictions": where}, parameters)
         return {arm: (n, mean) for arm, n, mean in result.fetchall()} if result else {}
@@ -171,7 +171,7 @@ class DeltaPredictionLog(DeltaUnitLog):
         """A sample of the outcomes that became known in [start, end), as they were logged; drawn like `stage_frame`."""
         import pandas as pd
 
-        where = (table_path(self.root, model, "outcomes"), start, end)
+        where = (log_table(self.root, model, "outcomes"), start, end)
         parameters = {
             "low": microseconds(start),
             "high": microseconds(end),
@@ -183,7 +183,7 @@ class DeltaPredictionLog(DeltaUnitLog):
 
     def count_outcomes(self, model: str, start: datetime, end: datetime) -> int:
         """How many rows `outcomes_frame` samples from."""
-        where = (table_path(self.root, model, "outcomes"), start, end)
+        where = (log_table(self.root, model, "outcomes"), start, end)
         result = run(OUTCOME_COUNT, {"outcomes": where}, {"low": microseconds(start), "high": microseconds(end)})
         return int(result.fetchall()[0][0]) if result else 0
 
@@ -201,13 +201,13 @@ class DeltaPredictionLog(DeltaUnitLog):
         if not windows:
             return []
         start, end = span(windows)
-        tables = {"predictions": (table_path(self.root, model, "predictions"), start, end)}
+        tables = {"predictions": (log_table(self.root, model, "predictions"), start, end)}
         parameters = window_parameters(rollout_id, windows) | {"stage": stage}
         if maturity is None:
             parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
         else:
             parameters |= outcome_parameters(maturity)
-            tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
+            tables["outcomes"] = (log_table(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
         result = self._run(sql, tables, parameters)
         return result.fetchall() if result else []
 
@@ -225,8 +225,8 @@ class DeltaPredictionLog(DeltaUnitLog):
 
         since = start - OUTCOME_SLACK
         tables = {
-            "predictions": (table_path(self.root, model, "predictions"), start, end),
-            "outcomes": (table_path(self.root, model, "outcomes"), since, FAR),
+            "predictions": (log_table(self.root, model, "predictions"), start, end),
+            "outcomes": (log_table(self.root, model, "outcomes"), since, FAR),
         }
         given = {
             "low": microseconds(start),
@@ -241,7 +241,7 @@ class DeltaPredictionLog(DeltaUnitLog):
         return result.df()
 
     def _total(self, model: str, condition: str, parameters: dict[str, Any], start: datetime, end: datetime) -> int:
-        where = (table_path(self.root, model, "predictions"), start, end)
+        where = (log_table(self.root, model, "predictions"), start, end)
         result = run(
             ROW_COUNT % condition,
             {"predictions": where},

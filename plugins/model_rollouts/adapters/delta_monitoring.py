@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from model_rollouts.adapters.delta_files import LogReadError, run
@@ -14,7 +13,7 @@ from model_rollouts.adapters.delta_queries import (
     outcome_parameters,
     outcome_span,
 )
-from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.log_places import LogRoot, log_table
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
 from model_rollouts.core.intervals import Grouped, design_effect, mean_error
 from model_rollouts.core.monitoring import MonitoredCounts
@@ -24,11 +23,11 @@ class DeltaMonitoringLog:
     """Counts a version's answers as champion. A model without a table has none; a broken table is an error.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: LogRoot) -> None:
+        self.root = root
 
     def monitored(
         self, model: str, version: str, start: datetime, end: datetime, maturity: timedelta
@@ -53,8 +52,8 @@ class DeltaMonitoringLog:
         if end <= start:
             raise ValueError(f"end is {end.isoformat()}, must be after the start ({start.isoformat()})")
         low = start - REPEAT
-        predictions = (table_path(self.root, model, "predictions"), low, end)
-        outcomes = (table_path(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
+        predictions = (log_table(self.root, model, "predictions"), low, end)
+        outcomes = (log_table(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
         parameters = {
             "version": version,
             "start": microseconds(start),

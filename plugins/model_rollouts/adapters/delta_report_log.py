@@ -6,7 +6,6 @@ A table is made of the rows once, and many small questions are asked of it.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.adapters import delta_ab_queries, delta_pair_queries
@@ -18,7 +17,8 @@ from model_rollouts.adapters.delta_queries import (
     outcome_parameters,
     outcome_span,
 )
-from model_rollouts.adapters.delta_schema import FEATURE_PREFIX, table_path
+from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
+from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_table
 from model_rollouts.adapters.report_facts import ArmUnits, Disagreement, Moments, Numbers, Pairs, Slice
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
 
@@ -35,11 +35,11 @@ class DeltaReportLog:
     """Reads what reports show. A model without a table has no rows; a broken table is an error.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: LogRoot) -> None:
+        self.root = root
 
     def pairs(
         self, model: str, rollout_id: str, stage: int, start: datetime, end: datetime, tolerance: float | None
@@ -58,7 +58,7 @@ class DeltaReportLog:
             LogReadError: The log can't be read.
             ValueError: The tolerance is no finite number or negative.
         """
-        where = table_path(self.root, model, "predictions"), start - REPEAT, end + REPEAT
+        where = log_table(self.root, model, "predictions"), start - REPEAT, end + REPEAT
         of_stage = {"rollout": rollout_id, "stage": stage, "start": microseconds(start), "high": microseconds(end)}
         given = of_stage | {"low": microseconds(start - REPEAT), "repeat": REPEAT_SECONDS * 1_000_000}
         return self._pairs(
@@ -94,7 +94,7 @@ class DeltaReportLog:
             LogReadError: The log can't be read.
             ValueError: The tolerance is no finite number or negative.
         """
-        where = table_path(self.root, model, "predictions"), start, end + REPEAT  # a batch is a moment ahead at most
+        where = log_table(self.root, model, "predictions"), start, end + REPEAT  # a batch is a moment ahead at most
         given = {
             "rollout": rollout_id,
             "stage": stage,
@@ -143,8 +143,8 @@ class DeltaReportLog:
             )
         read_from = min(start, prior_start) - REPEAT
         tables = {
-            "predictions": (table_path(self.root, model, "predictions"), read_from, end),
-            "outcomes": (table_path(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity)),
+            "predictions": (log_table(self.root, model, "predictions"), read_from, end),
+            "outcomes": (log_table(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity)),
         }
         given = {
             "rollout": rollout_id,
@@ -176,7 +176,7 @@ class DeltaReportLog:
     def _pairs(
         self,
         model: str,
-        where: tuple[Path, datetime, datetime],
+        where: tuple[LogPlace, datetime, datetime],
         tolerance: float | None,
         pairs: tuple[Callable[[Sequence[str], float | None], str], Mapping[str, Any]],
         without_champion: tuple[str, Mapping[str, Any]],

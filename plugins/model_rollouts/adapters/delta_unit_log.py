@@ -7,7 +7,6 @@ read again each time, and never kept.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_rollouts.adapters.delta_files import LogReadError, run
@@ -20,7 +19,6 @@ from model_rollouts.adapters.delta_queries import (
     span,
     window_parameters,
 )
-from model_rollouts.adapters.delta_schema import table_path
 from model_rollouts.adapters.delta_unit_queries import (
     BASELINE,
     LABEL_CLUSTERS,
@@ -31,6 +29,7 @@ from model_rollouts.adapters.delta_unit_queries import (
     UNIT_COUNTS,
     VALUE_SUMS,
 )
+from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_table
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
@@ -51,10 +50,10 @@ class DeltaUnitLog:
     """Evidence of units. A model without a table has no rows; a broken table is an error.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: LogRoot) -> None:
         self.root = root
 
     def unit_counts(
@@ -127,7 +126,7 @@ class DeltaUnitLog:
         parameters = window_parameters(rollout_id, windows) | {"stage": stage}
         if tolerance is not None:
             parameters["tolerance"] = tolerance
-        tables = {"predictions": (table_path(self.root, model, "predictions"), start, end + REPEAT)}
+        tables = {"predictions": (log_table(self.root, model, "predictions"), start, end + REPEAT)}
         result = self._run(PAIR_COUNTS % (SAME_TEXT if tolerance is None else SAME_NUMBER), tables, parameters)
         found = {at: PairCounts(*counts) for at, *counts in (result.fetchall() if result else [])}
         return [found.get(at, PairCounts()) for at in range(len(windows))]
@@ -214,8 +213,8 @@ class DeltaUnitLog:
             raise ValueError(f"end is {end.isoformat()}, must be after the start ({start.isoformat()})")
         low = start - REPEAT
         tables = {
-            "predictions": (table_path(self.root, model, "predictions"), low, end),
-            "outcomes": (table_path(self.root, model, "outcomes"), *outcome_span(start, end, maturity)),
+            "predictions": (log_table(self.root, model, "predictions"), low, end),
+            "outcomes": (log_table(self.root, model, "outcomes"), *outcome_span(start, end, maturity)),
         }
         parameters = {
             "version": version,
@@ -258,14 +257,14 @@ class DeltaUnitLog:
         parameters = window_parameters(rollout_id, plain) | given | outcomes
         parameters |= {"stages": [window.stage for window in windows], "fresh": fresh}
         read_from = start if since is None else min(start, since - REPEAT)
-        tables = {"predictions": (table_path(self.root, model, "predictions"), read_from, end)}
+        tables = {"predictions": (log_table(self.root, model, "predictions"), read_from, end)}
         if maturity is not None:
-            tables["outcomes"] = (table_path(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
+            tables["outcomes"] = (log_table(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
         result = self._run(sql, tables, parameters)
         return result.fetchall() if result else []
 
     def _run(
-        self, sql: str, tables: Mapping[str, tuple[Path, datetime, datetime]], parameters: Mapping[str, Any]
+        self, sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
     ) -> "duckdb.DuckDBPyConnection | None":
         """Run a query about looks; a log whose rows are to be seen in another light has its own."""
         return run(sql, tables, parameters)

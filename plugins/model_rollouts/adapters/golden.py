@@ -17,7 +17,7 @@ from typing import Any
 
 from model_rollouts.adapters.delta_files import run
 from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, microseconds
-from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.log_places import LogRoot, log_table
 from model_rollouts.adapters.logged_inputs import LoggedInputsError, inputs_from_row, rebuilt_inputs
 from model_rollouts.core.errors import NotReadyError, PlanError
 from model_rollouts.core.golden import GoldenCase
@@ -49,12 +49,12 @@ class LoggedRequests:
     """Implements `GoldenRequests` on the Delta log.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
         registry: Tells the inputs of a version.
     """
 
-    def __init__(self, root: Path, registry: Registry) -> None:
-        self.root = Path(root)
+    def __init__(self, root: LogRoot, registry: Registry) -> None:
+        self.root = root
         self.registry = registry
 
     def recorded(self, model: str, version: str, n: int, now: datetime) -> list[GoldenCase]:
@@ -100,7 +100,7 @@ class LoggedRequests:
         return load_file(path)
 
     def _cases(self, version: ModelVersion, n: int, start: datetime, end: datetime) -> _Cases:
-        where = (table_path(self.root, version.model, "predictions"), start, end)
+        where = (log_table(self.root, version.model, "predictions"), start, end)
         parameters = {
             "low": microseconds(start),
             "high": microseconds(end),

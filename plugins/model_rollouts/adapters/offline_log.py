@@ -10,8 +10,8 @@ from model_rollouts.adapters import offline_queries as queries
 from model_rollouts.adapters.delta_files import run
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_queries import FAR, OUTCOME_SLACK
-from model_rollouts.adapters.delta_schema import FEATURE_PREFIX, table_path
-from model_rollouts.adapters.delta_writer import DeltaLogWriter
+from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
+from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_appender, log_table
 from model_rollouts.adapters.offline_sample import MOST_REQUESTS, RequestSample
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.evidence import LabelCounts, RequestCounts
@@ -27,7 +27,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCKS = timedelta(days=1)  # the clock of who opened the stage may be ahead of that of who scores
 
-Where = tuple[Path, datetime, datetime]
+Where = tuple[LogPlace, datetime, datetime]
 
 
 class DeltaOfflineLog(DeltaPredictionLog):
@@ -37,7 +37,7 @@ class DeltaOfflineLog(DeltaPredictionLog):
     opened or resumed. See `RequestSample`.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
         rollout: The rollout; its open stage is the offline one.
         challenger: Its challenger, as the registry has it.
         days: Length of the time to take requests from.
@@ -49,7 +49,7 @@ class DeltaOfflineLog(DeltaPredictionLog):
 
     def __init__(
         self,
-        root: Path,
+        root: LogRoot,
         rollout: Rollout,
         challenger: ModelVersion,
         days: float = 7.0,
@@ -65,12 +65,12 @@ class DeltaOfflineLog(DeltaPredictionLog):
         self._rollout, self._challenger = rollout, challenger
         self._requests = RequestSample(self.root, rollout, challenger, since, rollout.judged_from, most_requests)
         self._answers: Where = (
-            table_path(self.root, rollout.model, "predictions"),
+            log_table(self.root, rollout.model, "predictions"),
             rollout.opened_at - _CLOCKS,
             FAR,
         )
         self._given = {"rollout": rollout.id, "offline_stage": rollout.stage}
-        self._writer = DeltaLogWriter(self.root, f"{queries.OFFLINE}/{rollout.id}/{rollout.stage}")
+        self._writer = log_appender(self.root, f"{queries.OFFLINE}/{rollout.id}/{rollout.stage}")
         self._scratch = tempfile.TemporaryDirectory(prefix="model-rollouts-offline-")
         self._file = Path(self._scratch.name) / "sample.parquet"
         self._any: bool | None = None
@@ -205,7 +205,7 @@ class _SeenAsLive(DeltaPredictionLog):
     """The evidence of batches, by the queries of live stages: both answers to a request at the time of its batch.
 
     Args:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
         sample: The file with the champion's requests; None where there are none.
         since: Time of the first of them, UTC.
         counts: When a request counts; see `queries.seen_as_live`.
@@ -213,7 +213,7 @@ class _SeenAsLive(DeltaPredictionLog):
     """
 
     def __init__(
-        self, root: Path, sample: Callable[[], Path | None], since: datetime, counts: str, given: Mapping[str, Any]
+        self, root: LogRoot, sample: Callable[[], Path | None], since: datetime, counts: str, given: Mapping[str, Any]
     ) -> None:
         super().__init__(root)
         self._sample_file, self._since, self._given = sample, since, given

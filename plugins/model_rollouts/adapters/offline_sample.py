@@ -9,7 +9,8 @@ from typing import Any
 from model_rollouts.adapters import offline_queries as queries
 from model_rollouts.adapters.delta_files import run
 from model_rollouts.adapters.delta_queries import FAR, REPEAT, REPEAT_SECONDS, microseconds
-from model_rollouts.adapters.delta_schema import feature_column, table_path
+from model_rollouts.adapters.delta_schema import feature_column
+from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_table
 from model_rollouts.adapters.logged_inputs import rebuilt_inputs
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.rollout import Rollout
@@ -24,7 +25,7 @@ class RequestSample:
     """Requests that the champion answered, or failed to, in a time: one for each request id.
 
     Attributes:
-        root: Root folder of the log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
         rollout: The rollout; its open stage is the offline one.
         challenger: Its challenger, as the registry has it.
         start: UTC. Requests of before the challenger's inputs were logged are left out.
@@ -32,7 +33,7 @@ class RequestSample:
         most: About how many requests to draw where there are more.
     """
 
-    root: Path
+    root: LogRoot
     rollout: Rollout
     challenger: ModelVersion
     start: datetime
@@ -82,7 +83,7 @@ class RequestSample:
             "since": since,
         }
         path = str(file).replace("'", "''").replace("{", "{{").replace("}", "}}")
-        where = {"predictions": (table_path(self.root, self.rollout.model, "predictions"), self.start - REPEAT, FAR)}
+        where = {"predictions": (log_table(self.root, self.rollout.model, "predictions"), self.start - REPEAT, FAR)}
         return run(queries.SAMPLE % (held, path), where, given) is not None
 
     @property
@@ -120,8 +121,8 @@ class RequestSample:
         return result.fetchall()[0] if result else (0,)
 
     @property
-    def _tables(self) -> Mapping[str, tuple[Path, datetime, datetime]]:
-        return {"predictions": (table_path(self.root, self.rollout.model, "predictions"), self.start, self.end)}
+    def _tables(self) -> Mapping[str, tuple[LogPlace, datetime, datetime]]:
+        return {"predictions": (log_table(self.root, self.rollout.model, "predictions"), self.start, self.end)}
 
 
 def _quoted(column: str) -> str:

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.core.errors import RolloutError
 
 COLUMNS = ("request_id", "label", "value", "ts")
@@ -36,11 +37,11 @@ class OutcomesFileError(RolloutError, ValueError):
     """The file is not what can be imported. Nothing was written."""
 
 
-def import_file(log_dir: Path, model: str, file: Path) -> tuple[int, int]:
+def import_file(log: LogRoot, model: str, file: Path) -> tuple[int, int]:
     """Write a file's outcomes to a model's log.
 
     Args:
-        log_dir: Root folder of the log.
+        log: The log: a folder of Delta tables, or a `LogStore`.
         model: Registered model name.
         file: `.csv`, `.parquet`, or `.jsonl`/`.ndjson` (one object a line), with the columns request_id, label, value
             and ts. Each row needs request_id, and label or value. A missing ts is the time of the import, a ts
@@ -53,12 +54,10 @@ def import_file(log_dir: Path, model: str, file: Path) -> tuple[int, int]:
         OutcomesFileError: The file, or a row of it, is wrong; the message names the rows by number, from 1.
         OSError: The file can't be read.
     """
-    from model_rollouts.adapters.delta_writer import DeltaLogWriter
-
     now = datetime.now(UTC)
     digest = _digest(file)
     _check(file, now)
-    writer = DeltaLogWriter(log_dir, f"import-{digest}")
+    writer = log_appender(log, f"import-{digest}")
     added = known = 0
     rows = _checked(file, now)
     for number, chunk in enumerate(iter(lambda: list(islice(rows, _CHUNK_ROWS)), [])):

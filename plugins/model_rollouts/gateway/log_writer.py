@@ -1,12 +1,14 @@
-"""The gateway's way into the Delta log."""
+"""The gateway's way into the log."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from model_rollouts.gateway.spool import LogWriter, Table
+
+if TYPE_CHECKING:
+    from model_rollouts.adapters.log_places import LogRoot
 
 _log = structlog.get_logger(__name__)
 
@@ -18,14 +20,14 @@ class TolerantWriter:
     such rows is worth more than their inputs, and rows that are refused for ever would hold up all that follow.
 
     Args:
-        root: Root folder of the Delta log.
+        root: The log: a folder of Delta tables, or a `LogStore`.
         app_id: Who writes; the gateway's id.
     """
 
-    def __init__(self, root: Path, app_id: str) -> None:
-        from model_rollouts.adapters.delta_log import DeltaLogWriter
+    def __init__(self, root: "LogRoot", app_id: str) -> None:
+        from model_rollouts.adapters.log_places import log_appender
 
-        self._writer = DeltaLogWriter(root.absolute(), app_id)
+        self._writer = log_appender(root, app_id)
 
     def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]], version: int) -> bool:
         """See `LogWriter`."""
@@ -41,6 +43,6 @@ class TolerantWriter:
         return self._writer.append(model, table, bare, version)
 
 
-def open_writer(root: Path, app_id: str) -> LogWriter:
+def open_writer(root: "LogRoot", app_id: str) -> LogWriter:
     """A writer for an application id."""
     return TolerantWriter(root, app_id)

@@ -72,7 +72,7 @@ class Privacy:
 
     def features(self, model: str, features: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs of one row as the log has them."""
-        kept = self.kept(model, tuple(features))
+        kept = None if self._everything else self._kept(model, tuple(features))
         return features if kept is None else {name: value for name, value in features.items() if name in kept}
 
     def _decide(self, model: str, names: tuple[str, ...]) -> frozenset[str] | None:

@@ -74,7 +74,7 @@ def score_offline(
     rollout = parts.store.rollout(rollout_id)
     version = parts.registry.resolve(rollout.model, rollout.challenger)
     with (
-        DeltaOfflineLog(parts.settings.log_dir, rollout, version, days, most_requests) as log,
+        DeltaOfflineLog(parts.log_root, rollout, version, days, most_requests) as log,
         PyfuncScorer(parts.settings.mlflow_tracking_uri, version, call_seconds=call_seconds) as scorer,
     ):
         return OfflineScoring(parts.service, log, scorer, batch_requests).run(rollout_id, stage)
