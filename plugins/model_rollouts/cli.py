@@ -173,12 +173,28 @@ def import_outcomes(
 
 
 @app.command()
-def gateway() -> None:
+def gateway(
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes on the port, each with an address of its own: port + 1, + 2, ..."),
+    ] = None,
+) -> None:
     """Serve the models."""
     with told():
-        from model_rollouts.gateway.main import run
+        from model_rollouts.gateway.startup import log_as_json, read_settings
 
-        run()
+        if processes is not None:
+            os.environ["MODEL_ROLLOUTS_PROCESSES"] = str(processes)
+        settings = read_settings()
+        if settings.processes > 1:
+            from model_rollouts.gateway.processes import supervise
+
+            log_as_json()
+            supervise(settings)
+        else:
+            from model_rollouts.gateway.main import run
+
+            run()
 
 
 def _status_row(store: "RolloutStore", model: str) -> dict[str, Any]:

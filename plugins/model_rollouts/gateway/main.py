@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from model_rollouts.adapters.mlflow_client import DEFAULTS
 from model_rollouts.gateway import environment
@@ -23,18 +21,27 @@ from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.loading import MlflowLoader
 from model_rollouts.gateway.log_writer import open_writer
+from model_rollouts.gateway.metrics import Metrics
+from model_rollouts.gateway.metrics_families import Sources
 from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.processes import SUPERVISED
 from model_rollouts.gateway.reporter import Reporter
+from model_rollouts.gateway.serving import AddressInUseError, GatewayServer, Leave, bind, end_with_supervisor
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool, SpoolInUseError
+from model_rollouts.gateway.startup import BadSettingsError, log_as_json, read_settings
 from model_rollouts.gateway.upstream import Upstreams
 from model_rollouts.wiring import Wiring
 
 _KEEP_ALIVE_SECONDS = 65
 
 
-def build(settings: GatewaySettings) -> Front:
-    """The application with all its parts; they start and stop with it.
+def build(settings: GatewaySettings, leave: Leave) -> tuple[Front, Follower]:
+    """The application with all its parts, which start and stop with it, and the one that knows whether it can answer.
+
+    Args:
+        settings: Of this process.
+        leave: Says how long is left once the process is to end.
 
     Raises:
         SpoolInUseError: Another process runs under the same gateway id.
@@ -53,7 +60,7 @@ def build(settings: GatewaySettings) -> Front:
         settings.max_waiting_rows,
         settings.batch_wait_ms / 1000,
     )
-    upstreams = Upstreams(in_process, settings)
+    upstreams = Upstreams(in_process, settings, lambda *call: metrics.recorder.batch(*call))  # noqa: PLW0108  # made below
     follower = Follower(
         poll=lambda: wiring.store.all_traffic(),  # noqa: PLW0108  # the store is opened with the first poll, not now
         adopt=lambda model: wiring.service.adopt(model, actor=f"gateway {settings.gateway_id}"),
@@ -66,6 +73,8 @@ def build(settings: GatewaySettings) -> Front:
     mirror = Mirror(spool, follower.in_force, settings)
     reporter = Reporter(lambda: wiring.service, f"gateway {settings.gateway_id}", settings.retry_seconds)
     breakers = Breakers(settings.breaker_failures, reporter.roll_back)
+    sources = Sources(follower, spool, mirror, breakers.tripped, upstreams.problems)
+    metrics = Metrics(settings.gateway_id, sources)
     plane = DataPlane(follower, spool, mirror, breakers, settings)
 
     @asynccontextmanager
@@ -75,17 +84,20 @@ def build(settings: GatewaySettings) -> Front:
         follower.start()
         mirror.start()
         reporter.start()
+        metrics.start()
         await asyncio.to_thread(environment.packages)  # now, and not while callers wait
         try:
             yield
         finally:
             follower.stop()
             reporter.stop()
-            await mirror.close(settings.drain_seconds)
+            await mirror.close(leave.remaining())
             await upstreams.close()
+            await metrics.close()
             await asyncio.to_thread(spool.close)
 
-    return create_app(settings, follower=follower, plane=plane, spool=spool, mirror=mirror, lifespan=lifespan)
+    app = create_app(settings, follower=follower, plane=plane, spool=spool, mirror=mirror, lifespan=lifespan)
+    return app, follower
 
 
 class _FreezeOnce:
@@ -107,28 +119,23 @@ def run() -> None:
     """Serve until SIGTERM; then finish open requests and commit the log.
 
     Raises:
-        SystemExit: The settings do not hold, or another process runs under the same gateway id.
+        SystemExit: The settings do not hold, or another process has the address or the gateway id.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
+    log_as_json()
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
-        settings = GatewaySettings()
-        app = build(settings)
-    except (ValidationError, SpoolInUseError) as error:
+        settings = read_settings()
+        leave = Leave()
+        app, follower = build(settings, leave)
+        own = bind(settings.host, settings.port)
+        shared = [] if settings.shared_port is None else bind(settings.host, settings.shared_port, shared=True)
+    except (BadSettingsError, SpoolInUseError, AddressInUseError) as error:
         raise SystemExit(str(error)) from error
-    uvicorn.run(
+    if SUPERVISED in sys.argv[1:]:
+        end_with_supervisor()
+    config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http="httptools",
         access_log=False,
@@ -136,6 +143,8 @@ def run() -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
+    notice, drain = settings.drain_notice_seconds, settings.drain_seconds
+    GatewayServer(config, leave, notice, drain, shared, lambda: follower.healthy).run(sockets=own)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from model_rollouts.gateway.spool import OnLogFailure
 from model_rollouts.gateway.upstream_address import check
 from model_rollouts.settings import Settings
 
+_MOST_PORT = 65_535
 _LEAST_KEY_CHARS = 16  # of the key that hides units
 
 
@@ -78,6 +79,15 @@ class GatewaySettings(Settings):
     unit_hash_key: SecretStr | None = Field(
         None, description="Key of that hash, 16 characters or more; the same in all gateway processes, and for good"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that share the port; each has port + 1 + i as its own"
+    )
+    shared_port: int | None = Field(
+        None, ge=1, le=65535, description="Port that this process shares with others; `processes` sets it"
+    )
+    drain_notice_seconds: float = Field(
+        0.0, ge=0, le=600, description="Time between the first sign of the end (/readyz says 503) and no new requests"
+    )
     drain_seconds: int = Field(20, ge=1, le=600, description="Time that open requests get when the process ends")
 
     @field_validator("upstreams")
@@ -101,6 +111,11 @@ class GatewaySettings(Settings):
             raise ValueError(
                 f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1 "
                 "or set MODEL_ROLLOUTS_GATEWAY_TOKEN"
+            )
+        if self.processes > 1 and self.port + self.processes > _MOST_PORT:
+            raise ValueError(
+                f"port is {self.port} and processes {self.processes}, so the last one would listen on "
+                f"{self.port + self.processes}, must be at most {_MOST_PORT}; set a lower MODEL_ROLLOUTS_PORT"
             )
         key = self.unit_hash_key.get_secret_value() if self.unit_hash_key else ""
         if self.hash_units and len(key) < _LEAST_KEY_CHARS:

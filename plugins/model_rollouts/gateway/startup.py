@@ -1,0 +1,88 @@
+"""The settings of a gateway, all checked at its start; what is wrong with any of them is said in one message."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from model_rollouts.core.errors import RolloutError
+from model_rollouts.gateway.settings import GatewaySettings
+
+_SHOWN = 80
+
+
+class BadSettingsError(RolloutError):
+    """The environment holds settings that can't be."""
+
+
+def read_settings() -> GatewaySettings:
+    """The settings from the environment.
+
+    Raises:
+        BadSettingsError: One line for each that does not hold: name of the variable, value, bound.
+    """
+    problems: list[str] = []
+    unreadable: dict[str, str] = {}
+    for name, field in GatewaySettings.model_fields.items():
+        variable = _variable(name)
+        if _is_json(field) and (problem := _json_problem(os.environ.get(variable))):
+            unreadable[variable] = os.environ.pop(variable)  # it would hide what is wrong with the others
+            problems.append(f"{variable} is {unreadable[variable][:_SHOWN]!r}, must be JSON: {problem}")
+    try:
+        settings = GatewaySettings()
+    except ValidationError as error:
+        found = error.errors(include_url=False)  # a default that waits for another setting is no problem of its own
+        problems += [_line(problem) for problem in found if problem["type"] != "default_factory_not_called"]
+    finally:
+        os.environ.update(unreadable)
+    if problems:
+        raise BadSettingsError("\n".join(["the gateway can't start with these settings:", *problems]))
+    return settings
+
+
+def log_as_json() -> None:
+    """One JSON object a line, to standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+def _variable(name: str) -> str:
+    """The variable that a field, or its alias, is read from."""
+    return name if name.isupper() else f"MODEL_ROLLOUTS_{name.upper()}"
+
+
+def _is_json(field: FieldInfo) -> bool:
+    return str(field.annotation).startswith(("tuple[", "dict[", "list["))
+
+
+def _json_problem(text: str | None) -> str:
+    try:
+        json.loads(text or "null")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("Input should", "must")
+    where = [str(part) for part in problem["loc"]]
+    if not where:  # a rule about several of them, which names them itself
+        return message
+    variable = " / ".join([_variable(where[0]), *where[1:]])
+    field = GatewaySettings.model_fields.get(where[0])
+    secret = field is not None and SecretStr.__name__ in str(field.annotation)
+    value = "(hidden)" if secret else repr(problem["input"])[:_SHOWN]
+    return f"{variable} is {value}: {message}"
