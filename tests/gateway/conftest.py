@@ -22,6 +22,7 @@ from model_rollouts.gateway.errors import GatewayError
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.open_inference_model import Interface, Tensor
 from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.reading import SignatureReader
 from model_rollouts.gateway.scorer import MicroBatcher
@@ -31,6 +32,7 @@ from model_rollouts.gateway.spool import Spool
 
 COLUMNS = (Column("x", "double"), Column("n", "long", required=False))
 Predict = Callable[[Any], Any]
+_DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "string": "BYTES"}
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -103,7 +105,9 @@ class Models:
         room = self.room.get(version, 4096)
         scorer = MicroBatcher(lambda payload, _: predict(payload.data()), f"{model} {version}", 64, room)
         signature = Signature(self.columns.get(version, COLUMNS))
-        return Version(model, version, SignatureReader(signature), scorer, lambda _: None)
+        inputs = tuple(Tensor(c.name, _DATATYPES[c.type], (-1, 1), None, c.required) for c in signature.columns)
+        interface = Interface("columns", inputs, (Tensor("predictions", "FP64", (-1, 1)),))
+        return Version(model, version, SignatureReader(signature), scorer, lambda _: None, interface)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.open_inference_http import add_routes as add_open_inference
 from model_rollouts.gateway.probing import Prober
 from model_rollouts.gateway.refusals import Refusal
 from model_rollouts.gateway.settings import GatewaySettings
@@ -76,6 +77,8 @@ def create_app(
                 "mirror": mirror.status(),
             }
         )
+
+    add_open_inference(app, follower)
 
     @app.get("/environment")
     async def packages() -> Response:

@@ -16,6 +16,7 @@ from model_rollouts.gateway.errors import (
     OverloadedError,
     PredictionError,
     PredictionTimeoutError,
+    UnauthorizedError,
     VersionNotLoadedError,
 )
 from model_rollouts.gateway.follower import Follower, Serving
@@ -24,6 +25,7 @@ from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.mirror import Mirror, Mirrored
 from model_rollouts.gateway.outcomes import read_outcomes
 from model_rollouts.gateway.payload import Payload
+from model_rollouts.gateway.privacy import Privacy
 from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.records import Context, record
 from model_rollouts.gateway.routing import Arm, Route, asked_for, route
@@ -46,7 +48,10 @@ class Call:
         taken: `time.perf_counter()` when it came.
         taken_us: When it came: microseconds since 1970, UTC.
         codec: What the body is written in, and the answer is to be.
-        arm: A tester's wish; such a request is no evidence.
+        version: The version that the caller insists on.
+        arm: The arm that a tester asks for. A request with a wish is no evidence.
+        tester: Whether the caller has shown to be one.
+        names_itself: Whether the id is the caller's.
     """
 
     model: str
@@ -57,7 +62,10 @@ class Call:
     taken: float
     taken_us: int
     codec: Codec = MLFLOW
+    version: str | None = None
     arm: Arm | None = None
+    tester: bool = False
+    names_itself: bool = False
 
 
 @dataclass(slots=True)
@@ -122,6 +130,7 @@ class DataPlane:
         self._challenger_seconds = settings.challenger_timeout_seconds
         self._max_rows = settings.max_rows
         self._inputs = Inputs(settings)
+        self._privacy = Privacy.of(settings)
 
     async def invoke(self, call: Call) -> Reply:
         """Answer one request. When this returns, its rows are where they survive the process.
@@ -151,7 +160,7 @@ class DataPlane:
         if not answered:
             raise _refusal(serving, answers)
         versions = _versions(serving, {attempt.arm for attempt in final.values()})
-        return Reply(call.codec.encode(given, call.model, versions), versions)
+        return Reply(call.codec.encode(given, call.model, versions, call.request_id), versions)
 
     async def take_outcomes(self, model: str, content: bytes) -> int:
         """Take outcomes into the log; how many there were.
@@ -169,22 +178,23 @@ class DataPlane:
         """Check the request against the champion's signature: what callers may send must not depend on the arm."""
         arguments = (serving.champion, call.body, call.content_type, call.codec)
         document, reading = await off_loop(len(call.body), self._inputs.parse, *arguments)
+        if call.codec.request_id is not None and not call.names_itself:
+            call.request_id = call.codec.request_id
         count = reading.payload.rows
         ids = (call.request_id,) if count == 1 else tuple(f"{call.request_id}:{i}" for i in range(count))
         units = reading.units if call.unit is None else (call.unit,) * count
-        context = Context(self._gateway_id, serving.traffic, call.taken_us, ids, units)
+        context = Context(self._gateway_id, serving.traffic, call.taken_us, ids, units, self._privacy)
         routes = self._routes(call, serving, ids, units)
         return _Request(call, serving, document, reading.payload, context, routes, _elapsed_ms(call.taken))
 
     def _routes(self, call: Call, serving: Serving, ids: Sequence[str], units: Sequence[str | None]) -> Sequence[Route]:
         traffic = serving.traffic
         ready = serving.challenger is not None and not self._breakers.tripped(traffic.rollout_id)
-        if call.arm is not None:
-            if call.arm is Arm.CHALLENGER and not ready:
-                raise VersionNotLoadedError(
-                    f"no challenger of {call.model} is ready; ask for the champion, or try again"
-                )
-            return [asked_for(call.arm)] * len(ids)
+        wish = call.arm if call.version is None else _arm_of_version(call, serving)
+        if wish is not None:
+            if wish is Arm.CHALLENGER and not ready:
+                raise VersionNotLoadedError(f"no challenger of {call.model} is ready; ask for the champion")
+            return [asked_for(wish)] * len(ids)
         return [route(traffic, unit, row, challenger_ready=ready) for unit, row in zip(units, ids, strict=True)]
 
     async def _ask_champion(self, request: _Request, indices: Sequence[int]) -> None:
@@ -239,7 +249,7 @@ class DataPlane:
 
     def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
         """Let the breaker know, but for rows that the champion could not answer either and those of testers."""
-        if request.call.arm is not None:
+        if request.call.tester:
             return
         for attempt in request.attempts:
             if attempt.arm is Arm.CHALLENGER and isinstance(final[attempt.index].result, Answer):
@@ -265,6 +275,22 @@ class DataPlane:
                         request.lead_ms,
                     )
                 )
+
+
+def _arm_of_version(call: Call, serving: Serving) -> Arm:
+    """The arm of the version that the caller insists on; the challenger's is dealt by the traffic, but to testers."""
+    if call.version == serving.champion.version:
+        return Arm.CHAMPION
+    if call.version != serving.traffic.challenger:
+        raise VersionNotLoadedError(
+            f"version {str(call.version)[:80]} of {call.model} does not serve; version {serving.champion.version} does"
+        )
+    if not call.tester:
+        raise UnauthorizedError(
+            f"version {call.version} of {call.model} is a challenger, which callers do not choose: leave the version "
+            "out, or send MODEL_ROLLOUTS_TESTER_TOKEN as X-Rollouts-Token"
+        )
+    return Arm.CHALLENGER
 
 
 def _note(request: _Request, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:

@@ -5,10 +5,10 @@ Predictions are answered here; everything else goes on to the FastAPI applicatio
 
 import hmac
 import itertools
-import re
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 import structlog
@@ -18,13 +18,13 @@ from model_rollouts.gateway import errors
 from model_rollouts.gateway.bodies import read_body
 from model_rollouts.gateway.dataplane import Call, DataPlane
 from model_rollouts.gateway.follower import Follower
+from model_rollouts.gateway.open_inference_http import HEADER_LENGTH_KEY, REQUEST_ID, OpenInferenceCodec
 from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.reading import unit_text
 from model_rollouts.gateway.refusals import Refusal
 from model_rollouts.gateway.routing import Arm
 from model_rollouts.gateway.settings import GatewaySettings
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _OPEN = frozenset({"/ping", "/health", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _JSON = (b"content-type", b"application/json")
 
@@ -60,33 +60,42 @@ class Front:
             return
         path = scope["path"]
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        is_v2 = path.startswith("/v2/")
+        is_v2 = path.startswith("/v2")
         try:
             if self._bearer is not None and path not in _OPEN:
                 self._check_bearer(headers)
-            target = self._target(scope, path)
+            target = self._target(scope, path, headers)
         except errors.GatewayError as error:
             await _refuse(send, Refusal(error), is_v2=is_v2)
             return
         if target is None:
             await self.inner(scope, receive, send)
             return
-        await self._predict(*target, headers, receive, send)
+        await self._predict(target, headers, receive, send)
 
     def _check_bearer(self, headers: Mapping[bytes, bytes]) -> None:
         assert self._bearer is not None  # noqa: S101  # for the type checker
         if not hmac.compare_digest(headers.get(b"authorization", b""), self._bearer):
             raise errors.UnauthorizedError("send the header Authorization: Bearer <token>")
 
-    def _target(self, scope: Scope, path: str) -> tuple[str, Codec] | None:
-        """The model and the protocol of a prediction; None: it is none."""
+    def _target(self, scope: Scope, path: str, headers: Mapping[bytes, bytes]) -> "_Target | None":
+        """What a request for predictions asks for; None: it is another request."""
         if scope["method"] != "POST":
             return None
         if path.endswith("/invocations"):
             if path == "/invocations":
-                return self._default_model(), MLFLOW
-            parts = _parts(scope)
-            return (parts[1], MLFLOW) if len(parts) == 3 and parts[0] == "models" else None  # noqa: PLR2004
+                return _Target(self._default_model(), MLFLOW)
+            match _parts(scope):
+                case ["models", model, "invocations"]:
+                    return _Target(model, MLFLOW)
+        elif path.endswith("/infer"):
+            length = headers.get(HEADER_LENGTH_KEY)
+            codec = OpenInferenceCodec(None if length is None else length.decode("latin-1"))
+            match _parts(scope):
+                case ["v2", "models", model, "infer"]:
+                    return _Target(model, codec)
+                case ["v2", "models", model, "versions", version, "infer"]:
+                    return _Target(model, codec, version)
         return None
 
     def _default_model(self) -> str:
@@ -100,30 +109,21 @@ class Front:
             )
         return models[0]
 
-    async def _predict(
-        self, model: str, codec: Codec, headers: Mapping[bytes, bytes], receive: Receive, send: Send
-    ) -> None:
+    async def _predict(self, target: "_Target", headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         taken, taken_us = time.perf_counter(), time.time_ns() // 1000
-        request_id = ""
+        call = Call(target.model, b"", None, "", None, taken, taken_us, target.codec, target.version)
         self._open_requests += 1
         try:
-            request_id = self._request_id(headers.get(b"x-request-id"))
-            if self._open_requests > self._settings.max_open_requests:
-                raise errors.OverloadedError(
-                    f"{self._open_requests} requests are open, must be at most {self._settings.max_open_requests}"
-                )
-            unit, arm = _unit(headers.get(b"x-unit-id")), self._arm(headers)
-            body = await read_body(receive, self._settings.max_body_bytes)
-            content_type = headers.get(b"content-type")
-            kind = content_type.decode("latin-1") if content_type is not None else None
-            reply = await self._plane.invoke(Call(model, body, kind, request_id, unit, taken, taken_us, codec, arm))
+            self._take_headers(call, headers)
+            call.body = await read_body(receive, self._settings.max_body_bytes)
+            reply = await self._plane.invoke(call)
         except Exception as error:
             if not isinstance(error, errors.GatewayError):
-                _log.error("request_failed", model=model, request_id=request_id, exc_info=error)
+                _log.error("request_failed", model=call.model, request_id=call.request_id, exc_info=error)
             refusal = Refusal(error)
-            if request_id:
-                refusal.headers["X-Request-Id"] = request_id
-            await _refuse(send, refusal, is_v2=codec is not MLFLOW)
+            if call.request_id:
+                refusal.headers["X-Request-Id"] = call.request_id
+            await _refuse(send, refusal, is_v2=call.codec is not MLFLOW)
             return
         finally:
             self._open_requests -= 1
@@ -133,38 +133,63 @@ class Front:
             "headers": [
                 _JSON,
                 (b"content-length", str(len(reply.body)).encode()),
-                (b"x-request-id", request_id.encode()),
+                (b"x-request-id", call.request_id.encode()),
                 (b"x-model-version", reply.versions.encode()),
             ],
         }
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
 
-    def _request_id(self, value: bytes | None) -> str:
-        if not value:
-            return f"{self._id_prefix}{next(self._id_numbers):016x}"
-        text = value.decode("latin-1")
-        if not _REQUEST_ID.fullmatch(text):
-            raise errors.BadRequestError(
-                f"X-Request-Id is {text[:80]!r}, must be 1 to 200 visible ASCII characters without blanks"
-            )
-        return text
+    def _take_headers(self, call: Call, headers: Mapping[bytes, bytes]) -> None:
+        """What a call's headers say.
 
-    def _arm(self, headers: Mapping[bytes, bytes]) -> Arm | None:
+        Raises:
+            GatewayError: One of them is wrong, or too many calls are under way.
+        """
+        given_id = headers.get(b"x-request-id")
+        if given_id:
+            text = given_id.decode("latin-1")
+            if not REQUEST_ID.fullmatch(text):
+                raise errors.BadRequestError(
+                    f"X-Request-Id is {text[:80]!r}, must be 1 to 200 visible ASCII characters without blanks"
+                )
+            call.request_id, call.names_itself = text, True
+        else:
+            call.request_id = f"{self._id_prefix}{next(self._id_numbers):016x}"
+        if self._open_requests > self._settings.max_open_requests:
+            raise errors.OverloadedError(
+                f"{self._open_requests} requests are open, must be at most {self._settings.max_open_requests}"
+            )
+        if (unit := headers.get(b"x-unit-id")) is not None:
+            call.unit = _unit(unit)
+        if (content_type := headers.get(b"content-type")) is not None:
+            call.content_type = content_type.decode("latin-1")
+        token = headers.get(b"x-rollouts-token")
+        call.tester = token is not None and self._tester is not None and hmac.compare_digest(token, self._tester)
+        if (wanted := headers.get(b"x-rollouts-route")) is not None:
+            call.arm = self._arm(wanted, tester=call.tester)
+
+    def _arm(self, wanted: bytes, *, tester: bool) -> Arm:
         """The arm that a tester asks for."""
-        wanted = headers.get(b"x-rollouts-route")
-        if wanted is None:
-            return None
-        given = headers.get(b"x-rollouts-token", b"")
-        if self._tester is None or not hmac.compare_digest(given, self._tester):
+        if not tester:
             raise errors.UnauthorizedError(
-                "X-Rollouts-Route is for testers: send X-Rollouts-Token with MODEL_ROLLOUTS_TESTER_TOKEN, or leave it out"
+                "X-Rollouts-Route is for testers: send MODEL_ROLLOUTS_TESTER_TOKEN as X-Rollouts-Token, or leave it out"
             )
         try:
             return Arm(wanted.decode("latin-1"))
         except ValueError as error:
-            arms = ", ".join(Arm)
-            raise errors.BadRequestError(f"X-Rollouts-Route is {wanted[:80]!r}, must be one of {arms}") from error
+            raise errors.BadRequestError(
+                f"X-Rollouts-Route is {wanted[:80]!r}, must be one of {', '.join(Arm)}"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a request for predictions asks for."""
+
+    model: str
+    codec: Codec
+    version: str | None = None
 
 
 def _parts(scope: Scope) -> list[str]:

@@ -9,6 +9,7 @@ import structlog
 
 from model_rollouts.gateway.errors import BadRequestError
 from model_rollouts.gateway.mlflow_reading import MlflowReader
+from model_rollouts.gateway.open_inference_model import Interface, interface
 from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.predicting import predictor
 from model_rollouts.gateway.reading import Reader, SignatureReader
@@ -35,6 +36,7 @@ class Version:
         reader: Turns a request into its inputs.
         scorer: Scores them.
         check_params: Refuses parameters that it does not know.
+        interface: What it takes and gives, in the words of the Open Inference Protocol.
         files: The folder that its artifacts were downloaded to; removed with the version.
     """
 
@@ -43,6 +45,7 @@ class Version:
     reader: Reader
     scorer: Scorer
     check_params: ParamsCheck
+    interface: Interface = field(default_factory=Interface)
     files: Any = field(repr=False, default=None)
 
 
@@ -104,7 +107,9 @@ class MlflowLoader:
             self._wait_seconds,
             found.inline_rows,
         )
-        return Version(model, version, reader, scorer, params_check_of(pyfunc.metadata), files)
+        return Version(
+            model, version, reader, scorer, params_check_of(pyfunc.metadata), interface(pyfunc.metadata), files
+        )
 
 
 def _warm(pyfunc: Any) -> None:

@@ -86,3 +86,6 @@ class Privacy:
             text in self._excepted or text in self._named or any(fnmatchcase(text, p) for p in self._excepted)
             for text in spelled
         )
+
+
+EVERYTHING = Privacy()

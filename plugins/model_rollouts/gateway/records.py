@@ -6,6 +6,7 @@ from typing import Any
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.answers import Answer, Failure
 from model_rollouts.gateway.payload import Payload
+from model_rollouts.gateway.privacy import EVERYTHING, Privacy
 from model_rollouts.gateway.routing import Arm
 
 _ERROR_CHARS = 500
@@ -21,6 +22,7 @@ class Context:
         taken_us: When the gateway took the request: microseconds since 1970, UTC.
         request_ids: The id of each row.
         units: The unit of each row.
+        privacy: What of it the log may know.
     """
 
     gateway_id: str
@@ -28,6 +30,7 @@ class Context:
     taken_us: int
     request_ids: tuple[str, ...]
     units: tuple[str | None, ...]
+    privacy: Privacy = EVERYTHING
 
 
 def record(
@@ -65,7 +68,7 @@ def record(
         "served": served,
         "rollout_id": traffic.rollout_id,
         "stage": traffic.stage,
-        "unit_id": context.units[index],
+        "unit_id": context.privacy.unit(context.units[index]),
         "status": result.status if isinstance(result, Failure) else "ok",
         "error": result.error[:_ERROR_CHARS] if isinstance(result, Failure) else None,
         "latency_ms": latency_ms,
@@ -73,5 +76,5 @@ def record(
         "score": answer.score if answer else None,
         "gateway_id": context.gateway_id,
         "traffic_revision": traffic.revision,
-        "features": dict(features[0].features(features[1])) if features else {},
+        "features": context.privacy.features(traffic.model, features[0].features(features[1])) if features else {},
     }

@@ -16,6 +16,7 @@ import structlog
 
 from model_rollouts.gateway.answers import Failure, OutputError
 from model_rollouts.gateway.loading import Version, WarmUpError, params_check_of, reader_of
+from model_rollouts.gateway.open_inference_model import interface
 from model_rollouts.gateway.scoring_protocol import decode
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.upstream_address import Address, address_of
@@ -90,7 +91,7 @@ class Upstreams:
             self._settings.max_batch_rows,
             self._settings.max_waiting_rows,
         )
-        loaded = Version(model, version, reader, scorer, check_params)
+        loaded = Version(model, version, reader, scorer, check_params, interface(metadata))
         try:
             asyncio.run(self._warm(address, loaded, example))
         except WarmUpError as error:

@@ -1,0 +1,129 @@
+"""The Open Inference Protocol over HTTP, on its way through routing and log."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Start = Callable[..., Any]
+TOKEN = "let-me-in-0123456789"
+
+
+def request(*values: float, **more: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "shape": [len(values)], "datatype": "FP64", "data": list(values)}]} | more
+
+
+async def infer(g: Any, body: Any, path: str = "/v2/models/m/infer", **headers: str) -> Any:
+    return await g.client.post(path, json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def test_an_inference_is_answered_routed_and_logged(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            answer = await infer(g, request(1.0, 2.5, id="abc"), X_Unit_Id="u1")
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            assert (found["model_name"], found["model_version"], found["id"]) == ("m", "2", "abc")
+            (output,) = found["outputs"]
+            assert (output["datatype"], output["shape"], output["data"]) == ("FP64", [2, 1], [2.0, 5.0])
+            assert answer.headers["x-request-id"] == "abc"
+            assert answer.headers["x-model-version"] == "2"
+            rows = await g.rows()
+            assert [(r["request_id"], r["unit_id"], r["arm"], r["features"]) for r in rows] == [
+                ("abc:0", "u1", "challenger", {"x": 1.0}),
+                ("abc:1", "u1", "challenger", {"x": 2.5}),
+            ]
+
+    asyncio.run(run())
+
+
+def test_the_header_names_the_request_before_the_body_does(gateway: Start) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            answer = await infer(g, request(1.0, id="in-body"), X_Request_Id="in-header")
+            assert (answer.headers["x-request-id"], answer.json()["id"]) == ("in-header", "in-body")
+            odd = await infer(g, request(1.0, id="two words"))
+            assert odd.json()["id"] == "two words"
+            assert [r["request_id"] for r in await g.rows()] == ["in-header", odd.headers["x-request-id"]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1.0]}]}, 400, "shape"),
+        ({"inputs": []}, 400, "inputs"),
+        ({"dataframe_split": {}}, 400, "inputs"),
+    ],
+)
+def test_errors_have_the_protocols_form(gateway: Start, body: Any, status: int, says: str) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            answer = await infer(g, body)
+            assert answer.status_code == status
+            assert list(answer.json()) == ["error"]
+            assert says in answer.json()["error"]
+            assert (await infer(g, request(1.0), "/v2/models/other/infer")).json().keys() == {"error"}
+            assert await g.rows() == []
+
+    asyncio.run(run())
+
+
+def test_a_token_is_asked_for_in_the_protocols_form(gateway: Start) -> None:
+    async def run() -> None:
+        async with gateway(gateway_token="secret-token-of-the-gateway") as g:
+            answer = await infer(g, request(1.0))
+            assert (answer.status_code, list(answer.json())) == (401, ["error"])
+            assert (await g.client.get("/v2/health/live")).status_code == 200
+            good = await infer(g, request(1.0), Authorization="Bearer secret-token-of-the-gateway")
+            assert good.status_code == 200
+
+    asyncio.run(run())
+
+
+def test_a_version_in_the_path_is_the_champion_or_a_testers_wish(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway(tester_token=TOKEN) as g:
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            champion = await infer(g, request(1.0), "/v2/models/m/versions/1/infer")
+            refused = await infer(g, request(1.0), "/v2/models/m/versions/2/infer")
+            tester = await infer(g, request(1.0), "/v2/models/m/versions/2/infer", X_Rollouts_Token=TOKEN)
+            nobody = await infer(g, request(1.0), "/v2/models/m/versions/7/infer", X_Rollouts_Token=TOKEN)
+            assert [a.status_code for a in (champion, refused, tester, nobody)] == [200, 401, 200, 404]
+            assert [a.json()["model_version"] for a in (champion, tester)] == ["1", "2"]
+            assert [(r["version"], r["cohort"]) for r in await g.rows()] == [("1", None), ("2", None)]
+
+    asyncio.run(run())
+
+
+def test_who_serves_what_is_told(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            g.set(rollout(1.0))
+            await g.routes_by(2)
+
+            async def get(path: str) -> Any:
+                return await g.client.get(path)
+
+            assert (await get("/v2")).json()["name"] == "model-rollouts"
+            document = (await get("/v2/models/m")).json()
+            assert (document["name"], document["versions"]) == ("m", ["1", "2"])
+            assert [tensor["name"] for tensor in document["inputs"]] == ["x", "n"]
+            assert (await get("/v2/models/m/versions/2")).json()["inputs"] == document["inputs"]
+            assert [(await get(p)).status_code for p in ("/v2/models/m/ready", "/v2/models/m/versions/2/ready")] == [
+                200,
+                200,
+            ]
+            assert [(await get(p)).status_code for p in ("/v2/models/o/ready", "/v2/models/m/versions/9/ready")] == [
+                404,
+                404,
+            ]
+            assert (await get("/v2/models/o")).json().keys() == {"error"}
+            assert (await get("/v2/health/ready")).json() == {"ready": True}
+
+    asyncio.run(run())
