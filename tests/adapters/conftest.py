@@ -85,7 +85,8 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def log_root(request: pytest.FixtureRequest, tmp_path: Path) -> LogRoot:
     """An empty prediction log, of each kind."""
     if request.param == "delta":
-        return tmp_path
+        (tmp_path / "log").mkdir()
+        return tmp_path / "log"
     return PostgresLog(request.getfixturevalue("postgres_server"), schema=f'log "{next(_numbers)}"')
 
 

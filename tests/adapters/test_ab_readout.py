@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from tests.adapters.log_kinds import another
 from tests.adapters.unit_log import ARMS, DAY, MINUTE, START, Bench, Row, look, outcome, random_log, row, unit_of
 
 from model_rollouts.adapters.ab_effects import LEAST_UNITS, effects, sample_ratio_p_value
@@ -21,6 +23,7 @@ from model_rollouts.adapters.delta_ab_queries import COLUMNS, PAIRS
 from model_rollouts.adapters.delta_files import LogReadError
 from model_rollouts.adapters.delta_log import table_path
 from model_rollouts.adapters.delta_report_log import DeltaReportLog
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.adapters.report_facts import ArmUnits, Moments
 from model_rollouts.core.gates import Gate, Metric, Role
 from model_rollouts.core.plan import Pattern, Plan, Stage
@@ -33,8 +36,8 @@ PLAIN = {"rollout_id": None, "stage": None, "cohort": None}
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "log")
+def bench(log_root: LogRoot, tmp_path: Path) -> Bench:
+    return Bench(log_root, tmp_path)
 
 
 def stage_of(share: float = 50.0, **changes: Any) -> Stage:
@@ -66,7 +69,7 @@ def summed(bench: Bench, maturity: timedelta = MINUTE) -> ArmUnits:
 
 
 def write(bench: Bench, subject: Rollout | None = None) -> tuple[ReadoutResult, dict[str, Any], str]:
-    out = bench.root.parent / "out"
+    out = Path(tempfile.mkdtemp(dir=bench.scratch))
     result = write_readout(subject or rollout(), 0, DeltaReportLog(bench.root), (START, END), out)
     assert [file.name for file in result.files] == ["readout.json", "readout.html"]
 
@@ -316,7 +319,7 @@ def test_a_history_of_few_units_or_without_differences_is_not_used(bench: Bench)
     fill(bench, rows + few, outcomes + [outcome(r["request_id"], -400, None, 3.0 + i) for i, r in enumerate(few)])
     assert effects(summed(bench))["value_per_request"].adjusted is False
     more = [row(f"q{u}", -500, unit_id=f"u{u}", **PLAIN) for u in range(400)]
-    same = Bench(bench.root.parent / "same")
+    same = Bench(another(bench.root), bench.scratch)
     fill(same, rows + more, outcomes + [outcome(r["request_id"], -400, None, 0.1) for r in more])
     assert effects(summed(same))["value_per_request"].adjusted is False
 
@@ -419,7 +422,7 @@ def test_a_guardrail_without_labels_is_unknown(bench: Bench) -> None:
 def test_units_in_both_arms_make_the_check_fail_above_one_percent(bench: Bench) -> None:
     rows, outcomes = dealt(1)
     stray = [row(f"x{i}", 900, "challenger", unit_id=f"u{2 * i}") for i in range(5)]
-    within = Bench(bench.root.parent / "within")
+    within = Bench(another(bench.root), bench.scratch)
     fill(within, rows + stray[:4], outcomes)
     assert write(within)[0].readout.state == "ok"
     fill(bench, rows + stray, outcomes)

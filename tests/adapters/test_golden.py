@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.adapters.log_kinds import another
 
-from model_rollouts.adapters.delta_log import DeltaLogWriter
 from model_rollouts.adapters.golden import LoggedRequests, load_file, save_file
+from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.adapters.mlflow_registry import MlflowRegistry
 from model_rollouts.core.errors import NotReadyError, PlanError
 from model_rollouts.core.golden import GoldenCase
@@ -60,9 +61,9 @@ class OneVersion:
 class Bench:
     """A log with a writer at hand."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: LogRoot) -> None:
         self.root = root
-        self.writer = DeltaLogWriter(root, "g1")
+        self.writer = log_appender(root, "g1")
         self.commits = 0
 
     def log(self, *rows: dict[str, Any], model: str = "delays") -> None:
@@ -80,8 +81,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 def row(
@@ -165,7 +166,7 @@ def test_optional_inputs_without_a_value_are_left_out_and_others_are_null(bench:
 def test_a_request_that_the_log_can_not_tell_is_not_asked(bench: Bench, value: float | None) -> None:
     bench.log(row("odd", {"n": value}), row("good", {"n": 3}))
     assert [case.inputs for case in bench.recorded(inputs=[("n", "long")])] == [{"n": 3}]
-    alone = Bench(bench.root / "alone")
+    alone = Bench(another(bench.root))
     alone.log(row("odd", {"n": value, "x": 1.0}))
     with pytest.raises(NotReadyError, match=r"none of 1 logged requests .*input n \(long\) "):
         alone.recorded(inputs=[("n", "long"), ("x", "double")])

@@ -5,14 +5,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.adapters.log_kinds import damage
 from tests.adapters.unit_log import first_outcome, numbers, same, sums_by_pairs, unit_of
 
 from model_rollouts.adapters.delta_files import LogReadError
-from model_rollouts.adapters.delta_log import DeltaLogWriter, table_path
+from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.adapters.offline_log import DeltaOfflineLog
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.evidence import LabelCounts, Look
@@ -62,9 +62,9 @@ def asked(request_id: str, before: timedelta = HOUR, /, **changes: Any) -> Row:
 class Bench:
     """A log with a writer at hand."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: LogRoot) -> None:
         self.root = root
-        self.writer = DeltaLogWriter(root, "g1")
+        self.writer = log_appender(root, "g1")
         self.version = 0
 
     def write(self, *rows: Row, table: Any = "predictions") -> None:
@@ -79,8 +79,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(log_root: LogRoot) -> Bench:
+    return Bench(log_root)
 
 
 # --- which requests
@@ -157,9 +157,8 @@ def test_without_a_log_there_are_no_requests(bench: Bench) -> None:
 
 
 def test_a_broken_log_is_no_empty_one(bench: Bench) -> None:
-    folder = table_path(bench.root, "delays", "predictions")
-    folder.mkdir(parents=True)
-    (folder / "part-0.parquet").write_bytes(b"no Parquet file")
+    bench.write(asked("r1", HOUR))
+    damage(bench.root, "delays", "predictions")
     with pytest.raises(LogReadError):
         bench.ids()
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from model_rollouts.adapters.comparison import wilson
 from model_rollouts.adapters.delta_files import LogReadError
 from model_rollouts.adapters.delta_log import REPEAT_SECONDS, table_path
 from model_rollouts.adapters.delta_report_log import DeltaReportLog
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.adapters.offline_log import DeltaOfflineLog
 from model_rollouts.adapters.pairs_report import PairsResult, RatedSlice, worst_slices, write_pairs
 from model_rollouts.adapters.report_facts import Pairs, Slice
@@ -29,8 +31,8 @@ ERRORS = Gate(Metric.ERROR_RATE)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "log")
+def bench(log_root: LogRoot, tmp_path: Path) -> Bench:
+    return Bench(log_root, tmp_path)
 
 
 def pairs(bench: Bench, tolerance: float | None = None) -> Pairs:
@@ -63,7 +65,7 @@ def rollout(mirror_percent: float = 100.0, tolerance: float | None = None, **cha
 
 
 def write(bench: Bench, subject: Rollout | None = None) -> tuple[PairsResult, dict[str, Any], str]:
-    out = bench.root.parent / "out"
+    out = Path(tempfile.mkdtemp(dir=bench.scratch))
     result = write_pairs(subject or rollout(), 0, DeltaReportLog(bench.root), (START, END), out)
     assert [file.name for file in result.files] == ["pairs.json", "pairs.html"]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,8 +69,9 @@ def outcome(request_id: str, at: float, label: str | None = None, value: float |
 class Bench:
     """A log with a writer at hand."""
 
-    def __init__(self, root: LogRoot) -> None:
+    def __init__(self, root: LogRoot, scratch: Path | None = None) -> None:
         self.root = root
+        self.scratch = scratch
         self.log = DeltaPredictionLog(root)
         self.writer = log_appender(root, "g1")
         self.version = 0
