@@ -538,6 +538,14 @@ def test_the_versions_code_is_not_imported_here(
             MlflowLoader(registry, 64, 4096).load(MODEL, "2", serving=False)
 
 
+def test_the_size_of_a_version_is_known_before_it_is_loaded(registry: str) -> None:
+    with mlflow_at(registry):
+        settings = GatewaySettings(mlflow_tracking_uri=registry, upstreams={f"{MODEL}/1": "mlflow+http://own:80"})
+        upstreams = Upstreams(MlflowLoader(registry, 64, 4096), settings)
+        assert 1_000 < (upstreams.size(MODEL, "2") or 0) < 1_000_000
+        assert upstreams.size(MODEL, "1") == 0, "its server holds it"
+
+
 def test_a_version_is_not_loaded_before_its_server_is_ready_and_scores_its_example(registry: str) -> None:
     async def run() -> None:
         with mlflow_at(registry):

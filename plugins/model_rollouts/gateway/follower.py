@@ -11,7 +11,8 @@ import structlog
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.errors import NotServingError, UnknownModelError, VersionNotLoadedError
 from model_rollouts.gateway.loading import Version
-from model_rollouts.gateway.versions import Loader, VersionKeeper, Wanted
+from model_rollouts.gateway.memory import MemoryLimit
+from model_rollouts.gateway.versions import Loader, Role, VersionKeeper, Wanted
 
 _REASON_CHARS = 500
 _SHOWN = 80
@@ -47,6 +48,8 @@ class Follower:
         poll_seconds: Time between polls.
         retry_seconds: Wait before a failed load or adoption is tried again.
         settled: Called each time when everything that is wanted has been loaded.
+        memory: See `VersionKeeper`.
+        on_evicted: See `VersionKeeper`.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Follower:
         poll_seconds: float = 0.2,
         retry_seconds: float = 5.0,
         settled: Callable[[], None] = lambda: None,
+        memory: MemoryLimit | None = None,
+        on_evicted: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
         self._poll = poll
         self._adopt = adopt
@@ -66,7 +71,7 @@ class Follower:
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
         self._settled = settled
-        self._keeper = VersionKeeper(loader, retry_seconds, self._loaded)
+        self._keeper = VersionKeeper(loader, retry_seconds, self._loaded, memory, on_evicted)
         self._publishing = threading.Lock()
         self._followed: dict[str, Traffic] = {}
         self._serving: dict[str, Serving] = {}
@@ -245,10 +250,16 @@ class Follower:
         wanted: dict[tuple[str, str], Wanted] = {}
         rows = list(self._followed.values())
         for row in rows:
-            wanted[row.model, row.champion] = Wanted(row.model, row.champion, serving=True)
-        for row in [*rows, *(s.traffic for s in self._serving.values())]:
+            wanted[row.model, row.champion] = Wanted(row.model, row.champion, serving=True, revision=row.revision)
+        in_force = [s.traffic for s in self._serving.values()]
+        for row in in_force:
+            key = (row.model, row.champion)
+            wanted.setdefault(key, Wanted(*key, serving=False, revision=row.revision))
+        for row in [*rows, *in_force]:
             for version in _versions(row):
-                wanted.setdefault((row.model, version), Wanted(row.model, version, serving=False))
+                role: Role = "challenger" if version == row.challenger else "previous"
+                key = (row.model, version)
+                wanted.setdefault(key, Wanted(*key, serving=False, role=role, revision=row.revision))
         self._keeper.want(tuple(wanted.values()))
 
     def _adopt_all(self) -> None:

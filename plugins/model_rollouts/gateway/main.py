@@ -21,6 +21,7 @@ from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.loading import MlflowLoader
 from model_rollouts.gateway.log_writer import open_writer
+from model_rollouts.gateway.memory import MB, MemoryLimit
 from model_rollouts.gateway.metrics import Metrics
 from model_rollouts.gateway.metrics_families import Sources
 from model_rollouts.gateway.mirror import Mirror
@@ -69,6 +70,7 @@ def build(settings: GatewaySettings, leave: Leave) -> tuple[Front, Follower]:
         poll_seconds=settings.poll_seconds,
         retry_seconds=settings.retry_seconds,
         settled=_FreezeOnce(),
+        memory=MemoryLimit(settings.max_memory_mb * MB, upstreams.size) if settings.max_memory_mb else None,
     )
     mirror = Mirror(spool, follower.in_force, settings)
     reporter = Reporter(lambda: wiring.service, f"gateway {settings.gateway_id}", settings.retry_seconds)

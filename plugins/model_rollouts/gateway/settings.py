@@ -53,6 +53,9 @@ class GatewaySettings(Settings):
     mirror_queue: int = Field(256, ge=1, description="Requests that may wait to be mirrored; more are dropped")
     max_mirror_bytes: int = Field(67_108_864, ge=1024, description="Bodies that may wait to be mirrored, in all")
 
+    max_memory_mb: int = Field(
+        0, ge=0, description="Memory of this process beyond which only champions stay loaded; 0: no bound"
+    )
     upstreams: dict[str, str] = Field(
         {},
         description="Versions that have a server of their own: model or model/version -> mlflow+http://host:port or "

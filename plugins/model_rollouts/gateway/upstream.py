@@ -47,6 +47,7 @@ class Upstreams:
         self._limits = Limits(settings.upstream_connect_seconds, settings.max_upstream_bytes)
         self._http = UpstreamHttp(self._limits)
         self._scorers: weakref.WeakKeyDictionary[UpstreamScorer, tuple[str, str]] = weakref.WeakKeyDictionary()
+        self._sizes: dict[tuple[str, str], int | None] = {}
         self._probing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -60,6 +61,19 @@ class Upstreams:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
         await self._http.close()
+
+    def size(self, model: str, version: str) -> int | None:
+        """Bytes of a version's artifacts, about what it takes to load; 0: its own server holds them; None: unknown.
+
+        Raises:
+            Exception: MLflow is away, or there is no such version.
+        """
+        if address_of(self._settings.upstreams, model, version) is not None:
+            return 0
+        if (model, version) not in self._sizes:
+            size = _load_metadata(self._settings.mlflow_tracking_uri, model, version).model_size_bytes
+            self._sizes[model, version] = int(size) if size else None
+        return self._sizes[model, version]
 
     def problems(self) -> dict[tuple[str, str], str | None]:
         """(model, version) -> why its server can't score now; None: it can."""
@@ -150,12 +164,9 @@ async def _look_after(scorer: UpstreamScorer) -> None:
 def _metadata(tracking_uri: str, model: str, version: str) -> tuple[Any, bytes | None]:
     """The version's metadata, and its input example as a request, if there is one. Downloads nothing else."""
     import mlflow
-    from mlflow.models import Model, convert_input_example_to_serving_input
+    from mlflow.models import convert_input_example_to_serving_input
 
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    uri = f"models:/{model}/{version}"
-    metadata = Model.load(uri)
+    metadata, uri = _load_metadata(tracking_uri, model, version), f"models:/{model}/{version}"
     about = metadata.saved_input_example_info
     if not about:
         return metadata, None
@@ -166,6 +177,15 @@ def _metadata(tracking_uri: str, model: str, version: str) -> tuple[Any, bytes |
         mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{about['artifact_path']}", dst_path=folder)
         text = convert_input_example_to_serving_input(metadata.load_input_example(folder))
     return metadata, None if text is None else text.encode()
+
+
+def _load_metadata(tracking_uri: str, model: str, version: str) -> Any:
+    import mlflow
+    from mlflow.models import Model
+
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    return Model.load(f"models:/{model}/{version}")
 
 
 def _reason(error: Exception) -> str:

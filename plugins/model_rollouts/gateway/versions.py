@@ -2,15 +2,23 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from math import inf
+from typing import Literal, Protocol
 
 import structlog
 
 from model_rollouts.gateway.loading import Version
+from model_rollouts.gateway.memory import MemoryLimit, give_back
+from model_rollouts.gateway.upstream_scorer import UpstreamScorer
+
+Role = Literal["champion", "challenger", "previous"]
 
 _REASON_CHARS = 500
+_WATCH_SECONDS = 1.0  # between two looks at the memory
+_LEAVE_SECONDS = 45.0  # that an unloaded version may take to be gone: its idle worker thread holds it for 30 s
 _STEADY_TRIES = 6  # the wait between tries doubles this many times
 
 _log = structlog.get_logger(__name__)
@@ -31,18 +39,39 @@ class Wanted:
         model: Registered model name.
         version: Its number.
         serving: Whether it is the champion.
+        role: Why it is loaded. The champion is loaded whatever memory it takes, and never unloaded for it.
+        revision: Of the row.
     """
 
     model: str
     version: str
     serving: bool
+    role: Role = "champion"
+    revision: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Model and version."""
+        return self.model, self.version
 
 
 @dataclass(slots=True)
 class _Failed:
+    """Why a version is not loaded; `needs` is the memory that it waits for, if that is why."""
+
     reason: str
     tries: int
     retry_at: float
+    needs: int | None = None
+    revision: int = 0
+
+
+class _NoRoomError(Exception):
+    """There is not enough memory for a version."""
+
+    def __init__(self, reason: str, needs: int) -> None:
+        super().__init__(reason)
+        self.needs = needs
 
 
 class VersionKeeper:
@@ -51,11 +80,27 @@ class VersionKeeper:
     Args:
         loader: Loads a version; may take long.
         retry_seconds: Wait before a failed load is tried again; doubles with each failure.
-        changed: Called from the background thread after a version was loaded.
+        changed: Called from the background thread after a version was loaded, or unloaded for its memory.
+        memory: Bound on the process's memory, if there is one. Beyond it, versions beside the champions go: the
+            newest first, challengers before those that a rollback would need.
+        on_evicted: Told model, version and reason when one goes.
     """
 
-    def __init__(self, loader: Loader, retry_seconds: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        retry_seconds: float,
+        changed: Callable[[], None],
+        memory: MemoryLimit | None = None,
+        on_evicted: Callable[[str, str, str], None] = lambda *_: None,
+    ) -> None:
         self._loader = loader
+        self._memory = memory
+        self._on_evicted = on_evicted
+        self._before: dict[tuple[str, str], int] = {}  # memory held when a loaded version began to load
+        self._leaving: weakref.ref[object] | None = None  # the scorer of the version that was unloaded last
+        self._leaves_until = 0.0
+        self._took: dict[tuple[str, str], int] = {}  # what its last load took
         self._retry_seconds = retry_seconds
         self._changed_callback = changed
         self._condition = threading.Condition()
@@ -84,11 +129,17 @@ class VersionKeeper:
             if tuple(wanted) == self._wanted:
                 return
             self._wanted = tuple(wanted)
-            keys = {(w.model, w.version) for w in wanted}
-            for key in self._loaded.keys() - keys:
+            by_key = {w.key: w for w in wanted}
+            for key in self._loaded.keys() - by_key.keys():
                 del self._loaded[key]
+                self._before.pop(key, None)
                 _log.info("version_unloaded", model=key[0], version=key[1])
-            self._failed = {key: failed for key, failed in self._failed.items() if key in keys}
+            self._failed = {
+                key: failed
+                for key, failed in self._failed.items()
+                # a row that has changed is a new wish: what had no room is tried again
+                if key in by_key and (failed.needs is None or failed.revision == by_key[key].revision)
+            }
             self._condition.notify_all()
 
     def get(self, model: str, version: str | None) -> Version | None:
@@ -97,8 +148,10 @@ class VersionKeeper:
 
     def state(self, model: str, version: str) -> str:
         """`ready`, `loading`, or `failed: ` and the reason."""
-        if (model, version) in self._loaded:
-            return "ready"
+        loaded = self._loaded.get((model, version))
+        if loaded is not None:
+            problem = loaded.scorer.problem if isinstance(loaded.scorer, UpstreamScorer) else None
+            return f"failed: {problem}" if problem else "ready"
         failed = self._failed.get((model, version))
         return f"failed: {failed.reason}" if failed else "loading"
 
@@ -106,37 +159,49 @@ class VersionKeeper:
     def settled(self) -> bool:
         """Whether everything that is wanted is loaded."""
         with self._condition:
-            return all((w.model, w.version) in self._loaded for w in self._wanted)
+            return all(w.key in self._loaded for w in self._wanted)
 
     def _work(self) -> None:
         while True:
             with self._condition:
                 due = self._next()
-                while due is None and not self._stopped:
-                    self._condition.wait(self._until_retry())
-                    due = self._next()
-                if self._stopped or due is None:
+                if due is None and not self._stopped:
+                    self._condition.wait(self._pause())
+                if self._stopped:
                     return
-            self._load(due)
+            if due is not None:
+                self._load(due)
+            self._shed()
 
     def _next(self) -> Wanted | None:
         now = time.monotonic()
         for wanted in self._wanted:
-            key = (wanted.model, wanted.version)
-            failed = self._failed.get(key)
-            if key not in self._loaded and (failed is None or failed.retry_at <= now):
+            failed = self._failed.get(wanted.key)
+            if wanted.key not in self._loaded and (failed is None or self._is_due(wanted, failed, now)):
                 return wanted
         return None
 
-    def _until_retry(self) -> float | None:
+    def _is_due(self, wanted: Wanted, failed: _Failed, now: float) -> bool:
+        if failed.needs is None or self._memory is None:
+            return failed.retry_at <= now
+        return wanted.role == "champion" or self._memory.has_room_again(failed.needs)
+
+    def _pause(self) -> float | None:
         times = [f.retry_at for key, f in self._failed.items() if key not in self._loaded]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        pause = min(times, default=inf) - time.monotonic()
+        if self._memory is not None:
+            pause = min(pause, _WATCH_SECONDS)
+        return None if pause == inf else max(0.0, pause)
 
     def _load(self, wanted: Wanted) -> None:
-        key = (wanted.model, wanted.version)
-        started = time.monotonic()
+        key = wanted.key
+        started, before = time.monotonic(), self._held()
         try:
+            self._admit(wanted)
             version = self._loader.load(wanted.model, wanted.version, serving=wanted.serving)
+        except _NoRoomError as error:
+            self._has_no_room(wanted, error)
+            return
         except BaseException as error:  # code of the model runs here; one that exits must not end this thread
             tries = self._failed[key].tries + 1 if key in self._failed else 1
             wait = self._retry_seconds * 2 ** min(tries - 1, _STEADY_TRIES)
@@ -145,10 +210,77 @@ class VersionKeeper:
             with self._condition:
                 self._failed[key] = _Failed(reason, tries, time.monotonic() + wait)
             return
+        self._took[key] = self._held() - before
+        if not isinstance(version.scorer, UpstreamScorer) and (reason_to_drop := self._excess(wanted)):
+            del version
+            self._has_no_room(wanted, _NoRoomError(reason_to_drop, self._took[key]))
+            give_back()
+            return
         with self._condition:
-            if key not in {(w.model, w.version) for w in self._wanted}:
+            if key not in {w.key for w in self._wanted}:
                 return  # nobody wants it any more
             self._loaded[key] = version
+            self._before[key] = before
             self._failed.pop(key, None)
         _log.info("version_ready", model=key[0], version=key[1], seconds=round(time.monotonic() - started, 2))
         self._changed_callback()
+
+    def _held(self) -> int:
+        return self._memory.resident() if self._memory is not None else 0
+
+    def _admit(self, wanted: Wanted) -> None:
+        """See that there is room for a version beside the champions.
+
+        Raises:
+            _NoRoomError: There is none.
+        """
+        if self._memory is None or wanted.role == "champion":
+            return
+        expected = self._memory.expected(*wanted.key)
+        needs = max(expected or 0, self._took.get(wanted.key, 0))
+        if expected != 0 and (reason := self._memory.refusal(needs)):
+            raise _NoRoomError(reason, needs)
+
+    def _excess(self, wanted: Wanted) -> str | None:
+        return None if self._memory is None or wanted.role == "champion" else self._memory.excess()
+
+    def _has_no_room(self, wanted: Wanted, error: _NoRoomError) -> None:
+        _log.error("version_has_no_room", model=wanted.model, version=wanted.version, error=str(error))
+        with self._condition:
+            self._failed[wanted.key] = _Failed(str(error), 1, inf, error.needs, wanted.revision)
+
+    def _shed(self) -> None:
+        """Unload one version when there is too much; the next one only once that is gone and was not enough."""
+        if self._memory is None or self._is_leaving() or (reason := self._memory.excess()) is None:
+            return
+        with self._condition:
+            wanted = {w.key: w for w in self._wanted}
+            extra = [w for key in reversed(self._loaded) if (w := wanted.get(key)) and self._may_go(w)]
+            gone = min(extra, key=lambda w: w.role != "challenger", default=None)  # the first of equals: the newest
+            if gone is None:
+                return
+            self._leaving = weakref.ref(self._loaded.pop(gone.key).scorer)
+            self._leaves_until = time.monotonic() + _LEAVE_SECONDS
+            # All that came since it was loaded is held against it, or it would come back and go again.
+            needs = self._memory.resident() - self._before.pop(gone.key, 0)
+            self._failed[gone.key] = _Failed(reason, 1, inf, needs, gone.revision)
+        _log.error("version_evicted", model=gone.model, version=gone.version, role=gone.role, error=reason)
+        self._changed_callback()
+        try:
+            self._on_evicted(gone.model, gone.version, reason)
+        except Exception:  # whoever listens must not end this thread
+            _log.exception("eviction_not_told", model=gone.model, version=gone.version)
+
+    def _is_leaving(self) -> bool:
+        """Whether memory of the version that was unloaded last is still to come back."""
+        if self._leaving is None:
+            return False
+        if self._leaving() is not None and time.monotonic() < self._leaves_until:
+            return True
+        self._leaving = None
+        give_back()
+        return False
+
+    def _may_go(self, wanted: Wanted) -> bool:
+        """Whether unloading it would help, and is allowed."""
+        return wanted.role != "champion" and not isinstance(self._loaded[wanted.key].scorer, UpstreamScorer)
