@@ -182,6 +182,19 @@ def test_a_reader_that_holds_the_table_makes_a_new_column_wait_and_not_for_ever(
     assert [each["f_x"] for each in read(log)] == [None, None, 1.0]
 
 
+def test_a_lock_that_is_never_given_back_holds_up_no_commit_for_ever(
+    log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_rollouts.adapters import postgres_log_writer
+
+    monkeypatch.setattr(postgres_log_writer, "_LOCK_SECONDS", 0.05)
+    with log.connect() as connection:
+        connection.execute(sql.SQL("SELECT pg_advisory_xact_lock({})").format(sql.Literal(postgres_log_writer._LOCK)))
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            log.appender("g1").append("m", "predictions", [row("a")], 1)
+    assert log.appender("g1").append("m", "predictions", [row("a")], 1)
+
+
 # --- what is in it
 
 

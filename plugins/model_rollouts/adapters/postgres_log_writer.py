@@ -25,7 +25,7 @@ _TYPES = {
     pa.float64(): "double precision",
 }
 _LOCK = 7_304_117_200_411  # of whoever makes or changes tables
-_LOCK_SECONDS = 5  # a new column waits for readers of the table, and all others wait behind it
+_LOCK_SECONDS = 2  # a new column waits for readers of the table, and all others wait behind it
 _BLOCK = 1 << 20
 _CLAIM = """
 INSERT INTO {} AS known (app_id, model, tbl, version) VALUES ({}, {}, {}, {})
@@ -92,7 +92,7 @@ class PostgresLogWriter:
             self._make(connection, target)
         written = False
         with connection.transaction() as transaction:
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{_LOCK_SECONDS}s")))
+            _wait_at_most(connection)
             claim = sql.SQL(_CLAIM).format(
                 sql.Identifier(self.log.schema, COMMITS),
                 *map(sql.Literal, (self.app_id, model, target.table, version)),
@@ -127,6 +127,7 @@ class PostgresLogWriter:
         """The schema, the table of commits and the target, where they are missing."""
         schema = sql.Identifier(self.log.schema)
         with connection.transaction():
+            _wait_at_most(connection)
             _wait_for_lock(connection)
             name = sql.Literal(schema.as_string(connection))
             if connection.execute(sql.SQL("SELECT to_regnamespace({})").format(name)).fetchone() == (None,):
@@ -150,6 +151,10 @@ class PostgresLogWriter:
                     ).format(target.identifier)
                 )
         self._made.add(target.relation)
+
+
+def _wait_at_most(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{_LOCK_SECONDS}s")))
 
 
 def _wait_for_lock(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
