@@ -20,6 +20,12 @@ from model_rollouts.gateway.segments import SegmentLog
 from model_rollouts.gateway.spool import Spool, SpoolInUseError
 
 
+@pytest.fixture(autouse=True)
+def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are written here without answers, so there is none to wait for."""
+    monkeypatch.setattr("model_rollouts.gateway.spool._SENDING_SECONDS", 0.0)
+
+
 def row(request_id: str, **more: Any) -> dict[str, Any]:
     return {"request_id": request_id, **more}
 

@@ -31,6 +31,7 @@ from model_rollouts.gateway.records import Context, record
 from model_rollouts.gateway.routing import Arm, Route, asked_for, route
 from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.scoring_protocol import Document
+from model_rollouts.gateway.sent_marks import Receipt
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import Spool
 
@@ -75,10 +76,12 @@ class Reply:
     Attributes:
         body: As the call's codec writes it.
         versions: The versions that answered, comma-separated.
+        receipt: To be told when it has gone out; None: it is not logged.
     """
 
     body: bytes
     versions: str
+    receipt: Receipt | None
 
 
 @dataclass(slots=True)
@@ -153,14 +156,14 @@ class DataPlane:
         answers = [final[i].result for i in range(len(request.routes))]
         given = [answer for answer in answers if isinstance(answer, Answer)]
         answered = len(given) == len(answers)
-        self._log(request, final, answered=answered)
+        receipt = self._log(request, final, answered=answered)
         if challenger:
             self._weigh(request, final)
         self._offer(request, final)
         if not answered:
             raise _refusal(serving, answers)
         versions = _versions(serving, {attempt.arm for attempt in final.values()})
-        return Reply(call.codec.encode(given, call.model, versions, call.request_id), versions)
+        return Reply(call.codec.encode(given, call.model, versions, call.request_id), versions, receipt)
 
     async def take_outcomes(self, model: str, content: bytes) -> int:
         """Take outcomes into the log; how many there were.
@@ -229,7 +232,7 @@ class DataPlane:
         payload: Payload = await off_loop(len(request.call.body), self._inputs.again, *arguments)
         return payload
 
-    def _log(self, request: _Request, final: dict[int, _Attempt], *, answered: bool) -> None:
+    def _log(self, request: _Request, final: dict[int, _Attempt], *, answered: bool) -> Receipt | None:
         rows: list[dict[str, Any]] = []
         for attempt in request.attempts:
             payload = request.challenger_payload if attempt.arm is Arm.CHALLENGER else request.payload
@@ -245,7 +248,10 @@ class DataPlane:
                     features=None if payload is None else (payload, attempt.index),
                 )
             )
-        self._spool.append(request.call.model, "predictions", rows)
+        receipt = self._spool.append(request.call.model, "predictions", rows)
+        if receipt is not None and not answered:
+            receipt.sent()  # that there is no answer is what the rows say
+        return receipt
 
     def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
         """Let the breaker know, but for rows that the champion could not answer either and those of testers."""

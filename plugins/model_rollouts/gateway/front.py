@@ -139,6 +139,8 @@ class Front:
         }
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
+        if reply.receipt is not None:
+            reply.receipt.sent()
 
     def _take_headers(self, call: Call, headers: Mapping[bytes, bytes]) -> None:
         """What a call's headers say.

@@ -26,6 +26,7 @@ from model_rollouts.gateway.records import Context, record
 from model_rollouts.gateway.routing import Arm
 from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.scoring_protocol import Document
+from model_rollouts.gateway.sent_marks import Receipt
 from model_rollouts.gateway.settings import GatewaySettings
 
 # Requests in flight at once, so that they share a call under load. The champion's share its calls with callers.
@@ -43,7 +44,7 @@ class PredictionSink(Protocol):
     def nearly_full(self) -> bool:
         """Whether what is left is for answers that callers wait for."""
 
-    def append(self, model: str, table: Any, rows: Any) -> None:
+    def append(self, model: str, table: Any, rows: Any) -> Receipt | None:
         """See `Spool.append`."""
 
 
@@ -226,7 +227,9 @@ class Mirror:
             )
             for index, result in zip(mirrored.indices, outcome.results, strict=True)
         ]
-        self._sink.append(mirrored.model, "predictions", rows)
+        receipt = self._sink.append(mirrored.model, "predictions", rows)
+        if receipt is not None:
+            receipt.sent()  # nobody gets this answer
         return True
 
     async def _ask(self, lane: _Lane, mirrored: Mirrored, version: Version) -> _Outcome:

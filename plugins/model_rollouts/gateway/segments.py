@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from model_rollouts.adapters.json_lines import JsonLines
+from model_rollouts.gateway.sent_marks import SUFFIX, Receipt, SentMarks, as_sent
 
 _SUFFIX = ".rows"
 _BLOCK = 1000  # numbers reserved by one write of the counter
@@ -44,9 +45,10 @@ class SegmentLog:
     Args:
         folder: Theirs alone; made when missing. Files that are there are sealed segments of an earlier process.
         roll_bytes: Size after which a new segment is begun.
+        marked: Whether it is kept which rows belong to answers that went out; see `sent_marks`.
     """
 
-    def __init__(self, folder: Path, roll_bytes: int) -> None:
+    def __init__(self, folder: Path, roll_bytes: int, *, marked: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._roll_bytes = roll_bytes
@@ -55,6 +57,11 @@ class SegmentLog:
         self.inherited = frozenset(self._sizes)
         self._next = max([self._counter(), time.time_ns() // 1000, *(n + 1 for n in self._sizes)])
         self._reserved = self._next
+        self._marked = marked
+        self._marks: dict[int, SentMarks] = {}
+        for path in folder.glob(f"*{SUFFIX}"):
+            if int(path.stem) not in self._sizes:
+                path.unlink()
         self._active: int | None = None
         self._fd = -1
         self._slowest = 0.0
@@ -72,17 +79,17 @@ class SegmentLog:
             slowest, self._slowest = self._slowest, 0.0
             return slowest
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows with one write: all of them, or none.
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> Receipt | None:
+        """Add rows with one write: all of them, or none. Their receipt, where marks are kept.
 
         Raises:
             OSError: The disk took less than all of it; nothing was added.
             TypeError: A row holds what is no JSON; nothing was added.
         """
-        self.append_lines(encoded(rows))
+        return self.append_lines(encoded(rows))
 
-    def append_lines(self, data: bytes) -> None:
-        """Add whole JSON lines with one write: all of them, or none.
+    def append_lines(self, data: bytes) -> Receipt | None:
+        """Add whole JSON lines with one write: all of them, or none. Their receipt, where marks are kept.
 
         Raises:
             OSError: The disk took less than all of it; nothing was added.
@@ -90,9 +97,12 @@ class SegmentLog:
         """
         if not data.endswith(b"\n"):
             raise ValueError(f"the lines end with {data[-20:]!r}, must end with a newline")
+        lines = data.count(b"\n") if self._marked else 0
         with self._lock:
+            if self._marked and self._active is not None and not self._marks[self._active].has_room(lines):
+                self._seal()
             if self._active is None:
-                self._begin()
+                self._begin(lines)
             number = self._active
             assert number is not None  # noqa: S101  # for the type checker: _begin has set it
             size, began = self._sizes[number], time.perf_counter()
@@ -107,8 +117,10 @@ class SegmentLog:
                 self._take_back(size)
                 raise OSError(f"the disk took {written} of {len(data)} bytes in {self._folder}; free some space")
             self._sizes[number] = size + written
+            receipt = self._marks[number].add(lines) if self._marked else None
             if size + written >= self._roll_bytes:
                 self._seal()
+        return receipt
 
     def seal(self) -> None:
         """Close the segment that is written to, if there is one."""
@@ -125,7 +137,13 @@ class SegmentLog:
         with self._path(number).open("rb") as file:
             data = file.read(self._sizes[number])  # behind it may be what a failed write left and would not be cut off
         whole = len(data) if data.endswith(b"\n") else data.rfind(b"\n") + 1
-        return Contents(JsonLines(data[:whole]), len(data) - whole)
+        rows = as_sent(data[:whole], self._marks_path(number)) if self._marked else data[:whole]
+        return Contents(JsonLines(rows), len(data) - whole)
+
+    def all_sent(self, number: int) -> bool:
+        """Whether the answers of all its rows have gone out; of an earlier process's segment, nothing more will."""
+        marks = self._marks.get(number)
+        return marks is None or marks.complete
 
     def keep_aside(self, number: int) -> None:
         """Copy a sealed segment that has damaged lines, for someone to look at."""
@@ -135,16 +153,23 @@ class SegmentLog:
     def drop(self, number: int) -> None:
         """Delete a sealed segment."""
         self._path(number).unlink(missing_ok=True)
+        self._marks_path(number).unlink(missing_ok=True)
         with self._lock:
             del self._sizes[number]
+            self._marks.pop(number, None)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:020d}{_SUFFIX}"
 
-    def _begin(self) -> None:
+    def _marks_path(self, number: int) -> Path:
+        return self._folder / f"{number:020d}{SUFFIX}"
+
+    def _begin(self, lines: int) -> None:
         if self._next >= self._reserved:
             self._reserve(self._next + _BLOCK)
         number = self._next
+        if self._marked:
+            self._marks[number] = SentMarks(self._marks_path(number), lines)
         self._fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         self._next += 1
         self._sizes[number] = 0

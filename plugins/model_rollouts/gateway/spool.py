@@ -25,6 +25,7 @@ import structlog
 from model_rollouts.adapters.json_lines import JsonLines
 from model_rollouts.gateway.errors import LogUnavailableError
 from model_rollouts.gateway.segments import SegmentLog, encoded
+from model_rollouts.gateway.sent_marks import Receipt
 from model_rollouts.gateway.unlogged import Unlogged, UnloggedRows
 
 Table = Literal["predictions", "outcomes"]
@@ -32,6 +33,8 @@ OnLogFailure = Literal["refuse", "serve"]
 _TABLES: tuple[Table, ...] = ("predictions", "outcomes")
 _ROLL_BYTES = 8 * 1024 * 1024
 _NEARLY = 0.8  # of the largest size
+_SENDING_SECONDS = 1.0  # an answer that has not gone out so long after its row was written counts as not served
+_SENDING_POLL_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
 
@@ -123,16 +126,19 @@ class Spool:
                 f"bring the log back ({self._error or 'it is slower than the traffic'})"
             )
 
-    def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]]) -> Receipt | None:
         """Put rows where they survive the process: all of them, or none.
+
+        Returns:
+            The receipt of predictions that are kept, to be told when their answer has gone out.
 
         Raises:
             LogUnavailableError: The spool is full, or the disk does not take them; see `on_failure`.
             TypeError: A row holds what is no JSON.
         """
-        self.append_lines(model, table, encoded(rows))
+        return self.append_lines(model, table, encoded(rows))
 
-    def append_lines(self, model: str, table: Table, lines: bytes) -> None:
+    def append_lines(self, model: str, table: Table, lines: bytes) -> Receipt | None:
         """The same with rows that are JSON lines already, each an object that ends in a newline.
 
         Raises:
@@ -140,16 +146,17 @@ class Spool:
             ValueError: The last line has no newline.
         """
         try:
-            self._keep(model, table, lines)
+            return self._keep(model, table, lines)
         except LogUnavailableError as error:
             if not self._serve or table != "predictions":
                 raise
             self._unlogged.add(model, lines.count(b"\n"), str(error))
+            return None
 
-    def _keep(self, model: str, table: Table, lines: bytes) -> None:
+    def _keep(self, model: str, table: Table, lines: bytes) -> Receipt | None:
         self._refuse_when_full()
         try:
-            self._own.log(model, table).append_lines(lines)
+            return self._own.log(model, table).append_lines(lines)
         except OSError as error:
             what = "answer" if table == "predictions" else "outcome"
             raise LogUnavailableError(f"the {what} can't be logged: {error}") from error
@@ -249,7 +256,7 @@ class _Shipment:
     def log(self, model: str, table: Table) -> SegmentLog:
         if (model, table) not in self._logs:
             folder = self._folder / _quoted(model) / table
-            log = self._logs[model, table] = SegmentLog(folder, _ROLL_BYTES)
+            log = self._logs[model, table] = SegmentLog(folder, _ROLL_BYTES, marked=table == "predictions")
             self._attempted.update((model, table, number) for number in log.inherited)
         return self._logs[model, table]
 
@@ -269,6 +276,9 @@ class _Shipment:
         return errors
 
     def _commit(self, model: str, table: Table, log: SegmentLog, number: int) -> None:
+        end = time.monotonic() + _SENDING_SECONDS
+        while not log.all_sent(number) and time.monotonic() < end:
+            time.sleep(_SENDING_POLL_SECONDS)
         contents = log.read(number)
         rows, tried = contents.rows, (model, table, number)
         if rows:
