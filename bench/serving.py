@@ -26,8 +26,10 @@ MODEL = "switch"
 BODIES = {"1": "return x * 2", "2": "return x * 2", "3": "if (x != 1).any(): time.sleep(3600)\n        return x * 2"}
 HANGS = "3"  # on anything but its own example
 _CODE = """
+import sys
 import time
 import mlflow
+import numpy as np
 
 
 class Model(mlflow.pyfunc.PythonModel):
@@ -97,10 +99,15 @@ class GatewayProcess:
     @property
     def store_url(self) -> str:
         """SQLAlchemy URL of its rollout store."""
-        return f"sqlite:///{self.root / 'store.db'}"
+        return self.settings.get("MODEL_ROLLOUTS_STORE_URL", f"sqlite:///{self.root / 'store.db'}")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self.launch()
+        self.wait(self.answers)
+
+    def launch(self) -> None:
+        """Start it, and don't wait."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -124,7 +131,6 @@ class GatewayProcess:
         self.watch = subprocess.Popen(
             [sys.executable, "-S", "-c", watch], stdin=subprocess.PIPE, process_group=self.process.pid
         )
-        self.wait(self.answers)
 
     def answers(self) -> bool:
         """Whether it answers about the model."""
@@ -201,6 +207,10 @@ class Mover:
     def open(self, stage: int = 0) -> float:
         """Open a stage; `time.monotonic()` when that was decided."""
         return self._step(lambda rollout, traffic: steps.open_stage(rollout, traffic, stage, self.cause("open")))
+
+    def clear(self, stage: int = 0) -> float:
+        """Have a stage pass, so that the next one may be opened."""
+        return self._step(lambda rollout, traffic: steps.clear(rollout, traffic, stage, self.cause("clear")))
 
     def roll_back(self) -> float:
         """Roll back; `time.monotonic()` when that was decided."""

@@ -1,0 +1,238 @@
+"""Challengers that fail in every way they can: callers never notice, and the log and the store have all of it.
+
+The registry is stopped before the first of them gets traffic, and there is no Airflow: a gateway and its store are all
+that it takes to be safe from a challenger, and to roll it back.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.chaos.client import Asked, Client
+from tests.chaos.world import FULL, VERSIONS, MlflowServer, drained, failed, logged, p99, raised, say, shares, status
+
+from bench.serving import GatewayProcess, Mover, serving
+from model_rollouts.core.bucketing import in_share
+from model_rollouts.core.rollout import Event, EventKind, State
+
+pytestmark = pytest.mark.timeout(1800 if FULL else 300)
+
+RATE, SHARE = 100.0, 50.0
+SECONDS = 30.0 if FULL else 4.0
+BURST = 10  # failures in a row that trip the breaker, by default
+CHALLENGER_SECONDS = 1.0  # after which the champion answers, by default
+#: Bound on the callers' p99 where the challenger does not keep them waiting, for a machine that does other things, too.
+MOST_MS = 400.0
+MEMORY_MB = 1000
+_SALT = "salt"  # of all of Mover's rollouts
+_SICK = ("raises", "sleeps", "nan", "long", "exits")
+
+
+def _model(name: str) -> str:
+    return f"sick-{name}"
+
+
+@dataclass
+class World:
+    """One gateway with a model for each sick challenger, all loaded, and the registry gone."""
+
+    root: Path
+    gateway: GatewayProcess
+    movers: dict[str, Mover]
+
+
+@dataclass
+class Seen:
+    """What came of a load."""
+
+    asked: Sequence[Asked]
+    rows: pd.DataFrame
+    events: Sequence[Event]
+    state: State
+    began: float
+    wall: float = field(default_factory=time.time)
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The challenger's failures."""
+        return self.rows[(self.rows["arm"] == "challenger") & (self.rows["status"] != "ok")]
+
+    @property
+    def rolled_back(self) -> Event:
+        """The one event of that kind."""
+        (event,) = [each for each in self.events if each.kind is EventKind.ROLLED_BACK]
+        return event
+
+    @property
+    def tripped(self) -> float:
+        """When the rollback was in the store, `time.monotonic()`."""
+        return self.rolled_back.at.timestamp() - self.wall + self.began
+
+
+@pytest.fixture(scope="module")
+def world(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    import mlflow
+
+    client = mlflow.MlflowClient(registry, registry)
+    sources = {v.version: v.source for v in client.search_model_versions("name='switch'")}
+    for name in _SICK:
+        client.create_registered_model(_model(name))
+        for version in ("champion", name):
+            client.create_model_version(_model(name), sources[VERSIONS[version]])
+        client.set_registered_model_alias(_model(name), "champion", "1")
+    root = tmp_path_factory.mktemp("sick")
+    server = MlflowServer(root, registry)
+    models = "[" + ", ".join(f'"{_model(name)}"' for name in _SICK) + "]"
+    try:
+        server.start()
+        with serving(root, server.url, model=_model(_SICK[0]), MODEL_ROLLOUTS_MODELS=models) as (gateway, mover):
+            movers = {name: Mover(mover.store, _model(name)) for name in _SICK}
+            gateway.wait(lambda: all(mover.store.traffic(each.model) for each in movers.values()))
+            for each in movers.values():
+                each.start(shares(SHARE), "2")
+            for each in movers.values():
+                gateway.wait(lambda ready=each: ready.is_ready(gateway.url))
+            server.stop()
+            yield World(root, gateway, movers)
+    finally:
+        server.stop()
+
+
+def _load(world: World, name: str) -> Seen:
+    mover = world.movers[name]
+    wall, began = time.time(), mover.open()
+    world.gateway.wait(lambda: mover.is_ready(world.gateway.url))
+    asked = Client(f"{world.gateway.url}/models/{mover.model}/invocations", RATE, name).run_for(SECONDS)
+    world.gateway.wait(lambda: drained(world.gateway))
+    rows = logged(world.root, mover.model)
+    events = mover.store.events(rollout_id=mover.rollout_id)
+    return Seen(asked, rows, events, mover.store.rollout(mover.rollout_id).state, began, wall)
+
+
+def _check(seen: Seen) -> None:
+    """No caller noticed, and the log has all that was seen."""
+    assert not failed(seen.asked)
+    assert [each.prediction for each in seen.asked] == [2 * each.x for each in seen.asked]
+    rows = seen.rows
+    assert not rows.duplicated(["request_id", "arm"]).any()
+    served = rows[rows["served"]].set_index("request_id")
+    assert set(served.index) == {each.request_id for each in seen.asked}
+    assert not served.index.duplicated().any()
+    assert (served["status"] == "ok").all()
+    assert [served["version"][each.request_id] for each in seen.asked] == [each.version for each in seen.asked]
+    failures = seen.failures
+    assert not failures["served"].any()
+    assert set(failures["request_id"]) <= set(served[served["arm"] == "champion"].index)
+    assert failures["error"].notna().all()
+    unserved = rows[~rows["served"]]
+    assert set(unserved["request_id"]) == set(failures["request_id"]), "what is not served is a failure of the challenger"
+
+
+def _check_trip(seen: Seen, name: str, kind: str, says: str) -> None:
+    """It was out after a burst, and the store has the rollback with its proof."""
+    event = seen.rolled_back
+    assert seen.state is State.ROLLED_BACK
+    assert event.actor == "gateway g1"
+    proof = event.evidence["breaker"]
+    assert (proof["failures"], proof["burst"], proof["share"]) == (BURST, BURST, SHARE)
+    assert says in event.reason
+    failures = seen.failures
+    assert len(failures) >= BURST
+    assert set(failures["status"]) == {kind}
+    assert (seen.rows["arm"] == "challenger").sum() == len(failures), "it never gave a right answer"
+    # Those that were with it when it tripped may still fail; nobody else is sent there.
+    last = max(number for number, each in enumerate(seen.asked) if each.request_id in set(failures["request_id"]))
+    after = [each for each in seen.asked[last + 1 :]]
+    assert len(after) > RATE
+    assert {each.version for each in after} == {"1"}
+    say(
+        f"sick-{name}",
+        requests=len(seen.asked),
+        failures_logged=len(failures),
+        failed_requests=len(failed(seen.asked)),
+        seconds_to_rollback_in_store=seen.tripped - seen.began,
+        p99_ms=p99(seen.asked),
+        p99_ms_afterwards=p99(after),
+        most_ms=max(each.ms for each in seen.asked),
+    )
+
+
+def test_one_that_raises_on_three_rows_in_ten_is_answered_for_and_does_not_trip_the_breaker(world: World) -> None:
+    seen = _load(world, "raises")
+    _check(seen)
+    challenged = {each.request_id for each in seen.asked if in_share(_SALT, each.unit, SHARE)}
+    raising = {each.request_id for each in seen.asked if raised(each.x)} & challenged
+    assert 0.2 * len(challenged) < len(raising) < 0.4 * len(challenged)
+    assert set(seen.failures["request_id"]) == raising, "exactly those rows are its failures"
+    assert set(seen.failures["status"]) == {"error"}
+    assert set(seen.failures["error"]) == {"ValueError: three of ten"}
+    assert {each.request_id for each in seen.asked if each.version == "2"} == challenged - raising
+    assert seen.state is State.BAKING
+    assert EventKind.ROLLED_BACK not in {event.kind for event in seen.events}
+    assert p99(seen.asked) < MOST_MS
+    say("sick-raises", requests=len(seen.asked), failures_logged=len(raising), failed_requests=0, p99_ms=p99(seen.asked))
+
+
+def test_one_that_sleeps_costs_callers_no_more_than_its_time_and_is_out_after_ten(world: World) -> None:
+    seen = _load(world, "sleeps")
+    _check(seen)
+    _check_trip(seen, "sleeps", "timeout", "no answer within")
+    assert max(each.ms for each in seen.asked) < CHALLENGER_SECONDS * 1000 + MOST_MS
+    over = [each for each in seen.asked if each.due > seen.asked[0].due + 2 * CHALLENGER_SECONDS]
+    assert len(over) > RATE
+    assert p99(over) < MOST_MS, "as fast as before"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("nan", "nan"), ("long", "answers"), ("exits", "SystemExit")], ids=lambda value: value
+)
+def test_one_that_never_answers_right_is_out_after_ten(world: World, name: str, says: str) -> None:
+    seen = _load(world, name)
+    _check(seen)
+    _check_trip(seen, name, "error", says)
+    assert len(seen.failures) < 3 * BURST
+    assert p99(seen.asked) < MOST_MS
+
+
+def test_one_that_keeps_memory_is_unloaded_before_the_process_dies_of_it(registry: str, tmp_path: Path) -> None:
+    with serving(tmp_path, registry, MODEL_ROLLOUTS_MAX_MEMORY_MB=str(MEMORY_MB)) as (gateway, mover):
+        mover.start(shares(SHARE), VERSIONS["grows"])
+        gateway.wait(lambda: mover.is_ready(gateway.url))
+        mover.open()
+        gateway.wait(lambda: mover.is_ready(gateway.url))
+        before = _memory_mb(gateway, "VmRSS")
+        asked = Client(f"{gateway.url}/models/{mover.model}/invocations", RATE, "grows").run_for(max(8.0, SECONDS))
+        gateway.wait(lambda: drained(gateway))
+        after, most = (_memory_mb(gateway, name) for name in ("VmRSS", "VmHWM"))
+        state = status(gateway)["models"][mover.model]["versions"][VERSIONS["grows"]]
+    rows = logged(tmp_path, mover.model)
+    served = rows[rows["served"]]
+    say(
+        "sick-grows",
+        bound_mb=MEMORY_MB,
+        before_mb=before,
+        most_mb=most,
+        after_mb=after,
+        requests=len(asked),
+        by_challenger=int((served["arm"] == "challenger").sum()),
+        p99_ms=p99(asked),
+        most_ms=max(each.ms for each in asked),
+    )
+    assert not failed(asked)
+    assert [each.prediction for each in asked] == [2 * each.x for each in asked]
+    assert sorted(served["request_id"]) == sorted(each.request_id for each in asked)
+    assert before < MEMORY_MB, "there was room for it"
+    assert (served["arm"] == "challenger").sum() > 20, "it did serve"
+    assert state.startswith("failed: memory: unloaded")
+    assert {each.version for each in asked[-int(RATE) :]} == {VERSIONS["champion"]}
+    assert after < MEMORY_MB
+    assert most < 2 * MEMORY_MB, "what it takes in the second between two looks comes on top"
+
+
+def _memory_mb(gateway: GatewayProcess, name: str) -> float:
+    assert gateway.process is not None
+    lines = Path(f"/proc/{gateway.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
