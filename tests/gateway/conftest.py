@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from fastapi import FastAPI
 
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.app import create_app
@@ -21,11 +20,15 @@ from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.errors import GatewayError
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.loading import Version
+from model_rollouts.gateway.metrics import Metrics, Recorder
+from model_rollouts.gateway.metrics_families import Sources
 from model_rollouts.gateway.mirror import Mirror
 from model_rollouts.gateway.open_inference_model import Interface, Tensor
+from model_rollouts.gateway.parts import Parts
 from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.reading import SignatureReader
 from model_rollouts.gateway.scorer import MicroBatcher
+from model_rollouts.gateway.serving import Leave
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.signature import Signature
 from model_rollouts.gateway.spool import Spool
@@ -124,6 +127,8 @@ class Gateway:
     follower: Follower = field(init=False)
     spool: Spool = field(init=False)
     mirror: Mirror = field(init=False)
+    recorder: Recorder = field(init=False)
+    leave: Leave = field(default_factory=Leave)
 
     def poll(self) -> list[Traffic]:
         if self.store_error is not None:
@@ -193,15 +198,15 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
             poll_seconds=0.005,
             retry_seconds=0.02,
         )
-        g.mirror = Mirror(g.spool, g.follower.in_force, settings)
+        g.recorder = Recorder(g.follower.follows)
+        g.mirror = Mirror(g.spool, g.follower.in_force, g.recorder, settings)
         breakers = Breakers(settings.breaker_failures, lambda *report: g.reports.append(report))
-        plane = DataPlane(g.follower, g.spool, g.mirror, breakers, settings)
+        plane = DataPlane(g.follower, g.spool, g.mirror, breakers, g.recorder, settings)
+        metrics = Metrics("g1", g.recorder, Sources(g.follower, g.spool, g.mirror, breakers.tripped))
+        rest: Any = None  # not started here
+        parts = Parts(settings, g.leave, g.follower, plane, g.spool, g.mirror, rest, metrics, rest)
 
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            yield
-
-        app = create_app(settings, follower=g.follower, plane=plane, spool=g.spool, mirror=g.mirror, lifespan=lifespan)
+        app = create_app(parts)
         g.set(Traffic("m", "1"))
         g.follower.start()
         g.mirror.start()

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_rollouts.core.traffic import Traffic
-from model_rollouts.gateway.metrics import Metrics
+from model_rollouts.gateway.metrics import Metrics, Recorder
 from model_rollouts.gateway.metrics_families import Sources
 
 _DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -30,7 +30,7 @@ def value(read: Samples, name: str, **labels: str) -> float | None:
 
 
 def of(g: Any, **more: Any) -> Metrics:
-    return Metrics("g1", Sources(g.follower, g.spool, g.mirror, **more))
+    return Metrics("g1", Recorder(g.follower.follows), Sources(g.follower, g.spool, g.mirror, **more))
 
 
 def test_what_happened_is_counted_under_its_labels(gateway: Callable[..., Any]) -> None:
@@ -124,7 +124,7 @@ def test_a_part_that_cannot_say_how_it_is_costs_its_own_metrics_alone(gateway: C
 
     async def run() -> None:
         async with gateway() as g:
-            metrics = Metrics("g1", Sources(g.follower, Broken(), g.mirror))
+            metrics = Metrics("g1", Recorder(g.follower.follows), Sources(g.follower, Broken(), g.mirror))
             read = samples(metrics)
             assert value(read, "spool_bytes") is None, "0 would say that all is well"
             assert value(read, "metrics_failures_total") == 1

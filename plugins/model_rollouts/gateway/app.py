@@ -1,8 +1,8 @@
 """What the gateway answers besides predictions (`front.py`): outcomes, probes, status."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
 
@@ -12,33 +12,31 @@ from fastapi import FastAPI, Request, Response
 
 from model_rollouts.gateway import environment, errors
 from model_rollouts.gateway.bodies import read_body
-from model_rollouts.gateway.dataplane import DataPlane
-from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.front import Front
-from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.metrics import CONTENT_TYPE
 from model_rollouts.gateway.open_inference_http import add_routes as add_open_inference
+from model_rollouts.gateway.openapi import openapi_document
+from model_rollouts.gateway.parts import Parts
 from model_rollouts.gateway.probing import Prober
 from model_rollouts.gateway.refusals import Refusal
-from model_rollouts.gateway.settings import GatewaySettings
-from model_rollouts.gateway.spool import Spool
 
 _JSON = "application/json"
 
 _log = structlog.get_logger(__name__)
 
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
+def create_app(parts: Parts) -> Front:
+    """The application of docs/contracts.md; its lifespan is that of the parts."""
 
-def create_app(
-    settings: GatewaySettings,
-    *,
-    follower: Follower,
-    plane: DataPlane,
-    spool: Spool,
-    mirror: Mirror,
-    lifespan: Lifespan,
-) -> Front:
-    """The application of docs/contracts.md over parts that `lifespan` starts and stops."""
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await parts.start()
+        try:
+            yield
+        finally:
+            await parts.close()
+
+    settings, follower, plane, spool, mirror = parts.settings, parts.follower, parts.plane, parts.spool, parts.mirror
     app = FastAPI(title="model-rollouts gateway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.exception_handler(errors.GatewayError)(_refuse)
     app.exception_handler(Exception)(_refuse)
@@ -90,11 +88,28 @@ def create_app(
     async def ping() -> Response:
         return Response("\n", 200 if follower.healthy else 404, media_type=_JSON)
 
+    @app.get("/healthz")
+    async def alive() -> Response:
+        return _json({"live": True})
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        reason = "it is about to end" if parts.leave.taken else "" if follower.healthy else "not every model is served"
+        return _json({"ready": not reason, **({"reason": reason} if reason else {})}, 503 if reason else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(await asyncio.to_thread(parts.metrics.render), media_type=CONTENT_TYPE)
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return _json(openapi_document(metadata.version("model-rollouts")))
+
     @app.get("/version")
     async def mlflow_version() -> Response:
         return Response(metadata.version("mlflow"), media_type=_JSON)
 
-    return Front(app, plane, follower, settings)
+    return Front(app, plane, follower, parts.metrics.recorder, settings)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

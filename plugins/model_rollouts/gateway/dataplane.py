@@ -22,6 +22,7 @@ from model_rollouts.gateway.errors import (
 from model_rollouts.gateway.follower import Follower, Serving
 from model_rollouts.gateway.inputs import Inputs, off_loop
 from model_rollouts.gateway.loading import Version
+from model_rollouts.gateway.metrics import Recorder
 from model_rollouts.gateway.mirror import Mirror, Mirrored
 from model_rollouts.gateway.outcomes import read_outcomes
 from model_rollouts.gateway.payload import Payload
@@ -118,16 +119,24 @@ class DataPlane:
         spool: The way to the log.
         mirror: Takes what another version is to score too.
         breakers: Says which challengers are out.
+        recorder: Counts what was scored.
         settings: Bounds and timeouts.
     """
 
     def __init__(
-        self, follower: Follower, spool: Spool, mirror: Mirror, breakers: Breakers, settings: GatewaySettings
+        self,
+        follower: Follower,
+        spool: Spool,
+        mirror: Mirror,
+        breakers: Breakers,
+        recorder: Recorder,
+        settings: GatewaySettings,
     ) -> None:
         self._follower = follower
         self._spool = spool
         self._mirror = mirror
         self._breakers = breakers
+        self._recorder = recorder
         self._gateway_id = settings.gateway_id
         self._champion_seconds = settings.champion_timeout_seconds
         self._challenger_seconds = settings.challenger_timeout_seconds
@@ -248,10 +257,24 @@ class DataPlane:
                     features=None if payload is None else (payload, attempt.index),
                 )
             )
+            self._count(request, attempt, served=rows[-1]["served"])
         receipt = self._spool.append(request.call.model, "predictions", rows)
         if receipt is not None and not answered:
             receipt.sent()  # that there is no answer is what the rows say
         return receipt
+
+    def _count(self, request: _Request, attempt: _Attempt, *, served: bool) -> None:
+        model, result = request.call.model, attempt.result
+        serving = request.serving
+        loaded = serving.challenger if attempt.arm is Arm.CHALLENGER else serving.champion
+        version = loaded.version if loaded is not None else ""
+        status = result.status if isinstance(result, Failure) else "ok"
+        self._recorder.count(model, version, attempt.arm, status, attempt.latency_ms, served=served)
+        if isinstance(result, Failure):
+            if result.overloaded:
+                self._recorder.overloaded(model, version, 1)
+            if attempt.arm is Arm.CHALLENGER:
+                self._recorder.fallback(model, version, 1)
 
     def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
         """Let the breaker know, but for rows that the champion could not answer either and those of testers."""

@@ -18,6 +18,7 @@ from model_rollouts.gateway import errors
 from model_rollouts.gateway.bodies import read_body
 from model_rollouts.gateway.dataplane import Call, DataPlane
 from model_rollouts.gateway.follower import Follower
+from model_rollouts.gateway.metrics import Recorder
 from model_rollouts.gateway.open_inference_http import HEADER_LENGTH_KEY, REQUEST_ID, OpenInferenceCodec
 from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.reading import unit_text
@@ -38,13 +39,17 @@ class Front:
         inner: Answers everything but predictions.
         plane: Answers predictions.
         follower: Knows the models.
+        recorder: Counts answers by their code.
         settings: Bounds and tokens.
     """
 
-    def __init__(self, inner: ASGIApp, plane: DataPlane, follower: Follower, settings: GatewaySettings) -> None:
+    def __init__(
+        self, inner: ASGIApp, plane: DataPlane, follower: Follower, recorder: Recorder, settings: GatewaySettings
+    ) -> None:
         self.inner = inner
         self._plane = plane
         self._follower = follower
+        self._recorder = recorder
         self._settings = settings
         token, tester = settings.gateway_token, settings.tester_token
         self._bearer = f"Bearer {token.get_secret_value()}".encode() if token is not None else None
@@ -123,6 +128,7 @@ class Front:
             refusal = Refusal(error)
             if call.request_id:
                 refusal.headers["X-Request-Id"] = call.request_id
+            self._recorder.request(call.model, refusal.status)
             await _refuse(send, refusal, is_v2=call.codec is not MLFLOW)
             return
         finally:
@@ -141,6 +147,7 @@ class Front:
         await send({"type": "http.response.body", "body": reply.body})
         if reply.receipt is not None:
             reply.receipt.sent()
+        self._recorder.request(call.model, 200)
 
     def _take_headers(self, call: Call, headers: Mapping[bytes, bytes]) -> None:
         """What a call's headers say.

@@ -1,8 +1,9 @@
 """Loads versions from MLflow, in process. The only part of the gateway that knows MLflow's model format."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -61,15 +62,22 @@ class MlflowLoader:
         max_batch_rows: See `MicroBatcher`.
         max_waiting_rows: See `MicroBatcher`.
         wait_seconds: See `MicroBatcher`.
+        batched: Told model, version and rows of each call.
     """
 
     def __init__(
-        self, tracking_uri: str, max_batch_rows: int, max_waiting_rows: int, wait_seconds: float = 0.0
+        self,
+        tracking_uri: str,
+        max_batch_rows: int,
+        max_waiting_rows: int,
+        wait_seconds: float = 0.0,
+        batched: Callable[[str, str, int], None] = lambda *_: None,
     ) -> None:
         self._tracking_uri = tracking_uri
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._wait_seconds = wait_seconds
+        self._batched = batched
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
         """Download, load and warm one version. Takes seconds; call it from a thread.
@@ -106,6 +114,7 @@ class MlflowLoader:
             self._max_waiting_rows,
             self._wait_seconds,
             found.inline_rows,
+            partial(self._batched, model, version),
         )
         return Version(
             model, version, reader, scorer, params_check_of(pyfunc.metadata), interface(pyfunc.metadata), files

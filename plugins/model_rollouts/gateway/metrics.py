@@ -97,11 +97,12 @@ class Metrics:
 
     Args:
         gateway_id: The process.
+        recorder: What requests are counted by.
         sources: The parts that know how they are.
     """
 
-    def __init__(self, gateway_id: str, sources: Sources) -> None:
-        self.recorder = Recorder(sources.follower.follows)
+    def __init__(self, gateway_id: str, recorder: Recorder, sources: Sources) -> None:
+        self.recorder = recorder
         self._lags: deque[float] = deque(maxlen=_LAG_SAMPLES)
         self._measuring: asyncio.Task[None] | None = None
         self._registry = CollectorRegistry()

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 import structlog
 
 from model_rollouts.core.traffic import Traffic
-from model_rollouts.gateway.answers import Failure, failure
+from model_rollouts.gateway.answers import Answer, Failure, failure
 from model_rollouts.gateway.errors import LogUnavailableError
 from model_rollouts.gateway.follower import Serving
 from model_rollouts.gateway.inputs import Inputs
 from model_rollouts.gateway.loading import Version
+from model_rollouts.gateway.metrics import Recorder
 from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.records import Context, record
 from model_rollouts.gateway.routing import Arm
@@ -115,13 +116,19 @@ class Mirror:
     Args:
         sink: Where the rows go.
         in_force: The traffic row that a model is routed by now.
+        recorder: Counts what was scored.
         settings: Bounds and time limits.
     """
 
     def __init__(
-        self, sink: PredictionSink, in_force: Callable[[str], Traffic | None], settings: GatewaySettings
+        self,
+        sink: PredictionSink,
+        in_force: Callable[[str], Traffic | None],
+        recorder: Recorder,
+        settings: GatewaySettings,
     ) -> None:
         self._sink = sink
+        self._recorder = recorder
         self._in_force = in_force
         self._settings = settings
         self._inputs = Inputs(settings)
@@ -227,6 +234,10 @@ class Mirror:
             )
             for index, result in zip(mirrored.indices, outcome.results, strict=True)
         ]
+        for result in outcome.results:
+            status = "ok" if isinstance(result, Answer) else result.status
+            took = mirrored.lead_ms + outcome.latency_ms
+            self._recorder.count(mirrored.model, version.version, lane.arm, status, took, served=False)
         receipt = self._sink.append(mirrored.model, "predictions", rows)
         if receipt is not None:
             receipt.sent()  # nobody gets this answer

@@ -14,6 +14,7 @@ from model_rollouts.gateway.scoring_protocol import Document
 
 _INT32 = 2**31
 _JSON_TYPES: dict[str, type] = {"double": float, "long": int, "integer": int, "string": str, "boolean": bool}
+_PLAIN_SPLIT = {"columns", "data"}
 _NUMBERS = frozenset({int, float})
 
 
@@ -62,9 +63,9 @@ class PlainRows:
         return Table(self._columns, tuple(map(list, zip(*checked, strict=True))), self._logged)
 
     def _of_split(self, content: Any) -> Sequence[Any] | None:
-        if type(content) is not dict or content.get("columns") != self._names or len(content) != 2:
+        if type(content) is not dict or content.keys() != _PLAIN_SPLIT or content["columns"] != self._names:
             return None
-        data = content.get("data")
+        data = content["data"]
         return data if type(data) is list else None
 
     def _of_records(self, content: Any) -> Sequence[Any] | None:
@@ -81,29 +82,29 @@ class PlainRows:
             types = tuple(map(type, row))
         except TypeError:
             return None
-        if types != self._types:
-            if len(types) != len(self._types):
-                return None
-            if self._all_floats and _NUMBERS.issuperset(types):
-                row = list(map(float, row))
-            else:
-                row = list(row)
-                for at in self._floats:
-                    if types[at] is int:
-                        row[at] = float(row[at])
-                if tuple(map(type, row)) != self._types:
-                    return None
-        # A sum that is finite has no part that is not; one that overflows goes the long way.
-        if not isfinite(sum(row) if self._all_floats else sum(row[at] for at in self._floats)):
+        values: Sequence[Any] | None = row if types == self._types else self._with_floats(row, types)
+        if values is None:
             return None
-        for at in self._whole:
-            if not -_INT32 <= row[at] < _INT32:
-                return None
-        for at in self._texts:
-            if not row[at].isascii():
-                return None
-        result: Sequence[Any] = row
-        return result
+        # A sum that is finite has no part that is not; one that overflows goes the long way.
+        if not isfinite(sum(values) if self._all_floats else sum(values[at] for at in self._floats)):
+            return None
+        if self._whole and not all(-_INT32 <= values[at] < _INT32 for at in self._whole):
+            return None
+        if self._texts and not all(values[at].isascii() for at in self._texts):
+            return None
+        return values
+
+    def _with_floats(self, row: Any, types: tuple[type, ...]) -> Sequence[Any] | None:
+        """Whole numbers in columns of floats as floats, if nothing else is different."""
+        if len(types) != len(self._types):
+            return None
+        if self._all_floats:
+            return list(map(float, row)) if _NUMBERS.issuperset(types) else None
+        values = list(row)
+        for at in self._floats:
+            if types[at] is int:
+                values[at] = float(values[at])
+        return values if tuple(map(type, values)) == self._types else None
 
 
 def _places(columns: Sequence[Column], *kinds: str) -> tuple[int, ...]:

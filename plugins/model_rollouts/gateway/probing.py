@@ -45,9 +45,7 @@ class Prober:
         return [_shown(result) for result in results]
 
     def _read(self, version: Version, body: bytes, content_type: str | None) -> tuple[Document, Payload]:
-        document, reading = self._inputs.parse(
-            version, body, content_type, max_rows=self._settings.max_batch_rows
-        )
+        document, reading = self._inputs.parse(version, body, content_type, max_rows=self._settings.max_batch_rows)
         return document, reading.payload
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsError
 
 from model_rollouts.core.errors import RolloutError
 from model_rollouts.gateway.settings import GatewaySettings
@@ -38,6 +39,8 @@ def read_settings() -> GatewaySettings:
     except ValidationError as error:
         found = error.errors(include_url=False)  # a default that waits for another setting is no problem of its own
         problems += [_line(problem) for problem in found if problem["type"] != "default_factory_not_called"]
+    except SettingsError as error:  # no JSON, under a name in other letters
+        problems.append(str(error))
     finally:
         os.environ.update(unreadable)
     if problems:
