@@ -97,7 +97,7 @@ def _unpacked(values: list[Any]) -> tuple[list[int], list[Any]]:
     shape, flat = [len(values)], values
     while flat and all(isinstance(value, list) for value in flat):
         widths = {len(value) for value in flat}
-        if len(widths) != 1 or 0 in widths:
+        if len(widths) != 1:
             return [len(values)], values
         shape.append(widths.pop())
         flat = [item for value in flat for item in value]
