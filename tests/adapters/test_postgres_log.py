@@ -1,10 +1,13 @@
 """The prediction log in a real PostgreSQL: nothing lost, nothing doubled, and the rows as Delta would have them."""
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,60 @@ def test_through_the_spool_a_connection_that_is_cut_costs_no_row(log: PostgresLo
     assert {each["f_x"] for each in read(log)} == {1.0}
 
 
+_WORKER = """
+import sys, time
+from pathlib import Path
+from model_rollouts.adapters.postgres_log import PostgresLog
+from model_rollouts.gateway.log_writer import open_writer
+from model_rollouts.gateway.spool import Spool
+log = PostgresLog(sys.argv[1], sys.argv[2])
+spool = Spool(Path(sys.argv[3]), "g1", lambda app_id: open_writer(log, app_id), 0.01, 10**9)
+spool.start()
+for i in range(1_000_000):
+    name = f"{sys.argv[4]}-{i}"
+    spool.append("m", "outcomes", [{"request_id": name, "ts": 1_772_400_000_000_000, "label": "1"}])
+    print(name, flush=True)
+    time.sleep(0.001)
+"""
+
+
+def last_commit(log: PostgresLog) -> int:
+    """The highest number of a batch; -1 before the first."""
+    with log.connect() as connection:
+        commits = sql.Identifier(log.schema, "commits")
+        try:
+            found = connection.execute(sql.SQL("SELECT max(version) FROM {}").format(commits)).fetchone()
+        except psycopg.errors.UndefinedTable:
+            return -1
+    return -1 if found is None or not isinstance(found[0], int) else found[0]
+
+
+def test_after_kill_9_every_acknowledged_row_is_in_the_database_once(log: PostgresLog, tmp_path: Path) -> None:
+    acknowledged: set[str] = set()
+    left = 0
+    for life in range(3):
+        before = last_commit(log)
+        command = [sys.executable, "-c", _WORKER, log.url, log.schema, str(tmp_path), str(life)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                acknowledged.add(line.strip())
+                if line.endswith("00\n") and last_commit(log) > before:
+                    break
+            acknowledged.update(line.strip() for line in islice(process.stdout, 50))
+            process.kill()
+            acknowledged.update(line.strip() for line in process.stdout if line.endswith("\n"))
+        spool = Spool(tmp_path, "g1", lambda app_id: open_writer(log, app_id), 60, 10**9)
+        left += spool.status()["bytes"]
+        assert spool.flush()
+        spool.close()
+    logged = [each["request_id"] for each in read(log, table="outcomes")]
+    assert left > 0, "they had not committed everything when they were killed"
+    assert len(logged) == len(set(logged))
+    assert acknowledged <= set(logged)
+    assert len(set(logged) - acknowledged) <= 3, "written, and killed before it could be said"
+
+
 def test_a_reader_that_holds_the_table_makes_a_new_column_wait_and_not_for_ever(
     log: PostgresLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,11 +337,28 @@ def test_the_tables_are_those_of_the_contract(log: PostgresLog, tmp_path: Path) 
 )
 def test_models_of_any_name_have_tables_of_their_own(log: PostgresLog, model: str) -> None:
     writer = log.appender("g1")
-    others = ["m", model + "2", model.swapcase() + "3", stored_name(model), stored_name(model, ".predictions")]
+    others = [
+        "m",
+        model + "2",
+        model.swapcase() + "3",
+        stored_name(model),
+        stored_name(model, ".predictions").removesuffix(".predictions"),
+    ]
     for at, each in enumerate([model, *others]):
         assert writer.append(each, "predictions", [row(f"of {each}", model=each)], at)
     for each in {model, *others}:
         assert {found["request_id"] for found in read(log, each)} == {f"of {each}"}
+
+
+def test_a_text_of_many_lines_is_one_text_wherever_a_block_of_the_copy_ends(
+    log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_rollouts.adapters import postgres_log_reader
+
+    monkeypatch.setattr(postgres_log_reader, "_BLOCK", 600)
+    text = 'x,"\n' * 40
+    log.appender("g1").append("m", "predictions", [row(f"{at:02}", error=text) for at in range(20)], 1)
+    assert [(each["request_id"], each["error"]) for each in read(log)] == [(f"{at:02}", text) for at in range(20)]
 
 
 def test_inputs_with_long_names_are_kept_apart_and_come_back_under_them(log: PostgresLog) -> None:
