@@ -30,7 +30,7 @@ from model_rollouts.core.rollout import Cause
 from model_rollouts.gateway.processes import Supervisor
 from model_rollouts.gateway.serving import AddressInUseError, GatewayServer, Leave, bind
 from model_rollouts.gateway.settings import GatewaySettings
-from model_rollouts.gateway.startup import BadSettingsError, read_settings
+from model_rollouts.gateway.startup import BadSettingsError, _line, read_settings
 
 
 def free_block(count: int) -> int:
@@ -353,6 +353,12 @@ def test_everything_that_is_wrong_with_the_settings_is_said_at_once(monkeypatch:
     assert os.environ["MODEL_ROLLOUTS_MODELS"] == "flights", "and the environment is as before"
 
 
+def test_settings_under_names_in_small_letters_are_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("model_rollouts_models", "flights")
+    with pytest.raises(BadSettingsError, match='parsing value for field "models"'):
+        read_settings()
+
+
 def test_secrets_are_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_ROLLOUTS_HOST", "0.0.0.0")  # noqa: S104  # it is refused
     monkeypatch.setenv("MODEL_ROLLOUTS_PORT", "0")
@@ -364,6 +370,11 @@ def test_secrets_are_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadSettingsError, match=r"host is 0\.0\.0\.0") as caught:
         read_settings()
     assert "hush" not in str(caught.value)
+
+
+def test_the_value_of_a_secret_is_hidden() -> None:
+    said = _line({"loc": ("gateway_token",), "msg": "Value error, too short", "input": "hush-hush"})
+    assert said == "MODEL_ROLLOUTS_GATEWAY_TOKEN is (hidden): too short"
 
 
 def test_settings_that_hold_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

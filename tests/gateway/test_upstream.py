@@ -250,10 +250,9 @@ def test_parts_of_what_a_server_failed_on_do_not_go_over_a_connection_that_it_is
         async with stand_in(lambda body: failed if [1.0] in rows_of(body) else doubled(body)) as server:
             server.hangs_up_after = failed
             async with scorer_at(server.url) as scorer:
-                for _ in range(20):
-                    bad, good = await scorer.score(xs(1.0, 2.0), {}, 2.0)
-                    assert isinstance(bad, Failure)
-                    assert good == Answer("4.0", "4", 4.0)
+                bad, good = await scorer.score(xs(1.0, 2.0), {}, 2.0)
+                assert isinstance(bad, Failure)
+                assert good == Answer("4.0", "4", 4.0)
 
     asyncio.run(run())
 
@@ -404,6 +403,8 @@ def test_when_the_challengers_server_fails_the_champion_answers(gateway: Callabl
             server.respond = lambda _: ok(b"", "500 Internal Server Error")
             answer = await g.score(4.0)
             assert (answer.status_code, answer.headers["x-model-version"]) == (200, "1")
+            scorer.problem = "its server is down"  # as the probe sets it
+            assert g.follower.status("m")["versions"]["2"] == "failed: its server is down"
             _, failed, served = await g.rows()
             assert (failed["arm"], failed["status"], failed["served"]) == ("challenger", "error", False)
             assert (served["arm"], served["served"]) == ("champion", True)

@@ -133,13 +133,17 @@ def test_a_version_that_takes_more_than_anybody_knew_does_not_stay(start: Callab
     until(lambda: g.state("2").startswith("failed: memory: with it the process held"))
     until(lambda: resident_bytes() < before + ROOM)
     assert g.follower.serving("m").challenger is None
+    assert g.evicted == [], "it never was in force"
     g.set(3, challenger="2", share=50.0)
     until(lambda: "takes about 4" in g.state("2"))
     assert g.loads == ["1", "2"], "what its last load took is known now"
 
 
-def test_a_challenger_that_grows_is_unloaded_before_the_version_to_go_back_to(start: Callable[..., Running]) -> None:
+def test_a_challenger_that_grows_is_unloaded_before_the_version_to_go_back_to(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
     g = start()
+    monkeypatch.setattr("model_rollouts.gateway.scorer._IDLE_SECONDS", 2.5)  # longer than between two looks
     g.set(2, challenger="2", previous="3", share=50.0)
     until(lambda: g.state("3") == "ready" and g.follower.serving("m").challenger is not None)
     g.models.growth["2"] = 60 * MB
@@ -157,6 +161,8 @@ def test_a_challenger_that_grows_is_unloaded_before_the_version_to_go_back_to(st
 
     assert not threading.Event().wait(2.5), "looks at the memory go by, and it does not come back by itself"
     assert g.loads == ["1", "2", "3"]
+    assert len(g.evicted) == 1, "the next one waits until the first is gone"
+    assert g.state("3") == "ready"
     g.models.growth["2"] = 0
     g.set(3, challenger="2", previous="3", share=50.0)
     until(lambda: g.state("2") == "ready")

@@ -160,6 +160,7 @@ class StandIn:
                 writer.write(content)
                 await writer.drain()
                 if content == self.hangs_up_after:
+                    await reader.read(1)  # what comes over this connection is lost
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
