@@ -97,7 +97,11 @@ class MlflowLoader:
         mlflow.set_tracking_uri(self._tracking_uri)
         mlflow.set_registry_uri(self._tracking_uri)
         files = tempfile.TemporaryDirectory(prefix="model-rollouts-", ignore_cleanup_errors=True)
-        pyfunc = mlflow.pyfunc.load_model(f"models:/{model}/{version}", dst_path=files.name)
+        _forget_code()
+        try:
+            pyfunc = mlflow.pyfunc.load_model(f"models:/{model}/{version}", dst_path=files.name)
+        finally:
+            _forget_code()
         try:
             _warm(pyfunc)
         except WarmUpError as error:
@@ -119,6 +123,13 @@ class MlflowLoader:
         return Version(
             model, version, reader, scorer, params_check_of(pyfunc.metadata), interface(pyfunc.metadata), files
         )
+
+
+def _forget_code() -> None:
+    """MLflow keeps the last model from code in a global: it would outlive its version, and be that of code without one."""
+    import mlflow.models.model
+
+    mlflow.models.model.__mlflow_model__ = None
 
 
 def _warm(pyfunc: Any) -> None:
