@@ -128,7 +128,10 @@ class Families(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families. A part that can't say how it is costs its own families, and is counted."""
+        """All families. A part that can't say how it is costs its own families, and is counted.
+
+        Any thread may call it, so what requests change meanwhile is copied first.
+        """
         for part in (self._of_requests, self._of_models, self._of_log, self._of_process):
             try:
                 families = list(part())
@@ -141,11 +144,11 @@ class Families(Collector):
 
     def _of_requests(self) -> Iterator[Metric]:
         counts = self._counts
-        rows = {(m, v, a, s, str(served).lower()): n for (m, v, a, s, served), n in counts.rows.items()}
+        rows = {(m, v, a, s, str(served).lower()): n for (m, v, a, s, served), n in dict(counts.rows).items()}
         labels = ("model", "version", "arm")
         yield _counter("predictions", "Rows scored, or failed on", rows, *labels, "status", "served")
         yield _histogram("latency_seconds", "From taking a request to a version's answer", counts.latency, *labels)
-        requests = {(model, str(code)): count for (model, code), count in counts.requests.items()}
+        requests = {(model, str(code)): count for (model, code), count in dict(counts.requests).items()}
         yield _counter("requests", "Requests for predictions, by HTTP status", requests, "model", "code")
         for name, text, values in (
             ("fallbacks", "Rows that the champion answered for a challenger", counts.fallbacks),

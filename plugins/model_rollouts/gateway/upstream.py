@@ -6,6 +6,7 @@ code is imported), and requests are read, checked, logged and batched alike.
 
 import asyncio
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -46,6 +47,7 @@ class Upstreams:
         self._settings = settings
         self._limits = Limits(settings.upstream_connect_seconds, settings.max_upstream_bytes)
         self._http = UpstreamHttp(self._limits)
+        self._adding = threading.Lock()  # versions are loaded by one thread, and looked after from others
         self._scorers: weakref.WeakKeyDictionary[UpstreamScorer, tuple[str, str]] = weakref.WeakKeyDictionary()
         self._sizes: dict[tuple[str, str], int | None] = {}
         self._probing: asyncio.Task[None] | None = None
@@ -77,7 +79,8 @@ class Upstreams:
 
     def problems(self) -> dict[tuple[str, str], str | None]:
         """(model, version) -> why its server can't score now; None: it can."""
-        return {key: scorer.problem for scorer, key in list(self._scorers.items())}
+        with self._adding:
+            return {key: scorer.problem for scorer, key in self._scorers.items()}
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
         """A version, once its server is ready and scores the input example. Takes seconds; call it from a thread.
@@ -112,7 +115,8 @@ class Upstreams:
             if not serving:
                 raise
             _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
-        self._scorers[scorer] = (model, version)
+        with self._adding:
+            self._scorers[scorer] = (model, version)
         return loaded
 
     async def _warm(self, address: Address, version: Version, example: bytes | None) -> None:
@@ -141,7 +145,10 @@ class Upstreams:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._settings.upstream_probe_seconds)
-            await asyncio.gather(*(_look_after(scorer) for scorer in list(self._scorers)))
+            with self._adding:
+                scorers = list(self._scorers)
+            await asyncio.gather(*map(_look_after, scorers))
+            del scorers  # an idle probe keeps no version alive
 
 
 async def _look_after(scorer: UpstreamScorer) -> None:
