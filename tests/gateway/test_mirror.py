@@ -412,11 +412,14 @@ def test_what_is_too_much_for_the_challenger_because_it_is_mirrored_is_dropped_a
 ) -> None:
     async def run() -> None:
         async with gateway(mirror_timeout_seconds=5) as g:
-            free = held_back(g)
+            free, entered = threading.Event(), threading.Event()
+            g.models.predicts["2"] = lambda data: entered.set() or (free.wait(10) and np.asarray(data["x"]))
             g.models.room["2"] = 2
             g.set(shadow(rollout))
             await g.routes_by(2)
-            for _ in range(10):
+            await g.score(1.0)
+            await g.happens(entered.is_set)
+            for _ in range(9):
                 await g.score(1.0)
             await mirrored(g, 7)  # one is scored, two wait for it
             free.set()

@@ -19,7 +19,7 @@ class OutputError(Exception):
     """The model's output can't be read as one answer a row."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A row's answer.
 

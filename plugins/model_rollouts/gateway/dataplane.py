@@ -287,6 +287,8 @@ class DataPlane:
 
     def _offer(self, request: _Request, final: dict[int, _Attempt]) -> None:
         """Have the other version score the rows that it is to score too, but for those that it has answered already."""
+        if request.serving.challenger is None:
+            return
         ways = list(enumerate(request.routes))
         control = tuple(i for i, way in ways if way.control and final[i].arm is Arm.CHALLENGER)
         shadow = tuple(i for i, way in ways if way.mirror)

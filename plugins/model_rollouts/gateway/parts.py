@@ -25,6 +25,8 @@ from model_rollouts.gateway.spool import Spool
 from model_rollouts.gateway.upstream import Upstreams
 from model_rollouts.wiring import Wiring
 
+_GC_THRESHOLD = (20_000, 20, 20)  # requests leave little that only the collector finds; looking for it takes time
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -138,4 +140,5 @@ class _FreezeOnce:
             if not self._done:
                 gc.collect()
                 gc.freeze()
+                gc.set_threshold(*_GC_THRESHOLD)
                 self._done = True

@@ -55,7 +55,7 @@ _DTYPES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Table:
     """Rows under a signature with named columns of plain types.
 

@@ -13,7 +13,7 @@ from model_rollouts.gateway.signature import Signature, check_text, is_null
 MAX_UNIT_CHARS = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What a request holds.
 

@@ -12,7 +12,7 @@ from model_rollouts.gateway.routing import Arm
 _ERROR_CHARS = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """What the rows of one request have in common.
 

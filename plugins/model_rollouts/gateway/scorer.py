@@ -41,12 +41,16 @@ class Scorer(Protocol):
 
 
 class _Job:
-    __slots__ = ("abandoned", "future", "params", "payload", "taken")
+    __slots__ = ("abandoned", "future", "params", "payload", "taken", "timer", "within")
 
-    def __init__(self, payload: Payload, params: Mapping[str, Any], future: "asyncio.Future[Results]") -> None:
+    def __init__(
+        self, payload: Payload, params: Mapping[str, Any], future: "asyncio.Future[Results]", within: float
+    ) -> None:
         self.payload = payload
         self.params = params
         self.future = future
+        self.within = within
+        self.timer: asyncio.TimerHandle | None = None  # set once it has to wait for the thread
         self.taken = False  # by the worker
         self.abandoned = False  # its caller has gone, so nobody waits for it any more
 
@@ -107,18 +111,18 @@ class MicroBatcher:
         if refused is not None:
             return [refused] * payload.rows
         loop = asyncio.get_running_loop()
-        job = _Job(payload, params, loop.create_future())
+        job = _Job(payload, params, loop.create_future(), within)
         with self._changed:
             self._waiting.append(job)
             self._waiting_rows += payload.rows
         if not self._waking:  # once for all that come in together
             self._waking = True
             loop.call_soon(self._wake)
-        timer = loop.call_later(within, _expire, job, within)
         try:
             return await job.future
         finally:
-            timer.cancel()
+            if job.timer is not None:
+                job.timer.cancel()
             if not job.taken or not job.future.done():
                 self._abandon(job)
 
@@ -147,17 +151,25 @@ class MicroBatcher:
             inline = self._busy_since is None and self._waiting[0].payload.rows <= self._inline_rows
             if inline:
                 jobs = self._next(self._inline_rows)
-            elif self._running:
-                self._changed.notify()
-                return
             else:
-                self._running = True
-                threading.Thread(target=self._work, name=f"score {self._name}", daemon=True).start()
+                self._hand_over()
                 return
         _deliver(list(zip(jobs, self._score(jobs), strict=True)))
         if self._waiting and not self._waking:
             self._waking = True
             jobs[0].future.get_loop().call_soon(self._wake)
+
+    def _hand_over(self) -> None:
+        """Have the thread take what waits; from now on its time runs."""
+        for job in reversed(self._waiting):
+            if job.timer is not None:
+                break
+            job.timer = job.future.get_loop().call_later(job.within, _expire, job)
+        if self._running:
+            self._changed.notify()
+        else:
+            self._running = True
+            threading.Thread(target=self._work, name=f"score {self._name}", daemon=True).start()
 
     def _abandon(self, job: _Job) -> None:
         with self._changed:
@@ -250,10 +262,10 @@ def _joined(payloads: Sequence[Payload]) -> Payload:
     return tables[0].joined(tables[1:])
 
 
-def _expire(job: _Job, within: float) -> None:
+def _expire(job: _Job) -> None:
     if not job.future.done():
         job.abandoned = True
-        job.future.set_result([Failure("timeout", f"no answer within {within:g} s")] * job.payload.rows)
+        job.future.set_result([Failure("timeout", f"no answer within {job.within:g} s")] * job.payload.rows)
 
 
 def _deliver(outcome: list[tuple[_Job, Results]]) -> None:

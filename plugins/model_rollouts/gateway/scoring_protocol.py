@@ -32,7 +32,7 @@ _NO_CSV = "Invalid input. The body must be CSV in UTF-8 with a header."
 _PARQUET_GROWTH = 20  # a Parquet file may unpack to this many times the largest body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     """A decoded body.
 

@@ -54,6 +54,7 @@ class SegmentLog:
         self._roll_bytes = roll_bytes
         self._lock = threading.Lock()
         self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob(f"*{_SUFFIX}")}
+        self._size = sum(self._sizes.values())
         self.inherited = frozenset(self._sizes)
         self._next = max([self._counter(), time.time_ns() // 1000, *(n + 1 for n in self._sizes)])
         self._reserved = self._next
@@ -70,7 +71,7 @@ class SegmentLog:
     def size(self) -> int:
         """Size of all segments."""
         with self._lock:
-            return sum(self._sizes.values())
+            return self._size
 
     @property
     def slowest_write_seconds(self) -> float:
@@ -117,6 +118,7 @@ class SegmentLog:
                 self._take_back(size)
                 raise OSError(f"the disk took {written} of {len(data)} bytes in {self._folder}; free some space")
             self._sizes[number] = size + written
+            self._size += written
             receipt = self._marks[number].add(lines) if self._marked else None
             if size + written >= self._roll_bytes:
                 self._seal()
@@ -155,7 +157,7 @@ class SegmentLog:
         self._path(number).unlink(missing_ok=True)
         self._marks_path(number).unlink(missing_ok=True)
         with self._lock:
-            del self._sizes[number]
+            self._size -= self._sizes.pop(number)
             self._marks.pop(number, None)
 
     def _path(self, number: int) -> Path:
@@ -215,4 +217,6 @@ def encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
     Raises:
         TypeError: A row holds what is no JSON.
     """
+    if len(rows) == 1:
+        return orjson.dumps(rows[0], option=orjson.OPT_APPEND_NEWLINE)
     return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
