@@ -18,7 +18,8 @@ import pandas as pd
 from bench.serving import GatewayProcess
 from bench.servers import free_port
 from model_rollouts.core.gates import Gate, Metric
-from model_rollouts.core.plan import Pattern, Plan, Stage
+from model_rollouts.core.patterns.common import CONTROL_PERCENT
+from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage
 from tests.chaos.client import Asked
 
 #: `make test-chaos`; otherwise the same tests with little of everything.
@@ -53,7 +54,9 @@ def raised(x: float) -> bool:
 
 def shares(*percent: float) -> Plan:
     """A canary with these shares and nothing to slow it down."""
-    return Plan(Pattern.CANARY, tuple(Stage(share, _GATES, _BAKE, _DEADLINE) for share in percent))
+    control = {FULL_SHARE: CONTROL_PERCENT}
+    stages = [Stage(share, _GATES, _BAKE, _DEADLINE, control_percent=control.get(share, 0.0)) for share in percent]
+    return Plan(Pattern.CANARY, tuple(stages))
 
 
 def mirrored() -> Plan:

