@@ -19,6 +19,7 @@ from model_rollouts.gateway.breakers import Breakers
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.errors import GatewayError
 from model_rollouts.gateway.follower import Follower
+from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.metrics import Metrics, Recorder
 from model_rollouts.gateway.metrics_families import Sources
@@ -128,6 +129,7 @@ class Gateway:
     spool: Spool = field(init=False)
     mirror: Mirror = field(init=False)
     recorder: Recorder = field(init=False)
+    app: Front = field(init=False)
     leave: Leave = field(default_factory=Leave)
 
     def poll(self) -> list[Traffic]:
@@ -206,7 +208,7 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
         rest: Any = None  # not started here
         parts = Parts(settings, g.leave, g.follower, plane, g.spool, g.mirror, rest, metrics, rest)
 
-        app = create_app(parts)
+        app = g.app = create_app(parts)
         g.set(Traffic("m", "1"))
         g.follower.start()
         g.mirror.start()

@@ -196,6 +196,81 @@ def test_whatever_goes_wrong_on_the_way_to_the_challenger_is_its_failure(
     asyncio.run(run())
 
 
+def test_a_packed_body_is_refused_as_one(gateway: Start) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            answer = await g.client.post("/models/m/invocations", content=b"x", headers={"Content-Encoding": "gzip"})
+            assert answer.status_code == 415
+            assert "Content-Encoding is b'gzip'" in answer.json()["message"]
+
+    asyncio.run(run())
+
+
+def test_more_open_requests_than_allowed_are_told_to_come_back(gateway: Start) -> None:
+    async def run() -> None:
+        async with gateway(max_open_requests=3) as g:
+            loop = asyncio.get_running_loop()
+            held = threading.Event()
+            serving = g.follower.serving("m").champion.scorer
+            serving._predict = lambda payload, _: held.wait(10) and payload.data()["x"].to_numpy() * 2
+            waiting = [asyncio.create_task(g.score(1.0)) for _ in range(3)]
+            await g.happens(lambda: g.app._open_requests == 3)
+            refused = await g.score(1.0)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert refused.json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
+            loop.call_soon(held.set)
+            assert [(await task).status_code for task in waiting] == [200] * 3
+            assert (await g.score(1.0)).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_readiness_tells_of_models_and_of_the_end(gateway: Start) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            assert (await g.client.get("/healthz")).json() == {"live": True}
+            assert (await g.client.get("/readyz")).json() == {"ready": True}
+            g.leave.take(10)
+            answer = await g.client.get("/readyz")
+            assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": "it is about to end"})
+            assert (await g.score(1.0)).status_code == 200, "it answers still"
+
+    asyncio.run(run())
+
+
+def test_what_was_answered_is_counted_for_prometheus(gateway: Start, rollout: Any) -> None:
+    def fails(_: Any) -> Any:
+        raise RuntimeError("broken")
+
+    async def run() -> None:
+        async with gateway() as g:
+            g.models.predicts["2"] = fails
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            await g.score(1.0)
+            await g.score("no number")
+            text = (await g.client.get("/metrics")).text
+            lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            name = "model_rollouts_gateway_"
+
+            def value(family: str, **labels: str) -> float:
+                found = [
+                    k
+                    for k in lines
+                    if k.startswith(name + family) and all(f'{a}="{b}"' in k for a, b in labels.items())
+                ]
+                assert len(found) == 1, (family, labels, found)
+                return float(lines[found[0]])
+
+            champion = {"version": "1", "arm": "champion", "status": "ok", "served": "true"}
+            assert value("predictions_total", **champion) == 1
+            assert value("predictions_total", version="2", status="error", served="false") == 1
+            assert value("fallbacks_total", version="2") == 1
+            assert (value("requests_total", code="200"), value("requests_total", code="400")) == (1, 1)
+
+    asyncio.run(run())
+
+
 def test_a_champion_that_fails_is_told_to_the_caller_and_logged(gateway: Start) -> None:
     async def run() -> None:
         async with gateway(champion_timeout_seconds=0.05) as g:

@@ -64,12 +64,7 @@ _WHOLE = Difference(200, 400, "a chat has no rows that could be assigned to an a
 _BASE64 = Difference(
     200, 200, "MLflow's documentation has base64 for binary columns; its server decodes it in dataframe_* alone"
 )
-_HINT = Difference(400, 500, "the loader does not give the reader the type hint (`hint_of`); the model refuses instead")
 DIFFERENCES = {
-    "hinted texts that are numbers": _HINT,
-    "hinted texts, only one": _HINT,
-    "hinted objects with numbers in texts": _HINT,
-    "hinted objects without a field": _HINT,
     "split with an index that is too long": Difference(200, 400, _ALTERED + "one row becomes two"),
     "split without rows": _ROWS,
     "CSV without rows": _ROWS,

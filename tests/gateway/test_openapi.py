@@ -223,3 +223,11 @@ def test_the_gateway_answers_as_the_document_says(name: str, gateway: Callable[.
     response = asyncio.run(run())
     assert response.status_code == status, response.text
     checked(response, method, path)
+
+
+def test_every_call_is_written_down_and_every_written_one_is_served(gateway: Callable[..., Any]) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            assert differences(DOCUMENT, g.app.inner.routes, RAW) == (set(), set())
+
+    asyncio.run(run())

@@ -169,6 +169,10 @@ class Front:
             raise errors.OverloadedError(
                 f"{self._open_requests} requests are open, must be at most {self._settings.max_open_requests}"
             )
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise errors.UnsupportedMediaError(
+                f"Content-Encoding is {headers[b'content-encoding'][:80]!r}; send the body as it is"
+            )
         if (unit := headers.get(b"x-unit-id")) is not None:
             call.unit = _unit(unit)
         if (content_type := headers.get(b"content-type")) is not None:

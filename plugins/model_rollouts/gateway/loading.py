@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from model_rollouts.gateway.errors import BadRequestError
-from model_rollouts.gateway.mlflow_reading import MlflowReader
+from model_rollouts.gateway.mlflow_reading import MlflowReader, hint_of
 from model_rollouts.gateway.open_inference_model import Interface, interface
 from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.predicting import predictor
@@ -109,7 +109,7 @@ class MlflowLoader:
                 raise
             _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
 
-        reader = reader_of(pyfunc.metadata)
+        reader = reader_of(pyfunc.metadata, hint_of(pyfunc))
         found = predictor(pyfunc, reader)
         scorer = MicroBatcher(
             found.predict,
@@ -126,7 +126,7 @@ class MlflowLoader:
 
 
 def _forget_code() -> None:
-    """MLflow keeps the last model from code in a global: it would outlive its version, and be that of code without one."""
+    """MLflow keeps the last model from code in a global, where it would outlive its version."""
     import mlflow.models.model
 
     mlflow.models.model.__mlflow_model__ = None
@@ -143,7 +143,13 @@ def _warm(pyfunc: Any) -> None:
         raise WarmUpError(f"it fails on its own input example: {type(error).__name__}: {error}"[:500]) from error
 
 
-def reader_of(metadata: Any) -> Reader:
+def reader_of(metadata: Any, hint: Any = None) -> Reader:
+    """What reads a version's requests.
+
+    Args:
+        metadata: An `mlflow.models.Model`.
+        hint: The type hint of its inputs, where that is known.
+    """
     from mlflow.types.schema import ColSpec, DataType
 
     schema = metadata.get_input_schema()
@@ -151,10 +157,15 @@ def reader_of(metadata: Any) -> Reader:
         specs = list(schema.inputs)
         if all(isinstance(s, ColSpec) and isinstance(s.type, DataType) and s.type.name in PLAIN_TYPES for s in specs):
             return SignatureReader(Signature(tuple(Column(s.name, s.type.name, bool(s.required)) for s in specs)))
-    return MlflowReader(schema, type_hints=metadata._is_signature_from_type_hint())
+    return MlflowReader(schema, type_hints=metadata._is_signature_from_type_hint(), hint=hint)
 
 
 def params_check_of(metadata: Any) -> ParamsCheck:
+    """What checks the inference parameters of a version's requests.
+
+    Args:
+        metadata: An `mlflow.models.Model`.
+    """
     schema = metadata.get_params_schema()
 
     def check(params: Mapping[str, Any]) -> None:

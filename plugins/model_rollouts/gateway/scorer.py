@@ -19,7 +19,7 @@ from model_rollouts.gateway.payload import Payload, Table
 Results = list[Answer | Failure]
 Predict = Callable[[Payload, Mapping[str, Any]], Any]
 
-_IDLE_SECONDS = 30.0  # an idle worker thread ends after this, so a version that is dropped leaves nothing behind
+_IDLE_SECONDS = 5.0  # an idle worker thread ends after this, so a version that is dropped leaves nothing behind
 _RECENT = 0.2  # weight of the newest call in the mean time of a call
 
 
