@@ -1,10 +1,10 @@
 """Tells a burst of failures from the failures that gates weigh in peace: the circuit breaker of a challenger.
 
-A cumulative sum of log-likelihood ratios (Page, "Continuous Inspection Schemes", Biometrika 1954) between a version that
-fails in a fifth of its calls, which is the gates' business, and one that fails in four fifths. Restarted at zero, its
-mean time to a false alarm is at least `exp(threshold)` calls while the version fails in at most a fifth (Lorden,
-"Procedures for Reacting to a Change in Distribution", Ann. Math. Statist. 1971), and astronomically longer for one that
-fails in one of a hundred. As failure and success weigh the same, the sum is failures less successes.
+A cumulative sum of log-likelihood ratios (Page, "Continuous Inspection Schemes", Biometrika 1954) between a version
+that fails in a fifth of its calls, which is the gates' business, and one that fails in four fifths. Restarted at zero,
+its mean time to a false alarm is at least `exp(threshold)` calls while the version fails in at most a fifth (Lorden,
+"Procedures for Reacting to a Change in Distribution", Ann. Math. Statist. 1971), and astronomically longer for one
+that fails in one of a hundred. As failure and success weigh the same, the sum is failures less successes.
 """
 
 from math import ceil, log
