@@ -23,7 +23,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics bench-decisions bench-switch lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos bench-decisions bench-switch lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -41,11 +41,17 @@ test: $(READY) ## every test, with real servers
 test-statistics: $(READY) ## what the decisions promise, simulated at full size (3 minutes)
 	@exec $(BIN)/python -m pytest tests/acceptance -m acceptance
 
+test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (20 minutes)
+	@CHAOS=full exec $(BIN)/python -m pytest tests/chaos -s
+
 bench-decisions: $(READY) ## the engine beside the usual rules: docs/benchmarks/decisions.md (1 minute)
 	@exec $(BIN)/python -m bench.decisions
 
 bench-switch: $(READY) ## a switch and a rollback under 200 requests a second: docs/benchmarks/switch.md (2 minutes)
 	@exec $(BIN)/python -m bench.switch
+
+bench-gateway: $(READY) ## the gateway beside other servers: docs/benchmarks/gateway.md (10 minutes; needs wrk)
+	@exec $(BIN)/python -m bench.gateway
 
 lint: $(READY) ## style, imports, layers
 	@$(BIN)/ruff check .

@@ -85,6 +85,7 @@ class GatewayProcess:
         name: Its gateway id.
         settings: More of its environment.
         model: What it serves.
+        processes: How many, on one port.
     """
 
     root: Path
@@ -92,6 +93,7 @@ class GatewayProcess:
     name: str = "g1"
     settings: dict[str, str] = field(default_factory=dict)
     model: str = MODEL
+    processes: int = 1
     url: str = ""
     process: subprocess.Popen[bytes] | None = None
     watch: subprocess.Popen[bytes] | None = None
@@ -100,6 +102,14 @@ class GatewayProcess:
     def store_url(self) -> str:
         """SQLAlchemy URL of its rollout store."""
         return self.settings.get("MODEL_ROLLOUTS_STORE_URL", f"sqlite:///{self.root / 'store.db'}")
+
+    @property
+    def own_urls(self) -> list[str]:
+        """The address of each process."""
+        if self.processes == 1:
+            return [self.url]
+        base, _, port = self.url.rpartition(":")
+        return [f"{base}:{int(port) + 1 + number}" for number in range(self.processes)]
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -123,19 +133,17 @@ class GatewayProcess:
             "MODEL_ROLLOUTS_GATEWAY_ID": self.name,
         }
         command = [sys.executable, "-m", "model_rollouts.gateway.main"]
+        if self.processes > 1:
+            command = [str(Path(sys.executable).parent / "rollouts"), "gateway", "--processes", str(self.processes)]
         with (self.root / "gateway.log").open("ab") as log:
             environment = inherited | own | self.settings
             self.process = subprocess.Popen(command, env=environment, stderr=log, process_group=0)
-        # It ends with whoever started it, however that ends: then the pipe does.
-        watch = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
-        self.watch = subprocess.Popen(
-            [sys.executable, "-S", "-c", watch], stdin=subprocess.PIPE, process_group=self.process.pid
-        )
+        self.watch = end_with_us(self.process)
 
     def answers(self) -> bool:
         """Whether it answers about the model."""
         try:
-            GatewayClient(self.url, token=self.settings.get("MODEL_ROLLOUTS_GATEWAY_TOKEN")).statuses(self.model)
+            GatewayClient(*self.own_urls, token=self.settings.get("MODEL_ROLLOUTS_GATEWAY_TOKEN")).statuses(self.model)
         except NotReadyError:
             return False
         return True
@@ -167,19 +175,25 @@ class GatewayProcess:
             self.watch = None
 
 
+def end_with_us(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Have a process that leads a group end with whoever started it, however that ends: then the pipe does."""
+    watch = "import os, signal, sys; sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
+    return subprocess.Popen([sys.executable, "-S", "-c", watch], stdin=subprocess.PIPE, process_group=process.pid)
+
+
 @contextmanager
 def serving(
-    root: Path, registry: str, champion: str = "1", model: str = MODEL, **more: str
+    root: Path, registry: str, champion: str = "1", model: str = MODEL, processes: int = 1, **more: str
 ) -> Iterator["tuple[GatewayProcess, Mover]"]:
     """A running gateway with a store in which the model is adopted, and who moves its traffic."""
-    gateway = GatewayProcess(root, registry, settings=more, model=model)
+    gateway = GatewayProcess(root, registry, settings=more, model=model, processes=processes)
     store = SqlStore(gateway.store_url)
     store.migrate()
     mover = Mover(store, model)
     store.apply(steps.adopt(model, champion, mover.cause("adopted")))
     try:
         gateway.start()
-        gateway.wait(lambda: mover.is_ready(gateway.url))
+        gateway.wait(lambda: mover.is_ready(*gateway.own_urls))
         yield gateway, mover
     finally:
         gateway.end()
@@ -216,9 +230,9 @@ class Mover:
         """Roll back; `time.monotonic()` when that was decided."""
         return self._step(lambda rollout, traffic: steps.roll_back(rollout, traffic, self.cause("roll back")))
 
-    def is_ready(self, url: str) -> bool:
-        """Whether the gateway routes by the store's row, with all its versions loaded."""
-        client = GatewayClient(url)
+    def is_ready(self, *urls: str) -> bool:
+        """Whether every process at these addresses routes by the store's row, with all its versions loaded."""
+        client = GatewayClient(*urls)
         try:
             routed, versions = client.routed(self.model), client.versions(self.model)
         except NotReadyError:

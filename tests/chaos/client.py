@@ -171,7 +171,7 @@ class Client:
                 opening.add(task)
                 task.add_done_callback(opening.discard)
         end = time.monotonic() + _PATIENCE
-        while any(not asked.done for asked in self.asked) and time.monotonic() < end:
+        while any(not asked.done for asked in self.asked) and time.monotonic() < end:  # noqa: ASYNC110  # many ends, one look
             await asyncio.sleep(0.01)
         while (connection := self._free()) is not None:
             connection.transport.close()

@@ -1,9 +1,9 @@
 """A registry with versions that are well and versions that are not."""
 
 import pytest
+from tests.chaos.world import BODIES, VERSIONS
 
 from bench.serving import register
-from tests.chaos.world import BODIES, VERSIONS
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""kill -9 of a gateway under load, again and again: what was answered is in the log once, and nothing else is served."""
+"""kill -9 of a gateway under load, again and again: what was answered is logged once, and nothing else as served."""
 
 import random
 import signal
@@ -127,7 +127,8 @@ def _check_rows(rows: pd.DataFrame, answered: dict[str, Asked]) -> None:
     served = rows[rows["served"]].set_index("request_id")
     for name, row in served.iterrows():
         each = answered[str(name)]
-        assert (row["version"], float(row["prediction"])) == (each.version, each.prediction) == (each.version, 2 * each.x)
+        assert row["version"] == each.version
+        assert float(row["prediction"]) == each.prediction == 2 * each.x
     failures = rows[rows["status"] != "ok"]
     assert set(failures["arm"]) == {"challenger"}
     assert not failures["served"].any()

@@ -16,9 +16,10 @@ from model_rollouts.core.bucketing import in_share
 
 pytestmark = pytest.mark.timeout(1800 if FULL else 300)
 
-RATE, UNITS = 500.0, 600
+RATE = 500.0
+UNITS = 600 if FULL else 400
 SHARES = (5.0, 25.0, 50.0, 100.0)
-HOLD_SECONDS = 15.0 if FULL else 2.6  # each share: every unit comes by at least once after the move has taken force
+HOLD_SECONDS = 6.0 if FULL else 2.0  # each share: every unit comes by at least once after the move has taken force
 CYCLES = 10 if FULL else 1  # of a switch and a rollback
 MOST_SECONDS = 1.0  # from a decision to the last answer by the state before it
 _TRIES = 3  # a machine that does other things may stall everything for a second; no request may fail even then
@@ -38,7 +39,9 @@ class Move:
     def late(self, asked: Sequence[Asked], until: float) -> float:
         """Seconds to the last answer by the state before, to units that the decision moved; 0: there was none."""
         low, high = sorted((self.before, self.share))
-        moved = {unit for unit in {a.unit for a in asked} if in_share(_SALT, unit, high) and not in_share(_SALT, unit, low)}
+        moved = {
+            unit for unit in {a.unit for a in asked} if in_share(_SALT, unit, high) and not in_share(_SALT, unit, low)
+        }
         wrong = _CHAMPION if self.share > self.before else _CHALLENGER
         return max(
             (
@@ -86,8 +89,7 @@ def _try(registry: str, root: Path) -> float:
     ends = [move.decided for move in moves[1:]] + [end]
     late = [move.late(asked, until) for move, until in zip(moves, ends, strict=True)]
     counts = {
-        f"units_at_{move.share:g}": _check_share(asked, move, until)
-        for move, until in zip(growing, ends, strict=False)
+        f"units_at_{move.share:g}": _check_share(asked, move, until) for move, until in zip(growing, ends, strict=False)
     }
     settled = [each for move, until in zip(moves, ends, strict=True) for each in _settled(asked, move, until)]
     say(
@@ -98,7 +100,9 @@ def _try(registry: str, root: Path) -> float:
         units=UNITS,
         decisions=len(moves),
         **counts,
-        seconds_to_last_old_answer={f"{m.before:g} -> {m.share:g}": round(s, 3) for m, s in zip(growing, late, strict=False)},
+        seconds_to_last_old_answer={
+            f"{m.before:g} -> {m.share:g}": round(s, 3) for m, s in zip(growing, late, strict=False)
+        },
         slowest_switch=max(s for m, s in zip(moves, late, strict=True) if m in others and m.share == 100),
         slowest_rollback=max(s for m, s in zip(moves, late, strict=True) if m in others and m.share == 0),
         p99_ms=p99(asked),
