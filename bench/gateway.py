@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,21 @@ from typing import Any
 import numpy as np
 
 from bench import pace
-from bench.gateway_page import write
-from bench.gateway_results import CONNECTIONS, Results, Window
+from bench.gateway_page import OUT, write
+from bench.gateway_results import (
+    ALONE,
+    BATCH,
+    CONNECTIONS,
+    GATEWAY,
+    MIRRORED,
+    MLFLOW,
+    NAMES,
+    PARSE,
+    PEER,
+    TWO,
+    Results,
+    Window,
+)
 from bench.servers import Server, limit, litserve, mlflow_serve, of_gateway
 from bench.serving import Mover, serving
 from bench.switch import SHADOW
@@ -32,7 +45,6 @@ from bench.switch import SHADOW
 MODEL = "bench"
 FEATURES = 30
 CHECKED = 200
-GATEWAY, MLFLOW, PEER, PARSE, BATCH = "gateway", "mlflow", "peer", "parse", "batch"
 
 
 @dataclass(frozen=True)
@@ -101,27 +113,17 @@ def check(server: Server, bench: Bench) -> None:
             raise RuntimeError(f"{server.name} answers {found} to row {index}, must be [{expected}]")
 
 
-def load(servers: Sequence[Server], body: bytes, connections: int, seconds: float) -> Window:
-    """As many requests as that many connections get answered; over several servers, dealt evenly."""
-    script = tempfile.NamedTemporaryFile("w", suffix=".lua")
-    quoted = body.decode().replace("\\", "\\\\").replace("'", "\\'")
-    script.write(f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{quoted}'\n")
-    script.flush()
-    each = connections // len(servers)
-    runs = [
-        subprocess.Popen(
-            [
-                *("wrk", "-t", "1", "-c", str(each), "-d", f"{seconds:g}s", "--latency", "-s", script.name),
-                f"http://127.0.0.1:{server.port}{server.path}",
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for server in servers
-    ]
-    windows = [_read(run.communicate()[0]) for run in runs]
-    script.close()
-    return Window(sum(w.rate for w in windows), max(w.p50 for w in windows), max(w.p99 for w in windows))
+def load(server: Server, body: bytes, connections: int, seconds: float) -> Window:
+    """As many requests as that many connections get answered."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        quoted = body.decode().replace("\\", "\\\\").replace("'", "\\'")
+        script.write(f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{quoted}'\n")
+        script.flush()
+        command = [
+            *("wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds:g}s", "--latency", "-s", script.name),
+            f"http://127.0.0.1:{server.port}{server.path}",
+        ]
+        return _read(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def _read(output: str) -> Window:
@@ -141,11 +143,10 @@ def _ms(text: str) -> float:
 
 
 @contextmanager
-def _gateway(bench: Bench, root: Path) -> Iterator[tuple[Server, Mover, Callable[[], None]]]:
+def _gateway(bench: Bench, root: Path, processes: int = 1) -> Iterator[tuple[Server, Mover, Callable[[], None]]]:
     root.mkdir(parents=True, exist_ok=True)
-    with serving(root, bench.registry, model=MODEL) as (gateway, mover):
-        ready: Callable[[], None] = lambda: gateway.wait(lambda: mover.is_ready(gateway.url))  # noqa: E731
-        yield of_gateway(GATEWAY, gateway), mover, ready
+    with serving(root, bench.registry, model=MODEL, processes=processes) as (gateway, mover):
+        yield of_gateway(GATEWAY, gateway), mover, lambda: gateway.wait(lambda: mover.is_ready(*gateway.own_urls))
 
 
 def _others(bench: Bench, root: Path) -> Mapping[str, Callable[[], AbstractContextManager[Server]]]:
@@ -158,41 +159,68 @@ def _others(bench: Bench, root: Path) -> Mapping[str, Callable[[], AbstractConte
     }
 
 
-def measure(bench: Bench, root: Path, rounds: int, seconds: float, names: Sequence[str]) -> Results:
-    """Everything, in rounds that are interleaved so that a machine that drifts drifts for all."""
-    windows: dict[str, dict[int, list[Window]]] = defaultdict(lambda: defaultdict(list))
-    memory: dict[str, float] = {}
-    paced: dict[str, list[pace.Paced]] = defaultdict(list)
-    others = _others(bench, root)
-    body = bench.body()
-    for number in range(rounds):
+class Measuring:
+    """Everything, in rounds that are interleaved, so that a machine that drifts drifts for all.
+
+    Args:
+        bench: What is served.
+        root: For logs and spools.
+        seconds: Of each window.
+    """
+
+    def __init__(self, bench: Bench, root: Path, seconds: float) -> None:
+        self._bench = bench
+        self._root = root
+        self._seconds = seconds
+        self._body = bench.body()
+        self._others = _others(bench, root)
+        self._windows: dict[str, dict[int, list[Window]]] = defaultdict(lambda: defaultdict(list))
+        self._memory: dict[str, list[float]] = defaultdict(list)
+        self._paced: dict[str, list[pace.Paced]] = defaultdict(list)
+
+    @property
+    def results(self) -> Results:
+        """What was measured so far."""
+        return Results(self._windows, self._memory, self._paced)
+
+    def round(self, number: int, names: Sequence[str]) -> None:
+        """Each server once."""
         for name in names:
-            with ExitStack() as stack:
-                if name == GATEWAY:
-                    server, mover, ready = stack.enter_context(_gateway(bench, root / f"gateway{number}"))
-                else:
-                    server = stack.enter_context(others[name]())
-                if name != PARSE:
-                    check(server, bench)
-                load([server], body, 8, 1.0)
-                for connections in CONNECTIONS:
-                    windows[name][connections].append(load([server], body, connections, seconds))
-                if name == GATEWAY:
-                    rate = windows[name][CONNECTIONS[-1]][-1].rate / 2
-                    paced["without"].append(pace.run("127.0.0.1", server.port, server.path, body, rate, seconds))
-                    mover.start(SHADOW, "2")
+            if name == GATEWAY:
+                with _gateway(self._bench, self._root / f"gateway{number}") as (server, mover, ready):
+                    self._closed(name, server)
+                    self._at_half(server, mover, ready)
+            elif name == TWO:
+                with _gateway(self._bench, self._root / f"two{number}", processes=2) as (server, _, ready):
                     ready()
-                    memory.setdefault(name, server.memory_mib)
-                    mover.open()
-                    ready()
-                    paced["mirrored"].append(pace.run("127.0.0.1", server.port, server.path, body, rate, seconds))
-                else:
-                    memory.setdefault(name, server.memory_mib)
-            print(
-                name,
-                {c: f"{w[-1].rate:.0f}/s p50 {w[-1].p50:.2f} p99 {w[-1].p99:.1f}" for c, w in windows[name].items()},
-            )
-    return Results(windows, memory, paced)
+                    self._closed(name, server)
+            else:
+                with self._others[name]() as server:
+                    self._closed(name, server)
+            shown = {
+                c: f"{w[-1].rate:.0f}/s p50 {w[-1].p50:.2f} p99 {w[-1].p99:.1f}" for c, w in self._windows[name].items()
+            }
+            print(f"round {number}: {name}: {shown}", flush=True)
+
+    def _closed(self, name: str, server: Server) -> None:
+        if name != PARSE:
+            check(server, self._bench)
+        load(server, self._body, 8, 1.0)
+        for connections in CONNECTIONS:
+            self._windows[name][connections].append(load(server, self._body, connections, self._seconds))
+        if name != GATEWAY:  # the gateway's is asked for with a second version
+            self._memory[name].append(server.memory_mib)
+
+    def _at_half(self, server: Server, mover: Mover, ready: Callable[[], None]) -> None:
+        rate = self._windows[GATEWAY][CONNECTIONS[-1]][-1].rate / 2
+        target = ("127.0.0.1", server.port, server.path, self._body, rate, self._seconds)
+        self._paced[ALONE].append(pace.run(*target))
+        mover.start(SHADOW, "2")
+        ready()
+        self._memory[GATEWAY].append(server.memory_mib)
+        mover.open()
+        ready()
+        self._paced[MIRRORED].append(pace.run(*target))
 
 
 def main() -> int:
@@ -200,7 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--only", default=",".join([GATEWAY, BATCH, PARSE, PEER, MLFLOW]), help="servers, by name")
+    parser.add_argument("--only", default=",".join(NAMES), help="servers, by name")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not there; install it (apt-get install wrk)")
@@ -208,9 +236,12 @@ def main() -> int:
     names = given.only.split(",")
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder:
         root = Path(folder)
-        results = measure(prepare(root), root, given.rounds, given.seconds, names)
-    if set(names) == {GATEWAY, BATCH, PARSE, PEER, MLFLOW}:
-        write(results)
+        measuring = Measuring(prepare(root), root, given.seconds)
+        for number in range(given.rounds):
+            measuring.round(number, names)
+    if set(names) == set(NAMES):
+        write(measuring.results)
+        print(f"wrote {OUT}")
     print(f"{time.monotonic() - began:.0f} s")
     return 0
 

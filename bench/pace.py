@@ -1,4 +1,4 @@
-"""Load at a fixed rate from a client that costs little itself: bytes made beforehand, answers read no further than needed.
+"""Load at a fixed rate from a client that costs little itself: bytes made beforehand, answers read as far as needed.
 
 A request's time counts from when it was to leave, so an answer that is late makes those behind it late, too.
 """
@@ -102,7 +102,7 @@ async def _run(host: str, port: int, request: bytes, rate: float, seconds: float
         else:
             queue.append(due)
     end = time.perf_counter() + 5
-    while len(paced.ms) + paced.failed < total and time.perf_counter() < end:
+    while len(paced.ms) + paced.failed < total and time.perf_counter() < end:  # noqa: ASYNC110  # no event for each
         await asyncio.sleep(0.01)
     paced.failed += total - len(paced.ms) - paced.failed
     return paced

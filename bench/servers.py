@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Server:
 
     def ask(self, body: bytes) -> bytes:
         """One answer."""
-        request = urllib.request.Request(  # noqa: S310  # http to this machine
+        request = urllib.request.Request(  # http to this machine
             f"http://127.0.0.1:{self.port}{self.path}", body, {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
@@ -99,15 +99,16 @@ def running(
                 continue
 
 
-def mlflow_serve(model: Path, body: bytes, log: Path) -> "contextmanager[Server]":
+def mlflow_serve(model: Path, body: bytes, log: Path) -> AbstractContextManager[Server]:
     """MLflow's own server, one worker."""
     port = free_port()
     tool = Path(sys.executable).parent / "mlflow"
     command = [str(tool), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local", "-w", "1"]
-    return running("mlflow models serve", command, port, "/invocations", body, log)
+    path = f"{tool.parent}{os.pathsep}{os.environ['PATH']}"  # where it looks for uvicorn
+    return running("mlflow models serve", command, port, "/invocations", body, log, PATH=path)
 
 
-def litserve(model: Path, body: bytes, log: Path) -> "contextmanager[Server]":
+def litserve(model: Path, body: bytes, log: Path) -> AbstractContextManager[Server]:
     """The fastest batching peer of PEERS: LitServe, batches of at most 64 and 5 ms, in an environment of its own."""
     python = _peer_python(f"litserve=={_LITSERVE}")
     port = free_port()
@@ -115,7 +116,7 @@ def litserve(model: Path, body: bytes, log: Path) -> "contextmanager[Server]":
     return running(f"LitServe {_LITSERVE}, batching 64 / 5 ms", command, port, "/invocations", body, log)
 
 
-def limit(name: str, app: str, model: Path, body: bytes, log: Path) -> "contextmanager[Server]":
+def limit(name: str, app: str, model: Path, body: bytes, log: Path) -> AbstractContextManager[Server]:
     """One of bench/limits.py under the gateway's own HTTP server."""
     port = free_port()
     command = [

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 
 from model_rollouts.gateway import environment, errors
-from model_rollouts.gateway.bodies import read_body
+from model_rollouts.gateway.bodies import Bodies
 from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.metrics import CONTENT_TYPE
 from model_rollouts.gateway.open_inference_http import add_routes as add_open_inference
@@ -41,22 +41,20 @@ def create_app(parts: Parts) -> Front:
     app.exception_handler(errors.GatewayError)(_refuse)
     app.exception_handler(Exception)(_refuse)
 
-    prober = Prober(follower, settings)
+    bodies, prober = Bodies(settings.max_body_bytes), Prober(follower, settings)
 
     def status_of(model: str) -> dict[str, Any]:
         return {"gateway_id": settings.gateway_id, **follower.status(model), "mirror": mirror.status(model)}
 
     @app.post("/models/{model}/versions/{version}/invocations")
     async def probe(request: Request, model: str, version: str) -> Response:
-        body = await read_body(request.receive, settings.max_body_bytes)
+        body = await bodies.read(request.receive)
         results = await prober.probe(model, version, body, request.headers.get("content-type"))
         return _json({"gateway_id": settings.gateway_id, "results": results})
 
     @app.post("/models/{model}/outcomes")
     async def outcomes(request: Request, model: str) -> Response:
-        return _json(
-            {"accepted": await plane.take_outcomes(model, await read_body(request.receive, settings.max_body_bytes))}
-        )
+        return _json({"accepted": await plane.take_outcomes(model, await bodies.read(request.receive))})
 
     @app.get("/models/{model}/status")
     async def model_status(model: str) -> Response:

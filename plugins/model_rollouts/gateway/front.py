@@ -15,7 +15,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_rollouts.gateway import errors
-from model_rollouts.gateway.bodies import read_body
+from model_rollouts.gateway.bodies import Bodies
 from model_rollouts.gateway.dataplane import Call, DataPlane
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.metrics import Recorder
@@ -54,6 +54,7 @@ class Front:
         token, tester = settings.gateway_token, settings.tester_token
         self._bearer = f"Bearer {token.get_secret_value()}".encode() if token is not None else None
         self._tester = tester.get_secret_value().encode() if tester is not None else None
+        self._bodies = Bodies(settings.max_body_bytes)
         self._open_requests = 0
         self._id_prefix = uuid.uuid4().hex[:16]
         self._id_numbers = itertools.count()
@@ -120,7 +121,7 @@ class Front:
         self._open_requests += 1
         try:
             self._take_headers(call, headers)
-            call.body = await read_body(receive, self._settings.max_body_bytes)
+            call.body = await self._bodies.read(receive)
             reply = await self._plane.invoke(call)
         except Exception as error:
             if not isinstance(error, errors.GatewayError):

@@ -7,6 +7,7 @@ import uvicorn
 
 from model_rollouts.adapters.mlflow_client import DEFAULTS
 from model_rollouts.gateway.app import create_app
+from model_rollouts.gateway.one_write import OneWriteProtocol
 from model_rollouts.gateway.parts import Parts
 from model_rollouts.gateway.processes import SUPERVISED
 from model_rollouts.gateway.serving import AddressInUseError, GatewayServer, Leave, bind, end_with_supervisor
@@ -38,7 +39,8 @@ def run() -> None:
     config = uvicorn.Config(
         create_app(parts),
         loop="uvloop",
-        http="httptools",
+        http=OneWriteProtocol,
+        ws="none",
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -1,0 +1,166 @@
+"""Below the application: bodies that come slowly, and what goes over the wire."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+
+from model_rollouts.gateway.bodies import Bodies
+from model_rollouts.gateway.errors import BadRequestError, TooLargeError
+from model_rollouts.gateway.one_write import OneWriteProtocol
+
+
+def part(body: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def coming(*messages: dict[str, Any], seconds: float = 0.0) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """ASGI's receive; after the last message nothing comes any more."""
+    left = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        if not left:
+            await asyncio.Event().wait()
+        await asyncio.sleep(seconds)
+        return left.pop(0)
+
+    return receive
+
+
+def test_a_body_is_put_together() -> None:
+    async def run() -> None:
+        bodies = Bodies(100)
+        assert await bodies.read(coming(part(b"ab", more=True), part(b"", more=True), part(b"c", more=False))) == b"abc"
+        assert await bodies.read(coming(part(b"", more=False))) == b""
+
+    asyncio.run(run())
+
+
+def test_one_that_is_too_large_or_breaks_off_is_refused() -> None:
+    async def run() -> None:
+        bodies = Bodies(3)
+        with pytest.raises(TooLargeError, match="more than 3 bytes"):
+            await bodies.read(coming(part(b"ab", more=True), part(b"cd", more=True)))
+        with pytest.raises(BadRequestError, match="left before"):
+            await bodies.read(coming(part(b"ab", more=True), {"type": "http.disconnect"}))
+
+    asyncio.run(run())
+
+
+def test_those_that_do_not_come_are_given_up_and_nobody_else() -> None:
+    async def run() -> None:
+        bodies = Bodies(100, seconds=0.2)
+
+        async def call(receive: Callable[[], Awaitable[Any]]) -> bytes:
+            body = await bodies.read(receive)
+            await asyncio.sleep(0.5)  # the task lives on: what is given up is the body
+            return body
+
+        slow = [asyncio.create_task(call(coming(part(b"a", more=True)))) for _ in range(3)]
+        quick = asyncio.create_task(call(coming(part(b"a", more=True), part(b"b", more=False), seconds=0.01)))
+        found = await asyncio.gather(*slow, quick, return_exceptions=True)
+        assert [str(e) for e in found[:3]] == ["the body took more than 0.2 s to arrive; send it again"] * 3
+        assert found[3] == b"ab"
+        assert (bodies._reading, bodies._late) == ({}, set())
+        again = asyncio.create_task(call(coming(part(b"a", more=True))))
+        with pytest.raises(BadRequestError):
+            await again
+
+    asyncio.run(run())
+
+
+def test_a_call_that_is_cancelled_stays_so() -> None:
+    async def run() -> None:
+        bodies = Bodies(100)
+        task = asyncio.create_task(bodies.read(coming()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert bodies._reading == {}
+
+    asyncio.run(run())
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers by its path."""
+    await receive()
+    path = scope["path"]
+    headers = [] if path == "/chunks" else [(b"content-length", b"0" if path == "/empty" else b"4")]
+    await send({"type": "http.response.start", "status": 204 if path == "/none" else 200, "headers": headers})
+    if path == "/late":
+        await asyncio.sleep(0.1)
+    if path == "/chunks":
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"HTTP/1.1 \r\n\r\n", "more_body": True})
+    body = b"" if path in ("/empty", "/none", "/chunks") else b"body"
+    await send({"type": "http.response.body", "body": body})
+
+
+async def exchange(*requests: bytes) -> list[bytes]:
+    """What comes back, read by read, until the server hangs up."""
+    config = uvicorn.Config(app, port=0, loop="uvloop", http=OneWriteProtocol, log_level="warning", server_header=False)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
+    reads = []
+    for request in requests:
+        writer.write(request)
+        if request.endswith(b"expect\r\n\r\n"):
+            reads.append(await reader.read(65_536))
+            writer.write(b"body")
+    while data := await reader.read(65_536):
+        reads.append(data)
+    writer.close()
+    server.should_exit = True
+    await serving
+    return reads
+
+
+def asked(path: str, method: str = "GET", last: str = "Connection: close") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{last}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "ends"),
+    [
+        (asked("/"), b"\r\n\r\nbody"),
+        (asked("/empty"), b"\r\n\r\n"),
+        (asked("/none"), b"\r\n\r\n"),
+        (asked("/", "HEAD"), b"\r\n\r\n"),
+    ],
+)
+def test_head_and_body_come_in_one_piece(request_bytes: bytes, ends: bytes) -> None:
+    (answer,) = asyncio.run(exchange(request_bytes))
+    assert answer.startswith(b"HTTP/1.1 20")
+    assert answer.endswith(ends)
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_head_does_not_wait_for_a_body_that_takes_its_time() -> None:
+    head, body = asyncio.run(exchange(asked("/late")))
+    assert head.startswith(b"HTTP/1.1 200")
+    assert body == b"body"
+
+
+def test_a_body_that_looks_like_a_head_is_not_held_back() -> None:
+    answer = b"".join(asyncio.run(exchange(asked("/chunks"))))
+    assert answer.endswith(b"2\r\nab\r\nd\r\nHTTP/1.1 \r\n\r\n\r\n0\r\n\r\n")
+
+
+def test_several_on_one_connection_stay_in_order() -> None:
+    answer = b"".join(asyncio.run(exchange(asked("/", last="X: y"), asked("/empty", last="X: y"), asked("/"))))
+    assert answer.count(b"HTTP/1.1 200") == 3
+    assert answer.endswith(b"body")
+
+
+def test_a_client_that_asks_whether_to_continue_is_told_at_once() -> None:
+    lines = ("Content-Length: 4", "Connection: close", "Expect: 100-continue", "X: expect")
+    first, answer = asyncio.run(exchange(asked("/", "POST", "\r\n".join(lines))))
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.endswith(b"\r\n\r\nbody")
