@@ -22,7 +22,7 @@ class Settings(BaseSettings):
         description="Where operators reach the gateway: the own address of each process, separated by commas",
     )
     gateway_token: SecretStr | None = Field(
-        None, description="Bearer token of the gateway: every call but the health routes needs it"
+        None, description="Bearer token of the gateway: every call but the health routes needs it; operators send it"
     )
     mlflow_tracking_uri: str = Field(
         "http://127.0.0.1:5000",
