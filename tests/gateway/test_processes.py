@@ -353,6 +353,14 @@ def test_everything_that_is_wrong_with_the_settings_is_said_at_once(monkeypatch:
     assert os.environ["MODEL_ROLLOUTS_MODELS"] == "flights", "and the environment is as before"
 
 
+def test_a_misspelt_setting_is_asked_about_and_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_ROLLOUTS_SOMEBODY_ELSES", "1")
+    read_settings()
+    monkeypatch.setenv("MODEL_ROLLOUTS_BREAKER_FALIURES", "3")
+    with pytest.raises(BadSettingsError, match="FALIURES is no setting, did you mean MODEL_ROLLOUTS_BREAKER_FAILURES?"):
+        read_settings()
+
+
 def test_settings_under_names_in_small_letters_are_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("model_rollouts_models", "flights")
     with pytest.raises(BadSettingsError, match='parsing value for field "models"'):

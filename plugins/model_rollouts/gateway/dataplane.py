@@ -277,11 +277,10 @@ class DataPlane:
                 self._recorder.fallback(model, version, 1)
 
     def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
-        """Let the breaker know, but for rows that the champion could not answer either and those of testers."""
-        if request.call.tester:
-            return
+        """Let the breaker know, but for rows that the champion could not answer either and those that are no evidence."""
         for attempt in request.attempts:
-            if attempt.arm is Arm.CHALLENGER and isinstance(final[attempt.index].result, Answer):
+            evidence = request.routes[attempt.index].cohort is not None
+            if evidence and attempt.arm is Arm.CHALLENGER and isinstance(final[attempt.index].result, Answer):
                 failed = attempt.result.error if isinstance(attempt.result, Failure) else None
                 self._breakers.saw(request.serving.traffic, failed)
 

@@ -11,6 +11,7 @@ import structlog
 from model_rollouts.gateway.errors import BadRequestError
 from model_rollouts.gateway.mlflow_reading import MlflowReader, hint_of
 from model_rollouts.gateway.open_inference_model import Interface, interface
+from model_rollouts.gateway.output_check import OutputCheck, checked, output_check_of
 from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.predicting import predictor
 from model_rollouts.gateway.reading import Reader, SignatureReader
@@ -89,7 +90,7 @@ class MlflowLoader:
                 example; any other is refused, before it can get traffic.
 
         Raises:
-            WarmUpError: The model fails on its own input example.
+            WarmUpError: The model fails on its own input example, or its answer is not what its signature says.
             Exception: MLflow is away, there is no such version, or it can't be loaded here.
         """
         import mlflow
@@ -102,17 +103,21 @@ class MlflowLoader:
             pyfunc = mlflow.pyfunc.load_model(f"models:/{model}/{version}", dst_path=files.name)
         finally:
             _forget_code()
+        check = output_check_of(pyfunc.metadata)
         try:
-            _warm(pyfunc)
+            is_checked = _warm(pyfunc, check)
         except WarmUpError as error:
             if not serving:
                 raise
+            is_checked = False
             _log.warning("champion_fails_on_its_example", model=model, version=version, error=str(error))
+        if serving and not is_checked:
+            check = None  # callers live with its answers as they are
 
         reader = reader_of(pyfunc.metadata, hint_of(pyfunc))
         found = predictor(pyfunc, reader)
         scorer = MicroBatcher(
-            found.predict,
+            checked(found.predict, check),
             f"{model} {version}",
             self._max_batch_rows,
             self._max_waiting_rows,
@@ -132,15 +137,18 @@ def _forget_code() -> None:
     mlflow.models.model.__mlflow_model__ = None
 
 
-def _warm(pyfunc: Any) -> None:
-    """Score the input example, if the model has one that can be read."""
+def _warm(pyfunc: Any, check: OutputCheck | None) -> bool:
+    """Score the input example, if the model has one that can be read; whether there was an answer, and it fits."""
     example = pyfunc.input_example
     if example is None:
-        return
+        return False
     try:
-        pyfunc.predict(example)
+        output = pyfunc.predict(example)
+        if check is not None:
+            check(output)
     except BaseException as error:  # whatever it is, it would hit callers next
         raise WarmUpError(f"it fails on its own input example: {type(error).__name__}: {error}"[:500]) from error
+    return True
 
 
 def reader_of(metadata: Any, hint: Any = None) -> Reader:

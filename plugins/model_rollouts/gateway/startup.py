@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import structlog
@@ -15,6 +16,8 @@ from model_rollouts.core.errors import RolloutError
 from model_rollouts.gateway.settings import GatewaySettings
 
 _SHOWN = 80
+_PREFIX = "MODEL_ROLLOUTS_"
+_ALIKE = 0.9
 
 
 class BadSettingsError(RolloutError):
@@ -43,6 +46,7 @@ def read_settings() -> GatewaySettings:
         problems.append(str(error))
     finally:
         os.environ.update(unreadable)
+    problems += _misspelt()
     if problems:
         raise BadSettingsError("\n".join(["the gateway can't start with these settings:", *problems]))
     return settings
@@ -61,9 +65,20 @@ def log_as_json() -> None:
     )
 
 
+def _misspelt() -> list[str]:
+    """Variables that are nearly one of the settings: whoever wrote them means what would not take place."""
+    known = {_variable(name) for name in GatewaySettings.model_fields}
+    found = []
+    for variable in sorted(os.environ):
+        if variable.startswith(_PREFIX) and variable not in known:
+            meant = get_close_matches(variable, known, 1, _ALIKE)
+            found += [f"{variable} is no setting, did you mean {name}?" for name in meant]
+    return found
+
+
 def _variable(name: str) -> str:
     """The variable that a field, or its alias, is read from."""
-    return name if name.isupper() else f"MODEL_ROLLOUTS_{name.upper()}"
+    return name if name.isupper() else f"{_PREFIX}{name.upper()}"
 
 
 def _is_json(field: FieldInfo) -> bool:
