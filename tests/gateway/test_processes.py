@@ -357,7 +357,7 @@ def test_a_misspelt_setting_is_asked_about_and_others_are_left_alone(monkeypatch
     monkeypatch.setenv("MODEL_ROLLOUTS_SOMEBODY_ELSES", "1")
     read_settings()
     monkeypatch.setenv("MODEL_ROLLOUTS_BREAKER_FALIURES", "3")
-    with pytest.raises(BadSettingsError, match="FALIURES is no setting, did you mean MODEL_ROLLOUTS_BREAKER_FAILURES?"):
+    with pytest.raises(BadSettingsError, match="FALIURES is no setting, did you mean MODEL_ROLLOUTS_BREAKER_FAILURES"):
         read_settings()
 
 

@@ -277,7 +277,7 @@ class DataPlane:
                 self._recorder.fallback(model, version, 1)
 
     def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
-        """Let the breaker know, but for rows that the champion could not answer either and those that are no evidence."""
+        """Let the breaker know, but for rows that the champion failed on, too, and those that are no evidence."""
         for attempt in request.attempts:
             evidence = request.routes[attempt.index].cohort is not None
             if evidence and attempt.arm is Arm.CHALLENGER and isinstance(final[attempt.index].result, Answer):
