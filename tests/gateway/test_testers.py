@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
+from pydantic import SecretStr
+
+from model_rollouts.gateway.front import Front
+from model_rollouts.gateway.settings import GatewaySettings
 
 Start = Callable[..., Any]
 TOKEN = "let-me-in-0123456789"
@@ -52,6 +57,33 @@ def test_without_a_setting_no_token_is_good(gateway: Start, rollout: Any) -> Non
             g.set(rollout(50.0))
             await g.routes_by(2)
             assert (await ask(g, "challenger")).status_code == 401
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("token", ["", " " * 16, "fifteen-letters"])
+def test_a_token_that_is_short_or_empty_is_no_setting(token: str) -> None:
+    with pytest.raises(ValueError, match=r"token has \d+ characters, must have 16 or more; set a random text"):
+        GatewaySettings(tester_token=token)
+    assert GatewaySettings(tester_token="sixteen-letters-").tester_token is not None
+
+
+def test_a_token_that_is_empty_all_the_same_is_nobodys(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            loose = g.settings.model_copy(update={"tester_token": SecretStr(""), "gateway_token": SecretStr("")})
+            g.set(rollout(50.0))
+            await g.routes_by(2)
+            front = Front(g.app.inner, g.app._plane, g.follower, g.recorder, loose)
+            open_front = Front(
+                g.app.inner, g.app._plane, g.follower, g.recorder, loose.model_copy(update={"gateway_token": None})
+            )
+            for app, headers in ((front, {"Authorization": "Bearer "}), (open_front, {})):
+                async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://g") as client:
+                    asked = {"X-Rollouts-Route": "challenger", "X-Rollouts-Token": ""} | headers
+                    answer = await client.post("/models/m/invocations", content=b"{}", headers=asked)
+                    assert answer.status_code == 401
+            assert await g.rows() == []
 
     asyncio.run(run())
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 import structlog
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_rollouts.gateway import errors
@@ -52,8 +53,9 @@ class Front:
         self._recorder = recorder
         self._settings = settings
         token, tester = settings.gateway_token, settings.tester_token
-        self._bearer = f"Bearer {token.get_secret_value()}".encode() if token is not None else None
-        self._tester = tester.get_secret_value().encode() if tester is not None else None
+        self._guarded = token is not None
+        self._bearer = _secret("Bearer ", token)
+        self._tester = _secret("", tester)
         self._bodies = Bodies(settings.max_body_bytes)
         self._open_requests = 0
         self._id_prefix = uuid.uuid4().hex[:16]
@@ -68,7 +70,7 @@ class Front:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_v2 = path.startswith("/v2")
         try:
-            if self._bearer is not None and path not in _OPEN:
+            if self._guarded and path not in _OPEN:
                 self._check_bearer(headers)
             target = self._target(scope, path, headers)
         except errors.GatewayError as error:
@@ -80,8 +82,7 @@ class Front:
         await self._predict(target, headers, receive, send)
 
     def _check_bearer(self, headers: Mapping[bytes, bytes]) -> None:
-        assert self._bearer is not None  # noqa: S101  # for the type checker
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._bearer):
+        if not _is_secret(headers.get(b"authorization"), self._bearer):
             raise errors.UnauthorizedError("send the header Authorization: Bearer <token>")
 
     def _target(self, scope: Scope, path: str, headers: Mapping[bytes, bytes]) -> "_Target | None":
@@ -178,8 +179,7 @@ class Front:
             call.unit = _unit(unit)
         if (content_type := headers.get(b"content-type")) is not None:
             call.content_type = content_type.decode("latin-1")
-        token = headers.get(b"x-rollouts-token")
-        call.tester = token is not None and self._tester is not None and hmac.compare_digest(token, self._tester)
+        call.tester = _is_secret(headers.get(b"x-rollouts-token"), self._tester)
         if (wanted := headers.get(b"x-rollouts-route")) is not None:
             call.arm = self._arm(wanted, tester=call.tester)
 
@@ -210,6 +210,16 @@ def _parts(scope: Scope) -> list[str]:
     """The path's parts; a quoted slash is a part's own."""
     raw = scope.get("raw_path") or scope["path"].encode()
     return [unquote(part) for part in raw.split(b"?")[0].decode("latin-1").split("/")[1:]]
+
+
+def _secret(scheme: str, token: SecretStr | None) -> bytes | None:
+    """What a header has to say; None: there is no token, or an empty one, which nobody can show."""
+    text = token.get_secret_value() if token is not None else ""
+    return f"{scheme}{text}".encode() if text else None
+
+
+def _is_secret(given: bytes | None, secret: bytes | None) -> bool:
+    return given is not None and secret is not None and hmac.compare_digest(given, secret)
 
 
 def _unit(value: bytes | None) -> str | None:

@@ -13,6 +13,7 @@ from model_rollouts.settings import Settings
 
 _MOST_PORT = 65_535
 _LEAST_KEY_CHARS = 16  # of the key that hides units
+_LEAST_TOKEN_CHARS = 16  # of the testers' token
 
 
 class GatewaySettings(Settings):
@@ -48,7 +49,8 @@ class GatewaySettings(Settings):
         10, ge=0, description="Failures of a challenger in a burst that take it out at once; 0: the gates alone judge"
     )
     tester_token: SecretStr | None = Field(
-        None, description="Who sends it as X-Rollouts-Token may choose the arm with X-Rollouts-Route"
+        None,
+        description="Who sends it, 16 characters or more, as X-Rollouts-Token may choose the arm with X-Rollouts-Route",
     )
     mirror_queue: int = Field(256, ge=1, description="Requests that may wait to be mirrored; more are dropped")
     max_mirror_bytes: int = Field(67_108_864, ge=1024, description="Bodies that may wait to be mirrored, in all")
@@ -106,11 +108,29 @@ class GatewaySettings(Settings):
             raise ValueError(f"log_features_except has {blank[0]!r}, must be column names or patterns without blanks")
         return value
 
+    @field_validator("gateway_token")
+    @classmethod
+    def _some_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("the token is empty; set MODEL_ROLLOUTS_GATEWAY_TOKEN to a random text, or leave it out")
+        return value
+
+    @field_validator("tester_token")
+    @classmethod
+    def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        size = _LEAST_TOKEN_CHARS if value is None else len(value.get_secret_value().strip())
+        if size < _LEAST_TOKEN_CHARS:
+            raise ValueError(
+                f"the token has {size} characters, must have {_LEAST_TOKEN_CHARS} or more; set a random text, or "
+                "leave the variable out if nobody is to choose the arm"
+            )
+        return value
+
     @model_validator(mode="after")
     def _only_safe(self) -> Self:
         if not self.gateway_id:
             self.gateway_id = f"{socket.gethostname()}-{self.port}"
-        if not _is_loopback(self.host) and not (self.gateway_token and self.gateway_token.get_secret_value()):
+        if not _is_loopback(self.host) and self.gateway_token is None:
             raise ValueError(
                 f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1 "
                 "or set MODEL_ROLLOUTS_GATEWAY_TOKEN"
