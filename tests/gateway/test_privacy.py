@@ -1,11 +1,19 @@
 """What the log does not learn about callers."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from model_rollouts.gateway.answers import failure
+from model_rollouts.gateway.errors import BadRequestError
+from model_rollouts.gateway.mlflow_reading import MlflowReader
+from model_rollouts.gateway.payload import Column
 from model_rollouts.gateway.privacy import Privacy
+from model_rollouts.gateway.scoring_protocol import Document
 from model_rollouts.gateway.settings import GatewaySettings
 
 KEY = "sixteen or more!"
@@ -100,3 +108,39 @@ def test_the_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     p = Privacy.of(settings)
     assert "Email" not in p.features("m", ROW)
     assert p.unit("u1") != "u1"
+
+
+MAIL = "alice@example.com"
+
+
+@pytest.mark.parametrize("share", [100.0, 0.0])
+def test_an_input_that_only_the_challenger_refuses_is_in_no_row_and_no_report(
+    gateway: Callable[..., Any], rollout: Any, share: float
+) -> None:
+    async def run() -> None:
+        async with gateway(log_features=False, breaker_failures=1) as g:
+            g.models.columns["2"] = (Column("x", "long"),)
+            g.set(rollout(share, mirror_percent=0.0 if share else 100.0))
+            await g.routes_by(2)
+            assert (await g.score(4711.25)).json() == {"predictions": [9422.5]}
+            await g.happens(lambda: share or g.mirror.status("m")["mirrored"] == 1)
+            failed = next(row for row in await g.rows() if row["arm"] == "challenger")
+            assert failed["error"].startswith("BadRequestError: Incompatible input types for column x. Row 0 has a fl")
+            assert "it must be a whole number" in failed["error"]
+            assert "4711" not in str([failed, g.reports])
+            assert g.reports or not share, "and the breaker has told why"
+
+    asyncio.run(run())
+
+
+def test_what_mlflow_says_of_an_input_is_for_the_caller_alone() -> None:
+    from mlflow.types import Schema, TensorSpec
+
+    reader = MlflowReader(Schema([TensorSpec(np.dtype("float64"), (-1, 1))]))
+    with pytest.raises(BadRequestError, match=MAIL) as raised:
+        reader.read(Document("inputs", [[MAIL]]), None, 10)
+    assert failure(raised.value).error == "BadRequestError: the version can't take the input, which is not told here"
+
+
+def test_what_the_model_itself_raises_is_kept_as_it_is() -> None:
+    assert failure(ValueError(MAIL)).error == f"ValueError: {MAIL}"

@@ -50,8 +50,10 @@ class Failure:
 
 
 def failure(error: BaseException) -> Failure:
-    """A row's failure from what the model raised."""
-    text = str(error) if isinstance(error, OutputError) else f"{type(error).__name__}: {error}"
+    """A row's failure from what was raised; in its `plain` words, if it has them, for the log must not have inputs."""
+    plain = getattr(error, "plain", None)
+    reason = plain if isinstance(plain, str) else str(error)
+    text = reason if isinstance(error, OutputError) else f"{type(error).__name__}: {reason}"
     return Failure("error", text[:_ERROR_CHARS].encode(errors="replace").decode())
 
 

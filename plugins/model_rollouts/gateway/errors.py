@@ -8,7 +8,16 @@ class GatewayError(RolloutError):
 
 
 class BadRequestError(GatewayError):
-    """The input does not fit the protocol or the model's signature; sending it again will not help."""
+    """The input does not fit the protocol or the model's signature; sending it again will not help.
+
+    Args:
+        message: For the caller; may quote what was sent.
+        plain: For the log, which must not have the inputs: the same without anything that was sent.
+    """
+
+    def __init__(self, message: str, plain: str = "the version can't take the input, which is not told here") -> None:
+        super().__init__(message)
+        self.plain = plain
 
 
 class UnauthorizedError(GatewayError):

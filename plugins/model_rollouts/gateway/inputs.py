@@ -64,7 +64,8 @@ class Inputs:
         column = self._settings.unit_columns.get(version.model)
         payload = version.reader.read(document, column, self._settings.max_rows).payload
         if payload.rows != rows:
-            raise BadRequestError(f"it reads {payload.rows} rows, the champion {rows}")
+            text = f"it reads {payload.rows} rows, the champion {rows}"
+            raise BadRequestError(text, text)
         return payload
 
 

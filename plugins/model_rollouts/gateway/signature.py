@@ -169,7 +169,8 @@ class Signature:
             values.append(_cast_column(column, records))
         if not columns:
             names = ", ".join(c.name for c in self.columns)
-            raise BadRequestError(f"the input has none of the model's columns; send at least one of: {names}")
+            text = f"the input has none of the model's columns; send at least one of: {names}"
+            raise BadRequestError(text, text)
         return Table(tuple(columns), tuple(values))
 
 
@@ -180,17 +181,17 @@ def _cast_column(column: Column, records: Sequence[Mapping[str, Any]]) -> list[A
         if name in record:
             value = record[name]
         elif column.required:
-            raise BadRequestError(
-                f"Model is missing inputs ['{name}']: row {index} has no such column. Send it as {column.type}"
-            )
+            text = f"Model is missing inputs ['{name}']: row {index} has no such column. Send it as {column.type}"
+            raise BadRequestError(text, text)
         else:
             value = math.nan  # as pandas, and so MLflow, has what one row of several lacks
         try:
             values.append(cast(value))
         except _ValueError as reason:
+            where = f"Incompatible input types for column {name}. Row {index} has"
+            rule = f"it {reason} (the model's signature says {column.type})"
             raise BadRequestError(
-                f"Incompatible input types for column {name}. Row {index} has {_shown(value)}, it {reason} "
-                f"(the model's signature says {column.type})"
+                f"{where} {_shown(value)}, {rule}", f"{where} a {type(value).__name__}, {rule}"
             ) from reason
     return values
 
