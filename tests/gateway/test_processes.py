@@ -173,13 +173,13 @@ def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys; e = os.environ; p = 'MODEL_ROLLOUTS_';"
         f"pathlib.Path({str(tmp_path)!r}, e[p + 'GATEWAY_ID']).write_text("
-        "' '.join(e[p + n] for n in ('PORT', 'SHARED_PORT', 'PROCESSES'))); sys.stdin.read()"
+        "' '.join(e[p + n] for n in ('PORT', 'SHARED_PORT', 'PROCESSES', 'SIBLING_IDS'))); sys.stdin.read()"
     )
     one = settings(tmp_path)
     with supervised(one, code):
         until(lambda: len(list(tmp_path.glob("g-*"))) == 2 and all(p.read_text() for p in tmp_path.glob("g-*")))
-    assert (tmp_path / "g-0").read_text() == f"{one.port + 1} {one.port} 1"
-    assert (tmp_path / "g-1").read_text() == f"{one.port + 2} {one.port} 1"
+    assert (tmp_path / "g-0").read_text() == f'{one.port + 1} {one.port} 1 ["g-0", "g-1"]'
+    assert (tmp_path / "g-1").read_text() == f'{one.port + 2} {one.port} 1 ["g-0", "g-1"]'
 
 
 def test_a_process_that_keeps_dying_is_started_again_after_ever_longer_waits(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ import pytest
 from model_rollouts.gateway.errors import LogUnavailableError
 from model_rollouts.gateway.log_writer import open_writer
 from model_rollouts.gateway.segments import SegmentLog
+from model_rollouts.gateway.shipments import Orphans
 from model_rollouts.gateway.spool import Spool, SpoolInUseError
 
 
 @pytest.fixture(autouse=True)
 def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are written here without answers, so there is none to wait for."""
-    monkeypatch.setattr("model_rollouts.gateway.spool._SENDING_SECONDS", 0.0)
+    monkeypatch.setattr("model_rollouts.gateway.shipments._SENDING_SECONDS", 0.0)
 
 
 def row(request_id: str, **more: Any) -> dict[str, Any]:
@@ -270,6 +271,56 @@ def test_rows_of_an_id_that_is_gone_are_committed_under_that_id(
     assert s.status()["inherited_from"] == []
     s.close()
     living.close()
+
+
+def test_what_another_id_left_is_let_go_of_while_the_log_is_away_and_tried_again_later(
+    writer: Any, tmp_path: Path
+) -> None:
+    now = [0.0]
+    for name in ("back", "gone"):
+        SegmentLog(tmp_path / name / "m" / "predictions", 10_000).append([row(name)])
+    orphans = Orphans(tmp_path, {"new"}, writer.open, lambda: now[0])
+    with pytest.raises(SpoolInUseError):
+        Spool(tmp_path, "back", writer.open, 60, 1_000_000)
+    writer.away = True
+    assert len(orphans.ship()) == 2
+    back = Spool(tmp_path, "back", writer.open, 60, 1_000_000, siblings=["gone"])
+    writer.away = False
+    now[0] = 29.0
+    assert len(orphans.ship()) == 2, "it is not tried yet"
+    assert writer.of() == []
+    now[0] = 31.0
+    assert orphans.ship() == []
+    assert ids(writer.of()) == ["gone"]
+    assert list(orphans) == []
+    back.close()
+    assert ids(writer.of()) == ["gone", "back"]
+
+
+def test_what_siblings_left_behind_is_theirs(spool: Callable[..., Spool], writer: Any, tmp_path: Path) -> None:
+    for name in ("g-1", "gone"):
+        SegmentLog(tmp_path / name / "m" / "predictions", 10_000).append([row(name)])
+    s = spool("g-0", siblings=("g-0", "g-1"))
+    assert s.status()["inherited_from"] == ["gone"]
+    assert s.flush()
+    assert ids(writer.of()) == ["gone"]
+    spool("g-1", siblings=("g-0", "g-1")).close()
+    assert ids(writer.of()) == ["gone", "g-1"]
+    s.close()
+
+
+def test_answers_under_way_are_waited_for_once_and_not_for_each_model(
+    spool: Callable[..., Spool], writer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_rollouts.gateway.shipments._SENDING_SECONDS", 0.2)
+    s = spool()
+    for model in "abcdef":
+        s.append(model, "predictions", [row(model, served=True)])
+    began = time.monotonic()
+    assert s.flush()
+    assert 0.2 <= time.monotonic() - began < 0.6
+    assert [writer.of(model)[0]["served"] for model in "abcdef"] == [False] * 6
+    s.close()
 
 
 def test_lines_that_are_json_already_are_rows_like_others(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from model_rollouts.gateway.spool import LogWriter, Table
+from model_rollouts.gateway.shipments import LogWriter, Table
 
 if TYPE_CHECKING:
     from model_rollouts.adapters.log_places import LogRoot

@@ -92,6 +92,7 @@ class Parts:
             settings.max_spool_bytes,
             on_failure=settings.on_log_failure,
             on_unlogged=MissingEvidence(follower.in_force, reporter.hold).unlogged,
+            siblings=settings.sibling_ids,
         )
         mirror = Mirror(spool, follower.in_force, recorder, settings)
         breakers = Breakers(settings.breaker_failures, reporter.roll_back)

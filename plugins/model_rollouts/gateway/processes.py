@@ -5,6 +5,7 @@ how it is (MODEL_ROLLOUTS_GATEWAY_URL holds those addresses), and takes its part
 (`serving.py`) once it can answer. The supervisor itself serves nothing and loads nothing.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -116,6 +117,7 @@ class Supervisor:
             "MODEL_ROLLOUTS_PORT": str(port),
             "MODEL_ROLLOUTS_SHARED_PORT": str(self._settings.port),
             "MODEL_ROLLOUTS_PROCESSES": "1",
+            "MODEL_ROLLOUTS_SIBLING_IDS": json.dumps([self._id(each) for each in self._workers]),
         }
         _log.info("process_starts", gateway_id=self._id(worker), port=port)
         return subprocess.Popen(self._command, env=os.environ | own, stdin=subprocess.PIPE)

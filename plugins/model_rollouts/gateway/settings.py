@@ -90,6 +90,7 @@ class GatewaySettings(Settings):
     shared_port: int | None = Field(
         None, ge=1, le=65535, description="Port that this process shares with others; `processes` sets it"
     )
+    sibling_ids: tuple[str, ...] = Field((), description="Ids of all of them; `processes` sets it")
     drain_notice_seconds: float = Field(
         0.0, ge=0, le=600, description="Time between the first sign of the end (/readyz says 503) and no new requests"
     )

@@ -11,39 +11,24 @@ does. A disk that is so slow that the kernel makes writers wait holds up request
 shows it.
 """
 
-import fcntl
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
-from urllib.parse import quote, unquote
+from typing import Any, Literal
 
 import structlog
 
-from model_rollouts.adapters.json_lines import JsonLines
 from model_rollouts.gateway.errors import LogUnavailableError
-from model_rollouts.gateway.segments import SegmentLog, encoded
+from model_rollouts.gateway.segments import encoded
 from model_rollouts.gateway.sent_marks import Receipt
+from model_rollouts.gateway.shipments import OpenWriter, Orphans, Shipment, Table, quoted, try_lock
 from model_rollouts.gateway.unlogged import Unlogged, UnloggedRows
 
-Table = Literal["predictions", "outcomes"]
 OnLogFailure = Literal["refuse", "serve"]
-_TABLES: tuple[Table, ...] = ("predictions", "outcomes")
-_ROLL_BYTES = 8 * 1024 * 1024
 _NEARLY = 0.8  # of the largest size
-_SENDING_SECONDS = 1.0  # an answer that has not gone out so long after its row was written counts as not served
-_SENDING_POLL_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
-
-
-class LogWriter(Protocol):
-    """Appends to the log, recognising what it has appended before."""
-
-    def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]], version: int) -> bool:
-        """Commit rows; False when this version was committed already."""
 
 
 class SpoolInUseError(Exception):
@@ -64,6 +49,7 @@ class Spool:
         on_failure: What becomes of answers whose rows can't be kept: "refuse" raises, so that they are not given;
             "serve" lets them go out and counts their rows. Outcomes are refused in any case: their sender keeps them.
         on_unlogged: Told model, rows and reason of what is served without being logged, on the thread that appends.
+        siblings: Ids of processes that are started with this one, and commit what they left behind themselves.
 
     Raises:
         SpoolInUseError: Another process holds this id.
@@ -73,12 +59,13 @@ class Spool:
         self,
         root: Path,
         gateway_id: str,
-        open_writer: Callable[[str], LogWriter],
+        open_writer: OpenWriter,
         flush_seconds: float,
         max_bytes: int,
         *,
         on_failure: OnLogFailure = "refuse",
         on_unlogged: Callable[[str, int, str], None] | None = None,
+        siblings: Collection[str] = (),
     ) -> None:
         self._flush_seconds = flush_seconds
         self._max_bytes = max_bytes
@@ -90,14 +77,14 @@ class Spool:
         self._error: str | None = None
         self._flushed_at: float | None = None
         root.mkdir(parents=True, exist_ok=True)
-        own = _try_lock(root / _quoted(gateway_id))
+        own = try_lock(root / quoted(gateway_id))
         if own is None:
             raise SpoolInUseError(
                 f"another process uses gateway id {gateway_id} and its spool in {root}; "
                 "give each process its own MODEL_ROLLOUTS_GATEWAY_ID"
             )
-        self._own = _Shipment(root / _quoted(gateway_id), own, gateway_id, open_writer)
-        self._orphans = list(_orphans(root, gateway_id, open_writer))
+        self._own = Shipment(root / quoted(gateway_id), own, gateway_id, open_writer)
+        self._orphans = Orphans(root, {gateway_id, *siblings}, open_writer)
 
     def start(self) -> None:
         """Begin to commit, with what earlier processes left behind first."""
@@ -188,10 +175,7 @@ class Spool:
     def flush(self) -> bool:
         """Commit everything that was appended before the call; False when the log does not take it."""
         with self._flushing:
-            errors = [e for s in [self._own, *self._orphans] for e in s.ship()]
-            for orphan in [o for o in self._orphans if not o.segments]:
-                self._orphans.remove(orphan)
-                orphan.release()
+            errors = [*self._own.ship(), *self._orphans.ship()]
         if errors:
             if self._error != errors[0]:
                 _log.error("log_away", error=errors[0])
@@ -209,8 +193,8 @@ class Spool:
             self._thread.join()
         if not self.flush():
             _log.error("spool_left_behind", error=self._error, bytes=self._own.bytes)
-        for shipment in [self._own, *self._orphans]:
-            shipment.release()
+        self._own.release()
+        self._orphans.release()
 
     def _work(self) -> None:
         while True:
@@ -221,123 +205,3 @@ class Spool:
                 _log.exception("flush_failed")
             if self._stop.wait(self._flush_seconds):
                 return
-
-
-class _Shipment:
-    """The segments of one gateway id on their way to the log."""
-
-    def __init__(self, folder: Path, lock: int, gateway_id: str, open_writer: Callable[[str], LogWriter]) -> None:
-        self.gateway_id = gateway_id
-        self.torn = 0
-        self.damaged = 0
-        self._folder = folder
-        self._lock = lock
-        self._open_writer = open_writer
-        self._writer: LogWriter | None = None
-        self._logs: dict[tuple[str, Table], SegmentLog] = {}
-        self._attempted: set[tuple[str, Table, int]] = set()
-        for model in sorted(path.name for path in folder.iterdir() if path.is_dir()):
-            for table in _TABLES:
-                if (folder / model / table).is_dir():
-                    self.log(unquote(model), table)
-
-    @property
-    def bytes(self) -> int:
-        return sum(log.size for log in list(self._logs.values()))
-
-    @property
-    def segments(self) -> int:
-        return sum(len(log.sealed()) for log in list(self._logs.values()))
-
-    @property
-    def slowest_write_seconds(self) -> float:
-        return max((log.slowest_write_seconds for log in list(self._logs.values())), default=0.0)
-
-    def log(self, model: str, table: Table) -> SegmentLog:
-        if (model, table) not in self._logs:
-            folder = self._folder / _quoted(model) / table
-            log = self._logs[model, table] = SegmentLog(folder, _ROLL_BYTES, marked=table == "predictions")
-            self._attempted.update((model, table, number) for number in log.inherited)
-        return self._logs[model, table]
-
-    def ship(self) -> list[str]:
-        """Commit every sealed segment in order; the errors of the tables that are held up."""
-        errors = []
-        for (model, table), log in list(self._logs.items()):
-            try:
-                for number in log.sealed():
-                    self._commit(model, table, log, number)
-                # Sealed only now: while the log is away, one segment grows instead of many small ones.
-                log.seal()
-                for number in log.sealed():
-                    self._commit(model, table, log, number)
-            except Exception as error:
-                errors.append(f"{table} of {model}: {type(error).__name__}: {error}"[:500])
-        return errors
-
-    def _commit(self, model: str, table: Table, log: SegmentLog, number: int) -> None:
-        end = time.monotonic() + _SENDING_SECONDS
-        while not log.all_sent(number) and time.monotonic() < end:
-            time.sleep(_SENDING_POLL_SECONDS)
-        contents = log.read(number)
-        rows, tried = contents.rows, (model, table, number)
-        if rows:
-            self._hand_over(tried, rows)
-        if contents.torn_bytes:
-            self.torn += 1
-            _log.warning("torn_line_cut", model=model, table=table, segment=number, bytes=contents.torn_bytes)
-        if rows.damaged:
-            log.keep_aside(number)
-            self.damaged += rows.damaged
-            _log.error("damaged_lines_kept_aside", model=model, table=table, segment=number, lines=rows.damaged)
-        log.drop(number)
-        self._attempted.discard(tried)
-
-    def _hand_over(self, tried: tuple[str, Table, int], rows: JsonLines) -> None:
-        model, table, number = tried
-        known = tried in self._attempted
-        if self._writer is None:
-            self._writer = self._open_writer(self.gateway_id)
-        self._attempted.add(tried)  # first: the log may have taken it even when the call fails
-        if self._writer.append(model, table, rows, number):
-            return
-        # Decoded now, to see what is damaged: the log did not look at rows that it has already.
-        if rows.decoded() and not known:
-            self._attempted.discard(tried)
-            raise RuntimeError(
-                f"the log has seen segment {number} of {self.gateway_id}, which was never sent: the clock went "
-                "back and the spool's counter is lost. Set another MODEL_ROLLOUTS_GATEWAY_ID"
-            )
-
-    def release(self) -> None:
-        for log in self._logs.values():
-            log.seal()
-        os.close(self._lock)
-
-
-def _orphans(root: Path, own: str, open_writer: Callable[[str], LogWriter]) -> Iterator[_Shipment]:
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name != _quoted(own)):
-        lock = _try_lock(folder)
-        if lock is None:
-            continue
-        shipment = _Shipment(folder, lock, unquote(folder.name), open_writer)
-        if shipment.segments:
-            yield shipment
-        else:
-            shipment.release()
-
-
-def _try_lock(folder: Path) -> int | None:
-    """The lock's descriptor, or None while a process holds it. The kernel lets go when the process dies."""
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="").replace(".", "%2E")  # a name of dots alone would be another folder
