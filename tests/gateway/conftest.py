@@ -202,7 +202,7 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
         )
         g.recorder = Recorder(g.follower.follows)
         g.mirror = Mirror(g.spool, g.follower.in_force, g.recorder, settings)
-        breakers = Breakers(settings.breaker_failures, lambda *report: g.reports.append(report))
+        breakers = Breakers(settings.breaker_failures, 0.5, lambda *report: g.reports.append(report))
         plane = DataPlane(g.follower, g.spool, g.mirror, breakers, g.recorder, settings)
         metrics = Metrics("g1", g.recorder, Sources(g.follower, g.spool, g.mirror, breakers.tripped))
         rest: Any = None  # not started here

@@ -1,11 +1,16 @@
 """A challenger that fails in a burst is out at once, and the rollout with it."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from model_rollouts.core.traffic import Traffic
+from model_rollouts.gateway.answers import Failure
+from model_rollouts.gateway.breakers import Breakers
 
 Start = Callable[..., Any]
 
@@ -84,3 +89,89 @@ def test_mirrored_failures_do_not_trip_it(gateway: Start, rollout: Any) -> None:
             assert g.reports == []
 
     asyncio.run(run())
+
+
+def test_a_request_of_many_rows_is_one_call(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway(breaker_failures=3) as g:
+            g.models.predicts["2"] = fails
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            body = {"dataframe_records": [{"x": float(i)} for i in range(50)]}
+            for n in range(3):
+                assert g.reports == [], f"after {n} requests"
+                answer = await g.client.post("/models/m/invocations", json=body)
+                assert answer.json() == {"predictions": [2.0 * i for i in range(50)]}
+            assert len(g.reports) == 1
+            assert g.reports[0][2]["breaker"]["calls"] == 3
+
+    asyncio.run(run())
+
+
+def test_a_request_that_fails_in_part_says_nothing(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway(breaker_failures=2) as g:
+            g.models.predicts["2"] = fails_on_13
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            for _ in range(5):
+                await g.client.post("/models/m/invocations", json={"dataframe_records": [{"x": 13.0}, {"x": 1.0}]})
+            assert g.reports == []
+
+    asyncio.run(run())
+
+
+def test_requests_that_one_stall_holds_up_are_one_failure(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway(breaker_failures=3, challenger_timeout_seconds=0.1) as g:
+            free = threading.Event()
+            g.models.predicts["2"] = lambda frame: free.wait(10) and frame["x"].to_numpy() * 2
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            answers = await asyncio.gather(*(g.score(1.0, unit=f"u{i}") for i in range(40)))
+            assert {a.headers["x-model-version"] for a in answers} == {"1"}
+            late = [await g.score(1.0, unit=f"v{i}") for i in range(20)]  # refused at once: it is stuck
+            assert {a.headers["x-model-version"] for a in late} == {"1"}
+            assert g.reports == []
+            free.set()
+
+    asyncio.run(run())
+
+
+class Watched:
+    """Breakers with a clock that the test turns."""
+
+    def __init__(self, burst: int = 3) -> None:
+        self.now = 0.0
+        self.reports: list[Any] = []
+        self.breakers = Breakers(burst, 1.0, lambda *report: self.reports.append(report), lambda: self.now)
+
+    def fail(self, rollout_id: str, **more: Any) -> None:
+        """One request that came and failed now."""
+        self.now += 0.001
+        taken, self.now = self.now, self.now + 0.001
+        traffic = Traffic("m", "1", "2", 50.0, rollout_id=rollout_id, stage=0, salt="s")
+        self.breakers.saw(traffic, taken, Failure("timeout", "slow", **more))
+
+
+def test_a_version_that_stays_stuck_fails_once_in_so_many_seconds() -> None:
+    watched = Watched()
+    for _ in range(100):
+        watched.fail("r1", overloaded=True)
+    assert watched.reports == [], "a fifth of a second"
+    while not watched.reports:
+        watched.fail("r1", overloaded=True)
+    assert 2.0 <= watched.now < 2.1
+
+
+def test_many_rollouts_do_not_close_a_breaker_that_has_tripped() -> None:
+    watched = Watched()
+    for _ in range(3):
+        watched.fail("r0")
+    for number in range(1, 2000):
+        watched.fail(f"r{number}")
+    assert watched.breakers.tripped("r0")
+    assert len(watched.breakers._watched) <= 1024
+    for _ in range(3):
+        watched.fail("r1999")
+    assert watched.breakers.tripped("r1999")

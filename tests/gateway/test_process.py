@@ -354,6 +354,22 @@ def test_after_kill_9_under_load_every_answered_request_is_in_the_log_exactly_on
     assert all(len(seen) == 1 for seen in arms), "and no unit has changed its arm with the restart"
 
 
+def test_a_caller_that_has_hung_up_was_not_served(gateway: Process) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = b'{"dataframe_records": [{"delay": 1.0, "seats": 100}]}'
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /models/{MODEL}/invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"X-Request-Id: gone\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        connection.sendall(head.encode() + body)
+    rows = gateway.rows()
+    while "gone" not in set(rows["request_id"]):
+        rows = gateway.rows()
+    (row,) = rows[rows["request_id"] == "gone"].to_dict("records")
+    assert row["status"] == "ok"
+    assert not row["served"]
+
+
 def test_outcomes_reach_the_log(gateway: Process) -> None:
     outcome = {"request_id": "some", "label": "late", "ts": "2026-01-01T00:00:00Z"}
     answer = requests.post(f"{gateway.url}/models/{MODEL}/outcomes", json=[outcome], timeout=10)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -179,3 +180,84 @@ def test_a_version_that_is_dropped_while_it_scores_still_answers_and_is_then_fre
             thread.join(5)
     gc.collect()
     assert gone() is None
+
+
+def test_one_bad_row_of_many_costs_few_calls() -> None:
+    async def run() -> None:
+        model = Model()
+        scorer = MicroBatcher(model, "m", 256, 1024)
+        first = await while_busy(model, scorer)
+        waiting = [asyncio.create_task(scorer.score(table(13 if i == 77 else i + 100), {}, 5)) for i in range(128)]
+        await asyncio.sleep(0)
+        model.free.set()
+        await first
+        results = [r for (r,) in await asyncio.gather(*waiting)]
+        assert [i for i, r in enumerate(results) if isinstance(r, Failure)] == [77]
+        assert len(model.calls) < 20
+
+    asyncio.run(run())
+
+
+def test_a_quick_model_is_called_on_the_loop_and_a_bad_row_sends_the_call_to_the_thread() -> None:
+    async def run() -> None:
+        threads: list[str] = []
+        model = Model()
+
+        def noted(payload: Payload, params: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return model(payload, params)
+
+        scorer = MicroBatcher(noted, "m", 64, 256, inline_rows=8)
+        assert texts(await scorer.score(table(1), {}, 5)) == ["2"]
+        assert threads == ["MainThread"]
+        results = await asyncio.gather(*(scorer.score(table(x), {}, 5) for x in (1, 13, 2, 3)))
+        assert [texts(r)[0][:9] for r in results] == ["2", "error: Va", "4", "6"]
+        assert set(threads[1:2]) == {"MainThread"}
+        assert set(threads[2:]) == {"score m"}
+        assert texts(await scorer.score(table(*range(20)), {}, 5))[19] == "38"
+        assert threads[-1] == "score m", "too large for the loop"
+        await asyncio.sleep(0.05)
+        assert texts(await scorer.score(table(4), {}, 5)) == ["8"]
+        assert threads[-1] == "MainThread", "and back"
+
+    asyncio.run(run())
+
+
+def test_a_model_is_never_called_by_two_at_once() -> None:
+    async def run() -> None:
+        inside, most = 0, 0
+        lock = threading.Lock()
+
+        def counted(payload: Payload, _: Any) -> Any:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.0005)
+            with lock:
+                inside -= 1
+            if (payload.data()["x"] == 13).any():
+                raise ValueError("13 is unlucky")
+            return payload.data()["x"].to_numpy()
+
+        scorer = MicroBatcher(counted, "m", 64, 4096, inline_rows=4)
+        await asyncio.gather(
+            *(scorer.score(table(*([13 if i % 7 == 0 else i] * (i % 6 + 1))), {}, 30) for i in range(300))
+        )
+        assert most == 1
+
+    asyncio.run(run())
+
+
+def test_without_room_for_a_thread_rows_time_out_and_the_next_try_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        scorer = MicroBatcher(Model(), "m", 64, 256)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_room)
+            assert texts(await scorer.score(table(1), {}, 0.05)) == ["timeout: no answer within 0.05 s"]
+        assert texts(await scorer.score(table(1), {}, 5)) == ["2"]
+
+    asyncio.run(run())

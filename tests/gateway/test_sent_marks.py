@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,21 @@ def test_a_commit_waits_for_answers_that_are_on_their_way(tmp_path: Path, writer
     spool.close()
 
 
-def test_an_answer_that_can_not_be_written_was_not_served(gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_known_not_to_go_out_is_not_waited_for(tmp_path: Path, writer: Any) -> None:
+    spool = Spool(tmp_path, "g1", writer.open, 60, 1_000_000)
+    lost, sent = spool.append("m", "predictions", [row(0), row(1)]), spool.append("m", "predictions", [row(2)])
+    assert lost is not None
+    assert sent is not None
+    lost.lost()
+    sent.sent()
+    began = time.monotonic()
+    assert spool.flush()
+    assert time.monotonic() - began < 0.9
+    assert [r["served"] for r in writer.of()] == [False, False, True]
+    spool.close()
+
+
+def test_an_answer_that_can_not_be_written_leaves_no_row(gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     from model_rollouts.gateway.protocols import MlflowCodec
 
     def breaks(*_: Any) -> bytes:
@@ -134,6 +149,6 @@ def test_an_answer_that_can_not_be_written_was_not_served(gateway: Start, monkey
                 patch.setattr(MlflowCodec, "encode", breaks)
                 assert (await g.score(1.0, request_id="lost")).status_code == 500
             assert (await g.score(1.0, request_id="given")).status_code == 200
-            assert {r["request_id"]: r["served"] for r in await g.rows()} == {"lost": False, "given": True}
+            assert {r["request_id"]: r["served"] for r in await g.rows()} == {"given": True}
 
     asyncio.run(run())

@@ -165,14 +165,15 @@ class DataPlane:
         answers = [final[i].result for i in range(len(request.routes))]
         given = [answer for answer in answers if isinstance(answer, Answer)]
         answered = len(given) == len(answers)
+        versions = _versions(serving, {attempt.arm for attempt in final.values()})
+        body = call.codec.encode(given, call.model, versions, call.request_id) if answered else b""
         receipt = self._log(request, final, answered=answered)
         if challenger:
             self._weigh(request, final)
         self._offer(request, final)
         if not answered:
             raise _refusal(serving, answers)
-        versions = _versions(serving, {attempt.arm for attempt in final.values()})
-        return Reply(call.codec.encode(given, call.model, versions, call.request_id), versions, receipt)
+        return Reply(body, versions, receipt)
 
     async def take_outcomes(self, model: str, content: bytes) -> int:
         """Take outcomes into the log; how many there were.
@@ -277,12 +278,25 @@ class DataPlane:
                 self._recorder.fallback(model, version, 1)
 
     def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
-        """Let the breaker know, but for rows that the champion failed on, too, and those that are no evidence."""
-        for attempt in request.attempts:
-            evidence = request.routes[attempt.index].cohort is not None
-            if evidence and attempt.arm is Arm.CHALLENGER and isinstance(final[attempt.index].result, Answer):
-                failed = attempt.result.error if isinstance(attempt.result, Failure) else None
-                self._breakers.saw(request.serving.traffic, failed)
+        """Let the breaker know what came of the challenger, but for what says nothing about it.
+
+        That is: rows that the champion failed on, too, those that are no evidence, and those that were not asked
+        because too many waited. A request counts once, however many rows it has, and only if all went the same way.
+        """
+        weighed = [
+            attempt.result
+            for attempt in request.attempts
+            if attempt.arm is Arm.CHALLENGER
+            and request.routes[attempt.index].cohort is not None
+            and isinstance(final[attempt.index].result, Answer)
+        ]
+        failures = [result for result in weighed if isinstance(result, Failure)]
+        if not weighed or len(failures) not in (0, len(weighed)):
+            return
+        if not failures:
+            self._breakers.saw(request.serving.traffic, request.call.taken)
+        elif failures[0].status == "timeout" or not failures[0].overloaded:
+            self._breakers.saw(request.serving.traffic, request.call.taken, failures[0])
 
     def _offer(self, request: _Request, final: dict[int, _Attempt]) -> None:
         """Have the other version score the rows that it is to score too, but for those that it has answered already."""

@@ -148,7 +148,10 @@ class Front:
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
         if reply.receipt is not None:
-            reply.receipt.sent()
+            if _has_left(send):
+                reply.receipt.lost()
+            else:
+                reply.receipt.sent()
         self._recorder.request(call.model, 200)
 
     def _take_headers(self, call: Call, headers: Mapping[bytes, bytes]) -> None:
@@ -204,6 +207,11 @@ class _Target:
     model: str
     codec: Codec
     version: str | None = None
+
+
+def _has_left(send: Send) -> bool:
+    """Whether the caller has hung up: uvicorn then drops what is sent, without a word, and this is all that tells."""
+    return bool(getattr(getattr(send, "__self__", None), "disconnected", False))
 
 
 def _parts(scope: Scope) -> list[str]:

@@ -95,7 +95,7 @@ class Parts:
             siblings=settings.sibling_ids,
         )
         mirror = Mirror(spool, follower.in_force, recorder, settings)
-        breakers = Breakers(settings.breaker_failures, reporter.roll_back)
+        breakers = Breakers(settings.breaker_failures, settings.challenger_timeout_seconds, reporter.roll_back)
         plane = DataPlane(follower, spool, mirror, breakers, recorder, settings)
         sources = Sources(follower, spool, mirror, breakers.tripped, upstreams.problems)
         metrics = Metrics(settings.gateway_id, recorder, sources)

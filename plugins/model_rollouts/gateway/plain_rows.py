@@ -82,7 +82,10 @@ class PlainRows:
             types = tuple(map(type, row))
         except TypeError:
             return None
-        values: Sequence[Any] | None = row if types == self._types else self._with_floats(row, types)
+        try:
+            values: Sequence[Any] | None = row if types == self._types else self._with_floats(row, types)
+        except OverflowError:  # a whole number that no float can hold
+            return None
         if values is None:
             return None
         # A sum that is finite has no part that is not; one that overflows goes the long way.

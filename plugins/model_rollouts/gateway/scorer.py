@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import structlog
+
 from model_rollouts.gateway.answers import Answer, Failure, failure, split
 from model_rollouts.gateway.payload import Payload, Table
 
@@ -21,6 +23,8 @@ Predict = Callable[[Payload, Mapping[str, Any]], Any]
 
 _IDLE_SECONDS = 5.0  # an idle worker thread ends after this, so a version that is dropped leaves nothing behind
 _RECENT = 0.2  # weight of the newest call in the mean time of a call
+
+_log = structlog.get_logger(__name__)
 
 
 class Scorer(Protocol):
@@ -97,6 +101,7 @@ class MicroBatcher:
         self._running = False
         self._waking = False
         self._shared = False
+        self._thread_works = False  # while it does, nothing is called on the loop: a model is called by one at a time
         self._busy_since: float | None = None
         self._call_seconds = 0.0
 
@@ -115,6 +120,8 @@ class MicroBatcher:
         with self._changed:
             self._waiting.append(job)
             self._waiting_rows += payload.rows
+            if self._thread_works:  # it may take the job before the loop's turn ends
+                job.timer = loop.call_later(within, _expire, job)
         if not self._waking:  # once for all that come in together
             self._waking = True
             loop.call_soon(self._wake)
@@ -139,7 +146,7 @@ class MicroBatcher:
         expected = self._waiting_rows / self._max_batch_rows * self._call_seconds
         if expected > within:
             reason = f"overloaded: rows wait some {expected:.1f} s for {self._name}, and have {within:g} s"
-            return Failure("error", reason, overloaded=True)
+            return Failure("timeout", reason, overloaded=True)
         return None
 
     def _wake(self) -> None:
@@ -148,28 +155,43 @@ class MicroBatcher:
             if not self._waiting:
                 return
             # One that is too large for the loop makes all behind it wait for the thread, so that nobody is overtaken.
-            inline = self._busy_since is None and self._waiting[0].payload.rows <= self._inline_rows
-            if inline:
-                jobs = self._next(self._inline_rows)
-            else:
+            if self._thread_works or self._waiting[0].payload.rows > self._inline_rows:
                 self._hand_over()
                 return
-        _deliver(list(zip(jobs, self._score(jobs), strict=True)))
+            jobs = self._next(self._inline_rows)
+        try:
+            outcome = list(zip(jobs, self._call(jobs), strict=True))
+        except BaseException:  # a row of them is bad: the thread finds out which, without stopping the loop
+            with self._changed:
+                self._put_back(jobs)
+                self._hand_over()
+            return
+        _deliver(outcome)
         if self._waiting and not self._waking:
             self._waking = True
             jobs[0].future.get_loop().call_soon(self._wake)
 
     def _hand_over(self) -> None:
         """Have the thread take what waits; from now on its time runs."""
-        for job in reversed(self._waiting):
-            if job.timer is not None:
-                break
-            job.timer = job.future.get_loop().call_later(job.within, _expire, job)
+        self._thread_works = True
+        for job in self._waiting:
+            if job.timer is None:
+                job.timer = job.future.get_loop().call_later(job.within, _expire, job)
         if self._running:
             self._changed.notify()
+            return
+        try:
+            threading.Thread(target=self._work, name=f"score {self._name}", daemon=True).start()
+        except RuntimeError as error:  # the process has no room for a thread now; those that wait time out
+            _log.error("no_thread_to_score", version=self._name, error=str(error))
         else:
             self._running = True
-            threading.Thread(target=self._work, name=f"score {self._name}", daemon=True).start()
+
+    def _put_back(self, jobs: Sequence[_Job]) -> None:
+        for job in reversed(jobs):
+            job.taken = False
+            self._waiting.appendleft(job)
+            self._waiting_rows += job.payload.rows
 
     def _abandon(self, job: _Job) -> None:
         with self._changed:
@@ -182,8 +204,10 @@ class MicroBatcher:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting:
-                    if not self._changed.wait(_IDLE_SECONDS) and not self._waiting:
+                self._busy_since = None
+                self._thread_works = self._thread_works and bool(self._waiting)
+                while not self._thread_works:
+                    if not self._changed.wait(_IDLE_SECONDS) and not self._thread_works:
                         self._running = False
                         return
                 if self._shared and self._wait_seconds:
@@ -192,9 +216,8 @@ class MicroBatcher:
                 if not jobs:  # those that waited have gone meanwhile
                     continue
                 self._shared = len(jobs) > 1
-            began = self._busy_since = time.monotonic()
+                began = self._busy_since = time.monotonic()
             outcome = list(zip(jobs, self._score(jobs), strict=True))
-            self._busy_since = None
             self._call_seconds += _RECENT * (time.monotonic() - began - self._call_seconds)
             try:
                 jobs[0].future.get_loop().call_soon_threadsafe(_deliver, outcome)
@@ -218,34 +241,51 @@ class MicroBatcher:
         return jobs
 
     def _score(self, jobs: Sequence[_Job]) -> list[Results]:
-        """Results of each job; when a call fails, row by row, so that one bad row fails alone."""
-        rows = sum(job.payload.rows for job in jobs)
+        """Results of each job; when a call fails, of its halves, until a bad row has failed alone."""
+        if all(job.abandoned for job in jobs):
+            return [_given_up(job.payload.rows) for job in jobs]
         try:
-            if self._called is not None:
-                self._called(rows)
-            payload = _joined([job.payload for job in jobs])
-            results = split(self._predict(payload, jobs[0].params), rows)
+            return self._call(jobs)
         except BaseException as error:  # a model that calls sys.exit() fails its rows, not the worker
-            if rows == 1:
-                return [[failure(error)]]
-            return [self._row_by_row(job) for job in jobs]
+            if len(jobs) == 1:
+                return [self._halves(jobs[0], range(jobs[0].payload.rows), error)]
+        middle = len(jobs) // 2
+        return self._score(jobs[:middle]) + self._score(jobs[middle:])
+
+    def _halves(self, job: _Job, indices: Sequence[int], error: BaseException) -> Results:
+        """Results of rows that failed together."""
+        if len(indices) == 1:
+            return [failure(error)]
+        results: Results = []
+        middle = len(indices) // 2
+        for half in (indices[:middle], indices[middle:]):
+            if job.abandoned:
+                results += _given_up(len(half))
+                continue
+            try:
+                results += split(self._predict(job.payload.take(half), job.params), len(half))
+            except BaseException as reason:
+                results += self._halves(job, half, reason)
+        return results
+
+    def _call(self, jobs: Sequence[_Job]) -> list[Results]:
+        """One call of the model, and its results by job."""
+        rows = sum(job.payload.rows for job in jobs)
+        if self._called is not None:
+            self._called(rows)
+        payload = _joined([job.payload for job in jobs])
+        results = split(self._predict(payload, jobs[0].params), rows)
+        if len(jobs) == 1:
+            return [results]
         parts, start = [], 0
         for job in jobs:
             parts.append(results[start : start + job.payload.rows])
             start += job.payload.rows
         return parts
 
-    def _row_by_row(self, job: _Job) -> Results:
-        results: Results = []
-        for index in range(job.payload.rows):
-            if job.abandoned:
-                results.append(Failure("timeout", "the caller did not wait for this row"))
-                continue
-            try:
-                results += split(self._predict(job.payload.take([index]), job.params), 1)
-            except BaseException as error:
-                results.append(failure(error))
-        return results
+
+def _given_up(rows: int) -> Results:
+    return [Failure("timeout", "the caller did not wait for this row")] * rows
 
 
 def _joinable(first: _Job, other: _Job) -> bool:

@@ -13,7 +13,7 @@ import orjson
 
 SUFFIX = ".sent"
 _LINES = 32_768
-_SET = b"\x01"
+_SENT, _LOST = 1, 2
 
 
 class Receipt:
@@ -28,10 +28,17 @@ class Receipt:
 
     def sent(self) -> None:
         """The answer has gone out, or the rows say themselves that there was none."""
+        self._mark(_SENT)
+
+    def lost(self) -> None:
+        """The answer will not go out."""
+        self._mark(_LOST)
+
+    def _mark(self, mark: int) -> None:
         if self._count == 1:
-            self._map[self._start] = 1
+            self._map[self._start] = mark
         else:
-            self._map[self._start : self._start + self._count] = _SET * self._count
+            self._map[self._start : self._start + self._count] = bytes((mark,)) * self._count
 
 
 class SentMarks:
@@ -67,7 +74,7 @@ class SentMarks:
 
     @property
     def complete(self) -> bool:
-        """Whether every row has its mark."""
+        """Whether it is known of every row what became of its answer."""
         return self._map.find(b"\x00", 0, self._used) < 0
 
 
@@ -83,10 +90,10 @@ def as_sent(data: bytes, path: Path) -> bytes:
     except FileNotFoundError:
         return data
     count = data.count(b"\n")
-    if marks.find(b"\x00", 0, count) < 0 and len(marks) >= count:
+    if marks[:count].count(_SENT) == count:
         return data
     lines = data.splitlines(keepends=True)
-    return b"".join(line if marks[at : at + 1] == _SET else _unserved(line) for at, line in enumerate(lines))
+    return b"".join(line if marks[at : at + 1] == bytes((_SENT,)) else _unserved(line) for at, line in enumerate(lines))
 
 
 def _unserved(line: bytes) -> bytes:
