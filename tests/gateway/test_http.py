@@ -1,13 +1,19 @@
 """Below the application: bodies that come slowly, and what goes over the wire."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 import uvicorn
 
 from model_rollouts.gateway.bodies import Bodies
+from model_rollouts.gateway.connections import Connections
 from model_rollouts.gateway.errors import BadRequestError, TooLargeError
 from model_rollouts.gateway.one_write import OneWriteProtocol
 
@@ -86,8 +92,9 @@ def test_a_call_that_is_cancelled_stays_so() -> None:
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Answers by its path."""
-    await receive()
     path = scope["path"]
+    while (await receive()).get("more_body") and path == "/upload":
+        pass
     headers = [] if path == "/chunks" else [(b"content-length", b"0" if path == "/empty" else b"4")]
     await send({"type": "http.response.start", "status": 204 if path == "/none" else 200, "headers": headers})
     if path == "/late":
@@ -100,25 +107,33 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def exchange(*requests: bytes) -> list[bytes]:
-    """What comes back, read by read, until the server hangs up."""
-    config = uvicorn.Config(app, port=0, loop="uvloop", http=OneWriteProtocol, log_level="warning", server_header=False)
+@asynccontextmanager
+async def served(connections: Connections) -> AsyncIterator[int]:
+    """The application on a port of its own."""
+    http: Any = partial(OneWriteProtocol, all_of_them=connections)
+    config = uvicorn.Config(app, port=0, loop="uvloop", http=http, log_level="warning", server_header=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.01)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
-    reads = []
-    for request in requests:
-        writer.write(request)
-        if request.endswith(b"expect\r\n\r\n"):
-            reads.append(await reader.read(65_536))
-            writer.write(b"body")
-    while data := await reader.read(65_536):
-        reads.append(data)
-    writer.close()
+    yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     await serving
+
+
+async def exchange(*requests: bytes) -> list[bytes]:
+    """What comes back, read by read, until the server hangs up."""
+    async with served(Connections(10)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reads = []
+        for request in requests:
+            writer.write(request)
+            if request.endswith(b"expect\r\n\r\n"):
+                reads.append(await reader.read(65_536))
+                writer.write(b"body")
+        while data := await reader.read(65_536):
+            reads.append(data)
+        writer.close()
     return reads
 
 
@@ -164,3 +179,85 @@ def test_a_client_that_asks_whether_to_continue_is_told_at_once() -> None:
     first, answer = asyncio.run(exchange(asked("/", "POST", "\r\n".join(lines))))
     assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert answer.endswith(b"\r\n\r\nbody")
+
+
+async def lives(port: int, *sent: bytes, every: float = 0.05, most: float = 1.5) -> float:
+    """Seconds until the server hangs up on a client that sends these, and then blanks; `most`: it does not."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    began, left = time.monotonic(), list(sent)
+    closed = asyncio.create_task(_to_the_end(reader))
+    while not closed.done() and time.monotonic() - began < most:
+        if left:
+            writer.write(left.pop(0))
+        await asyncio.wait([closed], timeout=every)
+    closed.cancel()
+    writer.close()
+    return time.monotonic() - began
+
+
+async def _to_the_end(reader: asyncio.StreamReader) -> None:
+    with suppress(ConnectionError):
+        while await reader.read(65_536):
+            pass
+
+
+HEAD = asked("/", last="X: y")
+DRIP = [HEAD[i : i + 1] for i in range(len(HEAD) - 1)]
+LATE = {
+    "nothing": [],
+    "half a head": [HEAD[:20]],
+    "a head in drops": DRIP,
+    "half of the next head": [HEAD, HEAD[:20]],
+    "the next head in drops": [HEAD, *DRIP],
+    "blank lines after an answer": [HEAD, *[b"\r\n"] * 100],
+}
+FINE = {
+    "a whole head in pieces": [HEAD[:10], HEAD[10:20], HEAD[20:]],
+    "nothing after an answer": [HEAD],
+    "one after the other": [HEAD] * 20,
+    "a body that takes its time": [asked("/upload", "POST", "Content-Length: 20"), *[b"b"] * 20],
+}
+
+
+def test_a_connection_that_sends_no_whole_head_is_closed_and_no_other() -> None:
+    async def run() -> None:
+        async with served(Connections(100, head_seconds=0.3)) as port:
+            late = asyncio.gather(*(lives(port, *sent) for sent in LATE.values()))
+            fine = asyncio.gather(*(lives(port, *sent) for sent in FINE.values()))
+            for name, seconds in zip(LATE, await late, strict=True):
+                assert 0.25 <= seconds < 1.2, name
+            for name, seconds in zip(FINE, await fine, strict=True):
+                assert seconds >= 1.5, name
+
+    asyncio.run(run())
+
+
+def test_more_connections_than_there_is_room_for_are_closed_at_once() -> None:
+    async def run() -> None:
+        async with served(Connections(2)) as port:
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            assert await lives(port, HEAD) < 1.0
+            assert await lives(port) < 1.0
+            reader, writer = held[0]
+            writer.write(HEAD)
+            assert (await reader.read(65_536)).startswith(b"HTTP/1.1 200"), "those that are there are served"
+            writer.close()
+            await writer.wait_closed()
+            await asyncio.sleep(0.05)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEAD)
+            assert (await reader.read(65_536)).startswith(b"HTTP/1.1 200"), "there is room again"
+            writer.close()
+            held[1][1].close()
+
+    asyncio.run(run())
+
+
+def test_open_files_bound_the_connections_and_the_process_takes_what_it_can_get() -> None:
+    code = (
+        "import resource; from model_rollouts.gateway.connections import within_open_files as within; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 1000)); "
+        "print([within(4096), within(700), resource.getrlimit(resource.RLIMIT_NOFILE)[0]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[744, 700, 1000]"

@@ -2,11 +2,14 @@
 
 import os
 import sys
+from functools import partial
+from typing import Any
 
 import uvicorn
 
 from model_rollouts.adapters.mlflow_client import DEFAULTS
 from model_rollouts.gateway.app import create_app
+from model_rollouts.gateway.connections import Connections, within_open_files
 from model_rollouts.gateway.one_write import OneWriteProtocol
 from model_rollouts.gateway.parts import Parts
 from model_rollouts.gateway.processes import SUPERVISED
@@ -36,10 +39,11 @@ def run() -> None:
         raise SystemExit(str(error)) from error
     if SUPERVISED in sys.argv[1:]:
         end_with_supervisor()
+    http: Any = partial(OneWriteProtocol, all_of_them=Connections(within_open_files(settings.max_connections)))
     config = uvicorn.Config(
         create_app(parts),
         loop="uvloop",
-        http=OneWriteProtocol,
+        http=http,
         ws="none",
         access_log=False,
         proxy_headers=False,

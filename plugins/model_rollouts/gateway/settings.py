@@ -45,6 +45,9 @@ class GatewaySettings(Settings):
         0.0, ge=0, le=100, description="Under load, how long a call with room waits for more rows; never when idle"
     )
     max_open_requests: int = Field(2_048, ge=1, description="Predictions under way at once; more are told to come back")
+    max_connections: int = Field(
+        4_096, ge=1, description="Connections of one process at once; more are closed, as are those without a request"
+    )
     breaker_failures: int = Field(
         10, ge=0, description="Failures of a challenger in a burst that take it out at once; 0: the gates alone judge"
     )
