@@ -29,6 +29,7 @@ from model_rollouts.gateway.settings import GatewaySettings
 
 _OPEN = frozenset({"/ping", "/health", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _JSON = (b"content-type", b"application/json")
+_KNOWN_PATHS = 256  # callers may send any
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class Front:
         self._tester = _secret("", tester)
         self._bodies = Bodies(settings.max_body_bytes)
         self._open_requests = 0
+        self._targets: dict[bytes, _Target] = {}  # by the path as it was sent
         self._id_prefix = uuid.uuid4().hex[:16]
         self._id_numbers = itertools.count()
 
@@ -92,9 +94,15 @@ class Front:
         if path.endswith("/invocations"):
             if path == "/invocations":
                 return _Target(self._default_model(), MLFLOW)
+            raw = scope.get("raw_path") or b""
+            if (known := self._targets.get(raw)) is not None:
+                return known
             match _parts(scope):
                 case ["models", model, "invocations"]:
-                    return _Target(model, MLFLOW)
+                    target = _Target(model, MLFLOW)
+                    if raw and len(self._targets) < _KNOWN_PATHS:
+                        self._targets[raw] = target
+                    return target
         elif path.endswith("/infer"):
             length = headers.get(HEADER_LENGTH_KEY)
             codec = OpenInferenceCodec(None if length is None else length.decode("latin-1"))
