@@ -1,9 +1,12 @@
 """The prediction log in a real PostgreSQL: nothing lost, nothing doubled, and the rows as Delta would have them."""
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -250,6 +253,63 @@ def test_a_lock_that_is_never_given_back_holds_up_no_commit_for_ever(
         with pytest.raises(psycopg.errors.LockNotAvailable):
             log.appender("g1").append("m", "predictions", [row("a")], 1)
     assert log.appender("g1").append("m", "predictions", [row("a")], 1)
+
+
+def test_a_backend_that_stops_answering_is_given_up_and_costs_no_row(log: PostgresLog, tmp_path: Path) -> None:
+    writer = log.appender("g1")
+    writer.append("m", "predictions", [row("a")], 1)
+    log.no_answer_seconds = 2.0
+    assert writer._connection is not None
+    backend = writer._connection.info.backend_pid
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert writer.append("m", "predictions", [row("b")], 2), "through another connection"
+        assert time.monotonic() - began >= 2.0
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    assert [each["request_id"] for each in read(log)] == ["a", "b"]
+
+
+def test_a_backend_that_stops_in_mid_commit_is_an_error_and_the_batch_is_written_once(
+    log: PostgresLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_rollouts.adapters import postgres_log_writer
+
+    writer = log.appender("g1")
+    writer.append("m", "predictions", [row("a")], 1)
+    log.no_answer_seconds = 2.0
+    stopped: list[int] = []
+    copy = postgres_log_writer._copy
+
+    def stopping(connection: Any, *rest: Any) -> None:
+        copy(connection, *rest)
+        stopped.append(connection.info.backend_pid)
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    monkeypatch.setattr(postgres_log_writer, "_copy", stopping)
+    try:
+        with pytest.raises(psycopg.OperationalError, match=r"not done after 2 s .* given up"):
+            writer.append("m", "predictions", [row("b")], 2)
+        assert [each["request_id"] for each in read(log)] == ["a"]
+        monkeypatch.undo()
+        with pytest.raises(psycopg.errors.OperationalError):  # the stopped one holds the line in `commits`
+            writer.append("m", "predictions", [row("b")], 2)
+    finally:
+        os.kill(stopped[0], signal.SIGCONT)
+    writer.append("m", "predictions", [row("b")], 2)
+    assert [each["request_id"] for each in read(log)] == ["a", "b"]
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(log: PostgresLog) -> None:
+    log.no_answer_seconds = 1.0
+    writer = log.appender("g1")
+    with log.connect() as connection:
+        connection.execute("SELECT 1")
+        with connection.transaction():
+            writer._wait_at_most(connection)
+            with pytest.raises(psycopg.errors.QueryCanceled), connection.transaction():
+                connection.execute("SELECT pg_sleep(20)")
 
 
 # --- what is in it

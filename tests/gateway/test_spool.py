@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -321,6 +322,32 @@ def test_answers_under_way_are_waited_for_once_and_not_for_each_model(
     assert 0.2 <= time.monotonic() - began < 0.6
     assert [writer.of(model)[0]["served"] for model in "abcdef"] == [False] * 6
     s.close()
+
+
+def test_a_log_that_hangs_is_told_and_holds_up_no_end(
+    writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Any
+) -> None:
+    monkeypatch.setattr("model_rollouts.gateway.spool._LONG_SECONDS", 0.2)
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    class Hanging:
+        def append(self, *batch: Any) -> bool:
+            hangs.set()
+            return goes_on.wait(60) and bool(writer.open("g1").append(*batch))
+
+    s = Spool(tmp_path, "g1", lambda _: Hanging(), 0.01, 1_000_000)
+    s.append("m", "outcomes", [row("a")])
+    s.start()
+    assert hangs.wait(5)
+    until(lambda: "has not answered for" in (s.status()["error"] or ""))
+    s.append("m", "outcomes", [row("b")])
+    began = time.monotonic()
+    s.close(0.2)
+    assert time.monotonic() - began < 2
+    assert len(segments(tmp_path)) == 2, "for the next start"
+    goes_on.set()
+    until(lambda: ids(writer.of(table="outcomes")) == ["a", "b"])
+    assert s.status()["error"] is None
 
 
 def test_lines_that_are_json_already_are_rows_like_others(

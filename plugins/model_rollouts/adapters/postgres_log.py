@@ -23,7 +23,7 @@ COMMITS = "commits"
 _MOST_BYTES = 63  # of a name; PostgreSQL cuts longer ones off, so that two become one
 _HASHED = re.compile(r"~[0-9a-f]{32}")
 _CONNECT_SECONDS = 10
-_NO_ANSWER_MS = 30_000  # after so long without one the connection is given up, and with it the commit or the query
+_NO_ANSWER_SECONDS = 30.0
 _COLUMNS = """
 SELECT attname, format_type(atttypid, atttypmod), coalesce(col_description(attrelid, attnum), attname)
 FROM pg_attribute
@@ -53,11 +53,14 @@ class PostgresLog:
     Args:
         url: `postgresql://` URL of the database, as libpq has it.
         schema: The schema of its tables; made with the first rows.
+        no_answer_seconds: After so long a connection is given up, and with it the commit or the query: a query when
+            the server's machine is silent, a commit also when only the server's process is.
     """
 
-    def __init__(self, url: str, schema: str = SCHEMA) -> None:
+    def __init__(self, url: str, schema: str = SCHEMA, no_answer_seconds: float = _NO_ANSWER_SECONDS) -> None:
         self.url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self.schema = schema
+        self.no_answer_seconds = no_answer_seconds
 
     def table(self, model: str, table: TableName) -> "PostgresTable":
         """A model's table, whether it is there yet or not.
@@ -83,14 +86,15 @@ class PostgresLog:
         Raises:
             psycopg.OperationalError: The server can't be reached.
         """
+        third = max(1, int(self.no_answer_seconds / 3))
         return psycopg.connect(
             self.url,
             connect_timeout=_CONNECT_SECONDS,
             client_encoding="utf-8",
             application_name="model-rollouts log",
-            keepalives_idle=_NO_ANSWER_MS // 3000,
-            keepalives_interval=_NO_ANSWER_MS // 3000,
-            tcp_user_timeout=_NO_ANSWER_MS,
+            keepalives_idle=third,
+            keepalives_interval=third,
+            tcp_user_timeout=int(self.no_answer_seconds * 1000),
         )
 
 

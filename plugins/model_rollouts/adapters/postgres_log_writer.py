@@ -13,6 +13,7 @@ from psycopg import sql
 
 from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, TableName, to_arrow
 from model_rollouts.adapters.postgres_log import COMMITS, PostgresColumn, PostgresLog, PostgresTable, stored_name
+from model_rollouts.adapters.postgres_log_watch import answering
 from model_rollouts.adapters.segment_arrow import columnar
 
 _TYPES = {
@@ -62,8 +63,8 @@ class PostgresLogWriter:
         Raises:
             LogContractError: A row breaks the contract or an existing column's type, or is too wide for PostgreSQL.
                 Nothing is written; writing the same rows again would fail again.
-            psycopg.Error: The database can't be reached or written to. Nothing is written that is not known to
-                `commits`; try again.
+            psycopg.Error: The database can't be reached or written to, or is not done in `no_answer_seconds`. Nothing
+                is written that is not known to `commits`; try again.
         """
         target = self.log.table(model, table)
         if isinstance(version, bool) or not isinstance(version, int) or version < 0:
@@ -72,7 +73,9 @@ class PostgresLogWriter:
             return False
         with self._lock:
             try:
-                return self._append(target, model, rows, version)
+                connection = self._connected()
+                with answering(connection, self.log.no_answer_seconds):
+                    return self._append(connection, target, model, rows, version)
             except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.TooManyColumns) as error:
                 raise LogContractError(f"{target} can't hold the rows: {error}; log fewer inputs") from error
             except BaseException:  # the connection may be in any state, and the table may be gone
@@ -86,13 +89,19 @@ class PostgresLogWriter:
             self._connection.close()
             self._connection = None
 
-    def _append(self, target: PostgresTable, model: str, rows: Sequence[Mapping[str, Any]], version: int) -> bool:
-        connection = self._connected()
+    def _append(
+        self,
+        connection: "psycopg.Connection[tuple[object, ...]]",
+        target: PostgresTable,
+        model: str,
+        rows: Sequence[Mapping[str, Any]],
+        version: int,
+    ) -> bool:
         if target.relation not in self._made:
             self._make(connection, target)
         written = False
         with connection.transaction() as transaction:
-            _wait_at_most(connection)
+            self._wait_at_most(connection)
             claim = sql.SQL(_CLAIM).format(
                 sql.Identifier(self.log.schema, COMMITS),
                 *map(sql.Literal, (self.app_id, model, target.table, version)),
@@ -115,7 +124,8 @@ class PostgresLogWriter:
     def _connected(self) -> "psycopg.Connection[tuple[object, ...]]":
         if self._connection is not None:
             try:
-                self._connection.execute("SELECT 1")  # the server may have ended it since the last batch
+                with answering(self._connection, self.log.no_answer_seconds):
+                    self._connection.execute("SELECT 1")  # the server may have ended it since the last batch
             except psycopg.OperationalError:
                 self.close()
         if self._connection is None:
@@ -127,7 +137,7 @@ class PostgresLogWriter:
         """The schema, the table of commits and the target, where they are missing."""
         schema = sql.Identifier(self.log.schema)
         with connection.transaction():
-            _wait_at_most(connection)
+            self._wait_at_most(connection)
             _wait_for_lock(connection)
             name = sql.Literal(schema.as_string(connection))
             if connection.execute(sql.SQL("SELECT to_regnamespace({})").format(name)).fetchone() == (None,):
@@ -152,9 +162,11 @@ class PostgresLogWriter:
                 )
         self._made.add(target.relation)
 
-
-def _wait_at_most(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
-    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{_LOCK_SECONDS}s")))
+    def _wait_at_most(self, connection: "psycopg.Connection[tuple[object, ...]]") -> None:
+        times = {"lock_timeout": _LOCK_SECONDS, "statement_timeout": self.log.no_answer_seconds}
+        for name, seconds in times.items():
+            value = sql.Literal(f"{max(1, round(seconds * 1000))}ms")
+            connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), value))
 
 
 def _wait_for_lock(connection: "psycopg.Connection[tuple[object, ...]]") -> None:

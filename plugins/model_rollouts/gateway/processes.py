@@ -20,13 +20,14 @@ import structlog
 
 from model_rollouts.gateway.serving import AddressInUseError, bind
 from model_rollouts.gateway.settings import GatewaySettings
+from model_rollouts.gateway.spool import CLOSE_SECONDS
 
 SUPERVISED = "--supervised"
 
 _FIRST_WAIT, _MOST_WAIT = 0.5, 30.0
 _STEADY_SECONDS = 60.0  # who lived this long starts again at once
 _LOOK_SECONDS = 0.1
-_COMMIT_SECONDS = 5.0  # after the drain, for what is left in the spool
+_COMMIT_SECONDS = CLOSE_SECONDS + 5.0  # after the drain, for what is left in the spool and to be reported
 
 _log = structlog.get_logger(__name__)
 

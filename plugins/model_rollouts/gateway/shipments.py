@@ -47,6 +47,7 @@ class Shipment:
         self.gateway_id = gateway_id
         self.torn = 0
         self.damaged = 0
+        self._commit_began: float | None = None
         self._folder = folder
         self._lock = lock
         self._open_writer = open_writer
@@ -72,6 +73,12 @@ class Shipment:
     def slowest_write_seconds(self) -> float:
         """Of the writes since this was last asked."""
         return max((log.slowest_write_seconds for log in list(self._logs.values())), default=0.0)
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long the commit has taken that is under way; 0: none is."""
+        began = self._commit_began
+        return 0.0 if began is None else time.monotonic() - began
 
     def log(self, model: str, table: Table) -> SegmentLog:
         """The segments of a model's table."""
@@ -123,11 +130,15 @@ class Shipment:
     def _hand_over(self, tried: tuple[str, Table, int], rows: JsonLines) -> None:
         model, table, number = tried
         known = tried in self._attempted
-        if self._writer is None:
-            self._writer = self._open_writer(self.gateway_id)
-        self._attempted.add(tried)  # first: the log may have taken it even when the call fails
-        if self._writer.append(model, table, rows, number):
-            return
+        self._commit_began = time.monotonic()
+        try:
+            if self._writer is None:
+                self._writer = self._open_writer(self.gateway_id)
+            self._attempted.add(tried)  # first: the log may have taken it even when the call fails
+            if self._writer.append(model, table, rows, number):
+                return
+        finally:
+            self._commit_began = None
         # Decoded now, to see what is damaged: the log did not look at rows that it has already.
         if rows.decoded() and not known:
             self._attempted.discard(tried)

@@ -25,8 +25,10 @@ from model_rollouts.gateway.sent_marks import Receipt
 from model_rollouts.gateway.shipments import OpenWriter, Orphans, Shipment, Table, quoted, try_lock
 from model_rollouts.gateway.unlogged import Unlogged, UnloggedRows
 
+CLOSE_SECONDS = 10.0
 OnLogFailure = Literal["refuse", "serve"]
 _NEARLY = 0.8  # of the largest size
+_LONG_SECONDS = 10.0  # a commit that takes longer is told as an error
 
 _log = structlog.get_logger(__name__)
 
@@ -110,7 +112,7 @@ class Spool:
         if size >= self._max_bytes:
             raise LogUnavailableError(
                 f"the spool holds {size} bytes that the log has not taken, must be below {self._max_bytes}; "
-                f"bring the log back ({self._error or 'it is slower than the traffic'})"
+                f"bring the log back ({self._problem() or 'it is slower than the traffic'})"
             )
 
     def append(self, model: str, table: Table, rows: Sequence[Mapping[str, Any]]) -> Receipt | None:
@@ -167,10 +169,16 @@ class Spool:
             "damaged_lines": sum(s.damaged for s in shipments),
             "inherited_from": [s.gateway_id for s in self._orphans],
             "flushed_seconds_ago": age,
-            "error": self._error,
+            "error": self._problem(),
             "slowest_write_ms": round(self._own.slowest_write_seconds * 1000, 3),
             "unlogged": self._unlogged.status(),
         }
+
+    def _problem(self) -> str | None:
+        seconds = max(shipment.commit_seconds for shipment in (self._own, *self._orphans))
+        if seconds < _LONG_SECONDS:
+            return self._error
+        return f"the log has not answered for {seconds:.0f} s; see whether it hangs"
 
     def flush(self) -> bool:
         """Commit everything that was appended before the call; False when the log does not take it."""
@@ -186,22 +194,33 @@ class Spool:
         self._error, self._flushed_at = None, time.monotonic()
         return True
 
-    def close(self) -> None:
-        """Commit what is left and let go of the folder. What the log does not take stays for the next start."""
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Commit what is left and let go of the folder. What the log does not take stays for the next start.
+
+        Args:
+            seconds: For all of it. Where the log hangs longer, the folder stays locked until the process ends.
+        """
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        if not self.flush():
+        if self._thread is None:
+            self.start()
+        assert self._thread is not None  # noqa: S101  # for the type checker: it has been started
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            _log.error("spool_left_behind", error=f"not done after {seconds:g} s", bytes=self._own.bytes)
+            return
+        if self._error is not None:
             _log.error("spool_left_behind", error=self._error, bytes=self._own.bytes)
         self._own.release()
         self._orphans.release()
 
     def _work(self) -> None:
+        last = False
         while True:
             try:
                 self.flush()
             except Exception as error:  # nothing may end this thread: rows would pile up unseen
                 self._error = f"{type(error).__name__}: {error}"
                 _log.exception("flush_failed")
-            if self._stop.wait(self._flush_seconds):
+            if last:
                 return
+            last = self._stop.wait(self._flush_seconds)  # once more then, for what came since
