@@ -74,7 +74,7 @@ def test_the_store_holds_the_stage(tmp_path: Path) -> None:
     mover.open()
     nowhere: Any = None  # no registry and no log: neither is needed
     service = RolloutService(store, nowhere, evidence=store, log=nowhere)
-    reporter = Reporter(lambda: service, "gateway g1", 0.01)
+    reporter = Reporter(lambda: service, "gateway g1", 0.01, tmp_path / "reports.json")
     reporter.start()
     MissingEvidence(lambda _: store.traffic(mover.model), reporter.hold).unlogged(mover.model, 7, "full")
     while reporter.waiting:
@@ -84,4 +84,48 @@ def test_the_store_holds_the_stage(tmp_path: Path) -> None:
     event = store.events(rollout_id=mover.rollout_id)[-1]
     assert (event.kind, event.actor) == (EventKind.HELD, "gateway g1")
     assert event.evidence["unlogged"]["rows"] == 7
+    store.close()
+
+
+def test_what_an_earlier_stage_misses_holds_the_stage_that_is_open_and_nothing_that_has_ended(tmp_path: Path) -> None:
+    from bench.serving import Mover
+    from model_rollouts.adapters.sql_store import SqlStore
+    from model_rollouts.core import rollout as steps
+    from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+    from model_rollouts.core.rollout import State
+    from model_rollouts.gateway.reporter import Reporter
+    from model_rollouts.service import RolloutService
+
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    mover = Mover(store)
+    store.apply(steps.adopt(mover.model, "1", mover.cause("adopted")))
+    mover.start(plan_canary(CanaryParameters(steps=(5, 50, 100), control_percent=5)), "2")
+    nowhere: Any = None
+    service = RolloutService(store, nowhere, evidence=store, log=nowhere)
+    rollout_id = mover.rollout_id
+    service.open_stage(rollout_id, 0, "t")
+    service.clear(rollout_id, 0, "t", "test", {})
+    service.open_stage(rollout_id, 1, "t")
+
+    def told() -> None:
+        reporter = Reporter(lambda: service, "gateway g1", 600, tmp_path / "reports.json")
+        reporter.start()
+        reporter.hold(rollout_id, 0, "7 rows are missing", {"unlogged": {"rows": 7, "stage": 0}})
+        reporter.stop(30)
+        assert reporter.waiting == 0
+
+    told()
+    held = store.rollout(rollout_id)
+    assert (held.state, held.stage) == (State.HOLDING, 1)
+    event = store.events(rollout_id=rollout_id)[-1]
+    assert (event.stage, event.reason) == (1, "of stage 0: 7 rows are missing")
+    assert event.evidence["unlogged"]["rows"] == 7
+    told()
+    assert store.rollout(rollout_id).revision == held.revision, "it is held already"
+
+    service.roll_back(rollout_id, "t", "test")
+    ended = store.rollout(rollout_id)
+    told()
+    assert store.rollout(rollout_id) == ended
     store.close()

@@ -21,6 +21,7 @@ from model_rollouts.gateway.missing_evidence import MissingEvidence
 from model_rollouts.gateway.reporter import Reporter
 from model_rollouts.gateway.serving import Leave
 from model_rollouts.gateway.settings import GatewaySettings
+from model_rollouts.gateway.shipments import quoted
 from model_rollouts.gateway.spool import Spool
 from model_rollouts.gateway.upstream import Upstreams
 from model_rollouts.wiring import Wiring
@@ -72,7 +73,8 @@ class Parts:
             recorder.batch,
         )
         upstreams = Upstreams(in_process, settings, recorder.batch)
-        reporter = Reporter(lambda: wiring.service, actor, settings.retry_seconds)
+        kept = settings.spool_dir / quoted(settings.gateway_id) / "reports.json"
+        reporter = Reporter(lambda: wiring.service, actor, settings.retry_seconds, kept)
         follower = Follower(
             poll=lambda: wiring.store.all_traffic(),  # noqa: PLW0108  # the store is opened with the first poll, not now
             adopt=lambda model: wiring.service.adopt(model, actor=actor),
@@ -104,21 +106,21 @@ class Parts:
     async def start(self) -> None:
         """Begin; needs the running loop."""
         self.spool.start()
+        self.reporter.start()
         self.upstreams.start()
         self.follower.start()
         self.mirror.start()
-        self.reporter.start()
         self.metrics.start()
         await asyncio.to_thread(environment.packages)  # now, and not while callers wait
 
     async def close(self) -> None:
         """Finish what is open, and commit what was answered."""
         self.follower.stop()
-        self.reporter.stop()
         await self.mirror.close(self.leave.remaining())
         await self.upstreams.close()
         await self.metrics.close()
         await asyncio.to_thread(self.spool.close)
+        await asyncio.to_thread(self.reporter.stop)  # last: what was done until now may be worth a report
 
 
 def _roll_back_evicted(follower: Follower, reporter: Reporter, model: str, version: str, reason: str) -> None:
