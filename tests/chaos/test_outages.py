@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 from tests.chaos.client import Asked, Client
-from tests.chaos.world import FULL, MOST_MS, VERSIONS, MlflowServer, drained, failed, logged, p99, say, shares, status
+from tests.chaos.world import (
+    FULL,
+    MOST_MS,
+    VERSIONS,
+    MlflowServer,
+    drained,
+    failed,
+    logged,
+    p99,
+    say,
+    shares,
+    slow,
+    status,
+)
 
 from bench.serving import MODEL, GatewayProcess, Mover, serving
 from model_rollouts.core.bucketing import in_share
@@ -80,7 +93,7 @@ def world(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     server, postgres = MlflowServer(root, registry), Postgres()
     try:
         server.start()
-        more = {"MODEL_ROLLOUTS_STORE_URL": postgres.url, "MODEL_ROLLOUTS_RETRY_SECONDS": "0.5"}
+        more: dict[str, Any] = {"MODEL_ROLLOUTS_STORE_URL": postgres.url, "MODEL_ROLLOUTS_RETRY_SECONDS": "0.5"}
         if not FULL:  # MLflow's client tries again for half a minute
             more["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
         with serving(root, server.url, **more) as (gateway, mover):
@@ -120,7 +133,7 @@ def _check(world: World, asked: Sequence[Asked]) -> None:
     assert [each.prediction for each in asked] == [2 * each.x for each in asked]
     expected = {each.request_id: _CHALLENGER if in_share(_SALT, each.unit, SHARE) else _CHAMPION for each in asked}
     assert {each.request_id: each.version for each in asked} == expected
-    assert p99(asked) < MOST_MS
+    assert slow(asked) < MOST_MS
     world.gateway.wait(lambda: drained(world.gateway), BACK_SECONDS)
     rows = logged(world.root, MODEL)
     rows = rows[rows["request_id"].isin(expected)]
@@ -180,7 +193,7 @@ def test_without_the_store_traffic_stays_a_burst_is_stopped_and_both_are_told_wh
     world.gateway.wait(lambda: drained(world.gateway), BACK_SECONDS)
     rows = logged(world.root, MODEL)
     failures = rows[rows["request_id"].str.startswith("store-burst") & (rows["arm"] == "challenger")]
-    assert len(failures) == BURST
+    assert BURST <= len(failures) < 3 * BURST, "those that were with it when it tripped may still fail"
     assert not failures["served"].any()
     # And a change that somebody else makes is followed again.
     world.begin()
