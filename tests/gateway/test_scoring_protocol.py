@@ -1,12 +1,16 @@
 """What callers may send, held against MLflow's own server for the same model."""
 
+import asyncio
 import io
 import json
 import math
+import threading
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow.models import infer_signature
 from mlflow.models.model import Model
@@ -16,8 +20,9 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from model_rollouts.gateway.answers import Answer, body, split
 from model_rollouts.gateway.errors import BadRequestError, UnsupportedMediaError
+from model_rollouts.gateway.inputs import off_loop, weight
 from model_rollouts.gateway.loading import params_check_of, reader_of
-from model_rollouts.gateway.scoring_protocol import decode
+from model_rollouts.gateway.scoring_protocol import PARQUET, decode, records
 
 FRAME = pd.DataFrame(
     {
@@ -209,6 +214,67 @@ def test_a_parquet_file_with_too_many_rows_is_refused_before_it_is_unpacked() ->
         decode(buffer.getvalue(), "application/vnd.apache.parquet", 1000, 1_000_000)
     with pytest.raises(BadRequestError, match="Parquet"):
         decode(b"PAR1 not", "application/vnd.apache.parquet", 1000, 1_000_000)
+
+
+def packed(table: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()
+
+
+def numbered(texts: list[Any], rows: int) -> Any:
+    return pa.DictionaryArray.from_arrays(pa.array([i % len(texts) for i in range(rows)], pa.int32()), pa.array(texts))
+
+
+LONG = "a" * 100_000
+BOMBS = {
+    "a text that every row has": {"x": numbered([LONG], 1000)},
+    "bytes that every row has": {"x": numbered([LONG.encode()], 1000)},
+    "in a list": {"x": pa.array([[LONG] * 2] * 500)},
+    "in a map": {"x": pa.array([[("k", LONG)]] * 1000, pa.map_(pa.string(), pa.string()))},
+    "in a struct": {"x": pa.array([{"t": LONG}] * 1000)},
+    "bytes of one length": {"x": pa.array([LONG.encode()] * 1000, pa.binary(len(LONG)))},
+    "a list without end": {"x": pa.array([[1.0] * 1_000_000])},
+    "columns without end": {f"x{i}": pa.nulls(1000) for i in range(1000)},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused_before_it_is(name: str) -> None:
+    body = packed(pa.table(BOMBS[name]), compression="zstd", store_schema=name == "bytes of one length")
+    assert len(body) < 200_000
+    usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(BadRequestError, match=r"takes \d+ bytes, must have at most 1000 and 20000000"):
+            decode(body, PARQUET, 1000, 1_000_000)
+    finally:
+        pa.set_memory_pool(usual)
+    assert pool.max_memory() < 20_000_000
+
+
+def test_a_parquet_file_with_shared_texts_that_fit_reads_as_it_was() -> None:
+    table = pa.table({"t": numbered(["a" * 10_000, "b"], 1000), "l": [["x", None], None] * 500})
+    found = decode(packed(table, store_schema=False), PARQUET, 1000, 1_000_000).content
+    assert found["t"].to_pylist() == table["t"].to_pylist()
+    assert found["l"].to_pylist() == table["l"].to_pylist()
+    assert found["t"].type == pa.string()
+
+
+def test_packed_bodies_are_read_off_the_loop_however_small() -> None:
+    async def run() -> list[int]:
+        sizes = (weight(b"PAR1", PARQUET), weight(b"PAR1", f"{PARQUET}; charset=utf-8"), weight(b"{}", JSON))
+        return [await off_loop(size, threading.get_ident) for size in sizes]
+
+    small, also, here = asyncio.run(run())
+    assert here == threading.get_ident()
+    assert here not in (small, also)
+
+
+def test_dates_that_python_can_not_hold_are_the_callers_mistake() -> None:
+    document = decode(packed(pa.table({"t": pa.array([10**15], pa.timestamp("ms"))})), PARQUET, 10, 1000)
+    with pytest.raises(BadRequestError, match="values that can't be read"):
+        records(document, ("t",))
 
 
 @pytest.mark.parametrize("kind", [None, "", "text/plain", "application/json; charset=latin-1", "text/csv; header=no"])

@@ -8,7 +8,7 @@ from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.reading import Reading
-from model_rollouts.gateway.scoring_protocol import Document
+from model_rollouts.gateway.scoring_protocol import Document, is_packed
 from model_rollouts.gateway.settings import GatewaySettings
 
 _INLINE_BYTES = 65_536  # a larger body is read in a thread, so that it does not hold up everybody else
@@ -69,11 +69,21 @@ class Inputs:
         return payload
 
 
+def weight(body: bytes, content_type: str | None) -> int:
+    """The size of a body for `off_loop`: what is packed is large, however few its bytes.
+
+    Args:
+        body: As sent.
+        content_type: Of the body.
+    """
+    return max(len(body), _INLINE_BYTES + 1) if is_packed(content_type) else len(body)
+
+
 async def off_loop(size: int, function: Any, *arguments: Any) -> Any:
     """Call it here when the body is small, in a thread when it is large.
 
     Args:
-        size: Bytes of the body.
+        size: Bytes of the body, or its `weight`.
         function: What to call.
         arguments: With what.
     """

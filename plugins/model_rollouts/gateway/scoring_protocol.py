@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from model_rollouts.gateway.errors import BadRequestError, UnsupportedMediaError
+from model_rollouts.gateway.parquet import read_table
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -29,7 +30,6 @@ _CSV_NULLS = frozenset(
     ]
 )
 _NO_CSV = "Invalid input. The body must be CSV in UTF-8 with a header."
-_PARQUET_GROWTH = 20  # a Parquet file may unpack to this many times the largest body
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def decode(body: bytes, content_type: str | None, max_rows: int, max_bytes: int)
         return _decode_json(body)
     if kind == CSV:
         return Document("csv", _csv_text(body))
-    return Document("parquet", _parquet_table(body, max_rows, max_bytes))
+    return Document("parquet", read_table(body, max_rows, max_bytes))
 
 
 def records(document: Document, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def records(document: Document, names: tuple[str, ...]) -> list[dict[str, Any]]:
     if document.format == "csv":
         rows = _csv_records(content)
     elif document.format == "parquet":
-        rows = content.to_pylist()
+        rows = _table_records(content)
     elif document.format == "dataframe_split":
         rows = _split_records(content)
     elif document.format == "dataframe_records":
@@ -196,6 +196,19 @@ def _column_records(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
 
 
+def _table_records(table: Any) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (ValueError, TypeError, OverflowError) as error:  # such as nanoseconds, which Python's dates have not
+        raise BadRequestError(f"the Parquet file has values that can't be read: {error}") from error
+    return rows
+
+
+def is_packed(content_type: str | None) -> bool:
+    """Whether a body of that type may hold far more than it weighs."""
+    return content_type is not None and PARQUET in content_type.lower()
+
+
 def _csv_text(body: bytes) -> str:
     try:
         return body.decode("utf-8-sig")
@@ -218,22 +231,3 @@ def _csv_records(text: str) -> list[dict[str, Any]]:
         if len(row) != len(header):
             raise BadRequestError(f"row {index} of the CSV has {len(row)} values, must have {len(header)}")
     return [{k: math.nan if v in _CSV_NULLS else v for k, v in zip(header, row, strict=True)} for row in rows]
-
-
-def _parquet_table(body: bytes, max_rows: int, max_bytes: int) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(io.BytesIO(body))
-        meta = file.metadata
-        unpacked = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        limit = _PARQUET_GROWTH * max_bytes
-        if meta.num_rows > max_rows or unpacked > limit:
-            raise BadRequestError(
-                f"the Parquet file has {meta.num_rows} rows and {unpacked} bytes, must have at most "
-                f"{max_rows} and {limit}; send smaller parts"
-            )
-        return file.read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadRequestError(f"Invalid input. The body must be a Parquet file. {error}") from error
