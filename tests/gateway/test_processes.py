@@ -385,6 +385,28 @@ def test_the_value_of_a_secret_is_hidden() -> None:
     assert said == "MODEL_ROLLOUTS_GATEWAY_TOKEN is (hidden): too short"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOG_URL", "mysql://user:hush@host/db"),
+        ("LOG_URL", "mysql://user:hu/s@hush@host/db"),
+        ("LOG_URL", "user:hush@host/db"),
+        ("LOG_URL", f"mysql://{'u' * 70}:hush-hush-hush@host/db"),
+        ("LOG_URL", "mysql://host/db?password=hush&x=1"),
+        ("GATEWAY_URL", "http://user:hush@host"),
+        ("UPSTREAMS", '{"m": "mlflow+http://user:hush@host:1/?a=b"}'),
+        ("UPSTREAMS", '{"m": "mlflow+http://user:hush@host:1"'),
+    ],
+)
+def test_users_of_urls_are_not_said(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"MODEL_ROLLOUTS_{name}", value)
+    with pytest.raises(BadSettingsError) as caught:
+        read_settings()
+    assert f"MODEL_ROLLOUTS_{name} is " in str(caught.value)
+    assert "(hidden)" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
 def test_settings_that_hold_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_ROLLOUTS_MODELS", '["flights"]')
     assert read_settings().models == ("flights",)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -18,6 +19,7 @@ from model_rollouts.gateway.settings import GatewaySettings
 _SHOWN = 80
 _PREFIX = "MODEL_ROLLOUTS_"
 _ALIKE = 0.9
+_PASSWORD = re.compile(r"([?&](?:password|passwd|pwd|token|sslpassword)=)[^&\s'\"]*", re.IGNORECASE)
 
 
 class BadSettingsError(RolloutError):
@@ -36,14 +38,14 @@ def read_settings() -> GatewaySettings:
         variable = _variable(name)
         if _is_json(field) and (problem := _json_problem(os.environ.get(variable))):
             unreadable[variable] = os.environ.pop(variable)  # it would hide what is wrong with the others
-            problems.append(f"{variable} is {unreadable[variable][:_SHOWN]!r}, must be JSON: {problem}")
+            problems.append(f"{variable} is {_without_users(unreadable[variable])[:_SHOWN]!r}, must be JSON: {problem}")
     try:
         settings = GatewaySettings()
     except ValidationError as error:
         found = error.errors(include_url=False)  # a default that waits for another setting is no problem of its own
         problems += [_line(problem) for problem in found if problem["type"] != "default_factory_not_called"]
     except SettingsError as error:  # no JSON, under a name in other letters
-        problems.append(str(error))
+        problems.append(_without_users(str(error)))
     finally:
         os.environ.update(unreadable)
     problems += _misspelt()
@@ -95,12 +97,28 @@ def _json_problem(text: str | None) -> str:
 
 def _line(problem: Mapping[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message.replace("Input should be", "must be").replace("Input should", "must")
+    message = _without_users(message.replace("Input should be", "must be").replace("Input should", "must"))
     where = [str(part) for part in problem["loc"]]
     if not where:  # a rule about several of them, which names them itself
         return message
     variable = " / ".join([_variable(where[0]), *where[1:]])
     field = GatewaySettings.model_fields.get(where[0])
     secret = field is not None and SecretStr.__name__ in str(field.annotation)
-    value = "(hidden)" if secret else repr(problem["input"])[:_SHOWN]
+    value = "(hidden)" if secret else _without_users(repr(problem["input"]), where[0])[:_SHOWN]
     return f"{variable} is {value}: {message}"
+
+
+def _without_users(text: str, name: str = "") -> str:
+    """A text with the users and passwords of its URLs hidden, whatever signs are in them.
+
+    Args:
+        text: To be said.
+        name: The setting whose value it is; one that should be a URL may be none, and hold a password even so.
+    """
+    text = _PASSWORD.sub(r"\1(hidden)", text)
+    before, at, after = text.rpartition("@")
+    scheme, colon, _ = before.partition("://")
+    if at and (colon or name.endswith(("_url", "_uri"))):
+        quote = text[:1]
+        return f"{scheme}{colon}(hidden)@{after}" if colon else f"{quote}(hidden)@{after}"
+    return text
