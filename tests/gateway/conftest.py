@@ -206,7 +206,7 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
         plane = DataPlane(g.follower, g.spool, g.mirror, breakers, g.recorder, settings)
         metrics = Metrics("g1", g.recorder, Sources(g.follower, g.spool, g.mirror, breakers.tripped))
         rest: Any = None  # not started here
-        parts = Parts(settings, g.leave, g.follower, plane, g.spool, g.mirror, rest, metrics, rest)
+        parts = Parts(settings, g.leave, g.follower, plane, g.spool, g.mirror, rest, metrics, rest, rest)
 
         app = g.app = create_app(parts)
         g.set(Traffic("m", "1"))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +82,7 @@ class Process:
     url: str = ""
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    temporary: Path = Path()
 
     def __post_init__(self) -> None:
         with socket.socket() as probe:
@@ -104,6 +106,8 @@ class Process:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "model_rollouts.gateway.main"]
+        self.temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self.root))
+        self.environment["TMPDIR"] = str(self.temporary)
         with (self.root / "gateway.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=os.environ | self.environment, stderr=log)
         self.wait(lambda: requests.get(f"{self.url}/ping", timeout=2).status_code == 200)
@@ -401,8 +405,10 @@ def test_terminating_the_process_finishes_requests_and_commits_the_log(gateway: 
 
     with Load(gateway) as load:
         gateway.wait(lambda: len(load.answers) > 100)
+        assert list(gateway.temporary.glob("model-rollouts-*/*")) != []
         gateway.end(signal.SIGTERM)
     answered = {request_id for request_id, _, status, _, _ in load.answers if status == 200}
     logged = DeltaTable(str(gateway.root / "log" / MODEL / "predictions")).to_pandas()["request_id"]
     assert answered <= set(logged)
     assert list((gateway.root / "spool").rglob("*.rows")) == []
+    assert list(gateway.temporary.glob("model-rollouts-*")) == []

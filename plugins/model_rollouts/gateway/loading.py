@@ -1,6 +1,8 @@
 """Loads versions from MLflow, in process. The only part of the gateway that knows MLflow's model format."""
 
 import tempfile
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,6 +81,18 @@ class MlflowLoader:
         self._max_waiting_rows = max_waiting_rows
         self._wait_seconds = wait_seconds
         self._batched = batched
+        self._adding = threading.Lock()
+        self._files: weakref.WeakSet[tempfile.TemporaryDirectory[str]] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Remove what was downloaded, also of versions that are loading; call it once nothing is scored any more.
+
+        A process that ends by a signal, as servers do, would leave it behind.
+        """
+        with self._adding:
+            left = list(self._files)
+        for files in left:
+            files.cleanup()
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
         """Download, load and warm one version. Takes seconds; call it from a thread.
@@ -98,6 +112,8 @@ class MlflowLoader:
         mlflow.set_tracking_uri(self._tracking_uri)
         mlflow.set_registry_uri(self._tracking_uri)
         files = tempfile.TemporaryDirectory(prefix="model-rollouts-", ignore_cleanup_errors=True)
+        with self._adding:
+            self._files.add(files)
         _forget_code()
         try:
             pyfunc = mlflow.pyfunc.load_model(f"models:/{model}/{version}", dst_path=files.name)

@@ -43,6 +43,7 @@ class Parts:
         reporter: Tells the store what was found out.
         metrics: What is counted.
         upstreams: Versions with servers of their own.
+        loader: Loads the others.
     """
 
     settings: GatewaySettings
@@ -54,6 +55,7 @@ class Parts:
     reporter: Reporter
     metrics: Metrics
     upstreams: Upstreams
+    loader: MlflowLoader
 
     @classmethod
     def of(cls, settings: GatewaySettings, leave: Leave) -> Self:
@@ -101,7 +103,7 @@ class Parts:
         plane = DataPlane(follower, spool, mirror, breakers, recorder, settings)
         sources = Sources(follower, spool, mirror, breakers.tripped, upstreams.problems)
         metrics = Metrics(settings.gateway_id, recorder, sources)
-        return cls(settings, leave, follower, plane, spool, mirror, reporter, metrics, upstreams)
+        return cls(settings, leave, follower, plane, spool, mirror, reporter, metrics, upstreams, in_process)
 
     async def start(self) -> None:
         """Begin; needs the running loop."""
@@ -119,6 +121,7 @@ class Parts:
         await self.mirror.close(self.leave.remaining())
         await self.upstreams.close()
         await self.metrics.close()
+        await asyncio.to_thread(self.loader.close)
         await asyncio.to_thread(self.spool.close)
         await asyncio.to_thread(self.reporter.stop)  # last: what was done until now may be worth a report
 
