@@ -50,7 +50,7 @@ class Running:
         self.models = Heavy()
         self.row = CHAMPION
         self.evicted: list[tuple[str, str, str]] = []
-        limit = MemoryLimit(resident_bytes() + ROOM, lambda _, version: expected.get(version))
+        self.limit = limit = MemoryLimit(resident_bytes() + ROOM, lambda _, version: expected.get(version))
         self.follower = Follower(
             poll=lambda: [self.row],
             adopt=lambda _: None,
@@ -84,8 +84,11 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
     monkeypatch.setattr("model_rollouts.gateway.scorer._IDLE_SECONDS", 0.2)  # an idle worker holds its version so long
     running: list[Running] = []
 
-    def make(sizes: dict[str, int] | None = None, expected: dict[str, int | None] | None = None) -> Running:
+    def make(
+        sizes: dict[str, int] | None = None, expected: dict[str, int | None] | None = None, row: Traffic = CHAMPION
+    ) -> Running:
         one = Running(expected or {})
+        one.row = row
         one.models.sizes = sizes or {}
         running.append(one)
         one.follower.start()
@@ -133,7 +136,6 @@ def test_a_version_that_takes_more_than_anybody_knew_does_not_stay(start: Callab
     until(lambda: g.state("2").startswith("failed: memory: with it the process held"))
     until(lambda: resident_bytes() < before + ROOM)
     assert g.follower.serving("m").challenger is None
-    assert g.evicted == [], "it never was in force"
     g.set(3, challenger="2", share=50.0)
     until(lambda: "takes about 4" in g.state("2"))
     assert g.loads == ["1", "2"], "what its last load took is known now"
@@ -174,6 +176,46 @@ def test_what_had_no_room_is_loaded_when_memory_is_back(start: Callable[..., Run
         g.set(2, challenger="2")
         until(lambda: g.state("2").startswith("failed: memory"))
     until(lambda: g.state("2") == "ready")
+
+
+def test_memory_that_is_free_already_evicts_nobody(start: Callable[..., Running]) -> None:
+    g = start()
+    g.set(2, challenger="2", share=50.0)
+    until(lambda: g.state("2") == "ready")
+    blocks = [bytes(60_000) for _ in range(6000)]
+    pin = bytes(60_000)  # above them, so that the C library keeps what was theirs
+    assert resident_bytes() > g.limit.most
+    blocks.clear()
+    until(lambda: resident_bytes() < g.limit.most)
+    assert not threading.Event().wait(3.5), "looks at the memory go by"
+    assert (g.state("2"), g.evicted, len(pin)) == ("ready", [], 60_000)
+
+
+def test_a_moment_above_the_limit_evicts_nobody(start: Callable[..., Running]) -> None:
+    g = start()
+    g.set(2, challenger="2", share=50.0)
+    until(lambda: g.state("2") == "ready")
+    keeper = g.follower._keeper
+    with ballast(2 * ROOM):
+        until(lambda: keeper._looks == 2)
+    until(lambda: keeper._looks == 0)
+    assert (g.state("2"), g.evicted) == ("ready", [])
+    with ballast(2 * ROOM):
+        until(lambda: len(g.evicted) == 1)
+
+
+@pytest.mark.parametrize(("stage", "told"), [(0, ["2"]), (-1, []), (None, [])])
+def test_a_start_in_an_open_stage_without_room_for_the_challenger_is_told_once(
+    start: Callable[..., Running], stage: int | None, told: list[str]
+) -> None:
+    more: dict[str, Any] = {"challenger": "2", "share": 50.0, "rollout_id": "r", "stage": stage, "salt": "s"}
+    g = start(expected={"2": 2 * ROOM, "3": 0}, row=Traffic("m", "1", revision=5, **more))
+    until(lambda: g.state("2").startswith("failed: memory"))
+    g.row = Traffic("m", "1", previous="3", revision=6, **more)
+    until(lambda: g.state("3") == "ready" and g.state("2").startswith("failed: memory"))
+    assert not threading.Event().wait(1.2), "a look goes by"
+    assert [version for _, version, _ in g.evicted] == told
+    assert all("must be at most" in reason for _, _, reason in g.evicted)
 
 
 def test_a_champion_that_grows_is_never_unloaded(start: Callable[..., Running]) -> None:

@@ -259,7 +259,9 @@ class Follower:
             for version in _versions(row):
                 role: Role = "challenger" if version == row.challenger else "previous"
                 key = (row.model, version)
-                wanted.setdefault(key, Wanted(*key, serving=False, role=role, revision=row.revision))
+                staged = role == "challenger" and row.stage is not None and row.stage >= 0
+                option = Wanted(*key, serving=False, role=role, revision=row.revision, staged=staged)
+                wanted.setdefault(key, option)
         self._keeper.want(tuple(wanted.values()))
 
     def _adopt_all(self) -> None:

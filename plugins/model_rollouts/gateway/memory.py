@@ -76,9 +76,14 @@ def give_back() -> None:
     gc.unfreeze()  # the version may be among what was taken out of the collector's sight (`main.py`)
     gc.collect()
     gc.freeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do so by themselves
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Give what is free already back to the system, which the C library keeps for what may come."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do so by themselves
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def _mb(size: int) -> str:

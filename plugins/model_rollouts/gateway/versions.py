@@ -11,13 +11,14 @@ from typing import Literal, Protocol
 import structlog
 
 from model_rollouts.gateway.loading import Version
-from model_rollouts.gateway.memory import MemoryLimit, give_back
+from model_rollouts.gateway.memory import MemoryLimit, give_back, trim
 from model_rollouts.gateway.upstream_scorer import UpstreamScorer
 
 Role = Literal["champion", "challenger", "previous"]
 
 _REASON_CHARS = 500
 _WATCH_SECONDS = 1.0  # between two looks at the memory
+_LOOKS = 3  # in a row that find too much, before a version goes: much may be free already, or be about to be
 _LEAVE_SECONDS = 45.0  # that an unloaded version may take to be gone: its idle worker thread holds it for 30 s
 _STEADY_TRIES = 6  # the wait between tries doubles this many times
 
@@ -41,6 +42,7 @@ class Wanted:
         serving: Whether it is the champion.
         role: Why it is loaded. The champion is loaded whatever memory it takes, and never unloaded for it.
         revision: Of the row.
+        staged: Whether it is the challenger of an open stage.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Wanted:
     serving: bool
     role: Role = "champion"
     revision: int = 0
+    staged: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -83,7 +86,8 @@ class VersionKeeper:
         changed: Called from the background thread after a version was loaded, or unloaded for its memory.
         memory: Bound on the process's memory, if there is one. Beyond it, versions beside the champions go: the
             newest first, challengers before those that a rollback would need.
-        on_evicted: Told model, version and reason when one goes.
+        on_evicted: Told model, version and reason when one goes, and once when there is no room for the challenger of
+            an open stage, as after a start in the middle of a rollout.
     """
 
     def __init__(
@@ -100,6 +104,9 @@ class VersionKeeper:
         self._before: dict[tuple[str, str], int] = {}  # memory held when a loaded version began to load
         self._leaving: weakref.ref[object] | None = None  # the scorer of the version that was unloaded last
         self._leaves_until = 0.0
+        self._looks = 0  # in a row that found too much
+        self._next_look = 0.0
+        self._told: set[tuple[str, str]] = set()  # evicted, or without room
         self._took: dict[tuple[str, str], int] = {}  # what its last load took
         self._retry_seconds = retry_seconds
         self._changed_callback = changed
@@ -134,6 +141,7 @@ class VersionKeeper:
                 del self._loaded[key]
                 self._before.pop(key, None)
                 _log.info("version_unloaded", model=key[0], version=key[1])
+            self._told &= by_key.keys()
             self._failed = {
                 key: failed
                 for key, failed in self._failed.items()
@@ -172,6 +180,7 @@ class VersionKeeper:
             if due is not None:
                 self._load(due)
             self._shed()
+            self._tell_of_no_room()
 
     def _next(self) -> Wanted | None:
         now = time.monotonic()
@@ -238,11 +247,16 @@ class VersionKeeper:
             return
         expected = self._memory.expected(*wanted.key)
         needs = max(expected or 0, self._took.get(wanted.key, 0))
-        if expected != 0 and (reason := self._memory.refusal(needs)):
-            raise _NoRoomError(reason, needs)
+        if expected != 0 and self._memory.refusal(needs):
+            give_back()  # what is free already is room
+            if reason := self._memory.refusal(needs):
+                raise _NoRoomError(reason, needs)
 
     def _excess(self, wanted: Wanted) -> str | None:
-        return None if self._memory is None or wanted.role == "champion" else self._memory.excess()
+        if self._memory is None or wanted.role == "champion" or self._memory.excess() is None:
+            return None
+        give_back()
+        return self._memory.excess()
 
     def _has_no_room(self, wanted: Wanted, error: _NoRoomError) -> None:
         _log.error("version_has_no_room", model=wanted.model, version=wanted.version, error=str(error))
@@ -251,7 +265,7 @@ class VersionKeeper:
 
     def _shed(self) -> None:
         """Unload one version when there is too much; the next one only once that is gone and was not enough."""
-        if self._memory is None or self._is_leaving() or (reason := self._memory.excess()) is None:
+        if self._memory is None or self._is_leaving() or (reason := self._lasting_excess(self._memory)) is None:
             return
         with self._condition:
             wanted = {w.key: w for w in self._wanted}
@@ -266,10 +280,53 @@ class VersionKeeper:
             self._failed[gone.key] = _Failed(reason, 1, inf, needs, gone.revision)
         _log.error("version_evicted", model=gone.model, version=gone.version, role=gone.role, error=reason)
         self._changed_callback()
+        self._tell(gone.key, reason)
+
+    def _lasting_excess(self, memory: MemoryLimit) -> str | None:
+        """Why something has to go, once that was so in several looks and nothing was free; None: nothing has to."""
+        now = time.monotonic()
+        if self._looks and now < self._next_look:
+            return None
+        if memory.excess() is None or not self._has_extra():
+            self._looks = 0
+            return None
+        self._looks, self._next_look = self._looks + 1, now + _WATCH_SECONDS
+        if self._looks < _LOOKS:
+            trim()
+        else:
+            give_back()  # stops everybody for a moment, so not with every look
+        reason = memory.excess()
+        if reason is not None and self._looks < _LOOKS:
+            return None
+        self._looks = 0
+        return reason
+
+    def _has_extra(self) -> bool:
+        with self._condition:
+            return any(w.key in self._loaded and self._may_go(w) for w in self._wanted)
+
+    def _tell_of_no_room(self) -> None:
+        """Tell of challengers of open stages that never came, once their champions serve."""
+        with self._condition:
+            serving = {w.model for w in self._wanted if w.role == "champion" and w.key in self._loaded}
+            without = [
+                (w.key, self._failed[w.key].reason)
+                for w in self._wanted
+                if w.staged and w.model in serving and w.key not in self._told and self._has_none(w.key)
+            ]
+        for key, reason in without:
+            self._tell(key, reason)
+
+    def _has_none(self, key: tuple[str, str]) -> bool:
+        return key in self._failed and self._failed[key].needs is not None
+
+    def _tell(self, key: tuple[str, str], reason: str) -> None:
+        with self._condition:
+            self._told.add(key)
         try:
-            self._on_evicted(gone.model, gone.version, reason)
+            self._on_evicted(*key, reason)
         except Exception:  # whoever listens must not end this thread
-            _log.exception("eviction_not_told", model=gone.model, version=gone.version)
+            _log.exception("eviction_not_told", model=key[0], version=key[1])
 
     def _is_leaving(self) -> bool:
         """Whether memory of the version that was unloaded last is still to come back."""
