@@ -73,7 +73,8 @@ def test_it_is_told_again_until_the_store_is_back(reporter: Reporter, store: Sto
     assert (store.taken, reporter.waiting) == ([], 2)
     store.error = None
     until(lambda: reporter.waiting == 0)
-    assert [step[:3] for step in store.taken] == [("hold", "r1", 2), ("roll_back", "r1", "gateway g1")]
+    assert {step[:3] for step in store.taken} == {("hold", "r1", 2), ("roll_back", "r1", "gateway g1")}
+    assert len(store.taken) == 2
 
 
 def test_a_rollout_that_has_moved_on_is_left_alone(reporter: Reporter, store: Store, until: Until) -> None:
