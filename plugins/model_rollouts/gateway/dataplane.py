@@ -20,7 +20,7 @@ from model_rollouts.gateway.errors import (
     VersionNotLoadedError,
 )
 from model_rollouts.gateway.follower import Follower, Serving
-from model_rollouts.gateway.inputs import Inputs, off_loop
+from model_rollouts.gateway.inputs import Inputs, off_loop, weight
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.metrics import Recorder
 from model_rollouts.gateway.mirror import Mirror, Mirrored
@@ -190,7 +190,7 @@ class DataPlane:
     async def _read(self, call: Call, serving: Serving) -> _Request:
         """Check the request against the champion's signature: what callers may send must not depend on the arm."""
         arguments = (serving.champion, call.body, call.content_type, call.codec)
-        document, reading = await off_loop(len(call.body), self._inputs.parse, *arguments)
+        document, reading = await off_loop(weight(call.body, call.content_type), self._inputs.parse, *arguments)
         if call.codec.request_id is not None and not call.names_itself:
             call.request_id = call.codec.request_id
         count = reading.payload.rows
@@ -239,7 +239,9 @@ class DataPlane:
         if challenger.reader == request.serving.champion.reader:
             return request.payload
         arguments = (challenger, request.document, request.payload.rows)
-        payload: Payload = await off_loop(len(request.call.body), self._inputs.again, *arguments)
+        payload: Payload = await off_loop(
+            weight(request.call.body, request.call.content_type), self._inputs.again, *arguments
+        )
         return payload
 
     def _log(self, request: _Request, final: dict[int, _Attempt], *, answered: bool) -> Receipt | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from model_rollouts.gateway.answers import Answer, Failure
 from model_rollouts.gateway.follower import Follower
-from model_rollouts.gateway.inputs import Inputs, off_loop
+from model_rollouts.gateway.inputs import Inputs, off_loop, weight
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.scorer import Results
@@ -39,7 +39,7 @@ class Prober:
             GatewayError: The rows do not fit the version's signature.
         """
         loaded = self._follower.version(model, version)
-        document, payload = await off_loop(len(body), self._read, loaded, body, content_type)
+        document, payload = await off_loop(weight(body, content_type), self._read, loaded, body, content_type)
         timeout = self._settings.challenger_timeout_seconds
         results: Results = await loaded.scorer.score(payload, document.params, timeout)
         return [_shown(result) for result in results]
