@@ -41,7 +41,7 @@ test: $(READY) ## every test, with real servers
 test-statistics: $(READY) ## what the decisions promise, simulated at full size (3 minutes)
 	@exec $(BIN)/python -m pytest tests/acceptance -m acceptance
 
-test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (20 minutes)
+test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes)
 	@CHAOS=full exec $(BIN)/python -m pytest tests/chaos -s
 
 bench-decisions: $(READY) ## the engine beside the usual rules: docs/benchmarks/decisions.md (1 minute)

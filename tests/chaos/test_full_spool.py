@@ -22,6 +22,7 @@ FULL_SECONDS = 15.0 if FULL else 1.5  # of load once there is no room
 BACK_SECONDS = 20.0  # until all that was kept is in the log, once that is back
 SPOOL_BYTES = 1_048_576  # the least that can be set
 DISK_BYTES = 400 * 1024
+_LONG = "x" * 150  # of the request ids, so that it fills sooner
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def _full(registry: str, root: Path, kind: str, what: str) -> Iterator[GatewayPr
 
 def _until_full(gateway: GatewayProcess, what: str) -> list[Asked]:
     """Load until the first answers are refused, or given and not logged, and a while longer."""
-    with Client(f"{gateway.url}/models/{MODEL}/invocations", RATE, f"full-{what}") as client:
+    with Client(f"{gateway.url}/models/{MODEL}/invocations", RATE, f"full-{what}-{_LONG}") as client:
         if what == "refuse":
             gateway.wait(lambda: any(each.status == 503 for each in client.asked), 60)
         else:
