@@ -39,7 +39,7 @@ Predict = Callable[[Any], Any]
 _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "string": "BYTES"}
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait for what another thread does."""
     end = time.monotonic() + seconds
     while not condition():

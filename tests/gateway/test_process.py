@@ -350,7 +350,9 @@ def test_after_kill_9_under_load_every_answered_request_is_in_the_log_exactly_on
     assert load.lost > 0
     assert not rows.duplicated(["request_id", "arm"]).any()
     assert served.is_unique
-    assert set(answered) <= set(served)
+    assert set(answered) <= set(rows["request_id"])
+    # Killed between the answer and its mark: one at most, as the process does one thing at a time.
+    assert len(set(answered) - set(served)) <= 1
     assert len(set(rows["request_id"]) - set(answered)) <= _CLIENTS, "in flight when the process was killed"
     routed = rows[rows["cohort"].notna() & rows["served"] & (rows["status"] == "ok")]
     failed_over = set(rows[~rows["served"]]["request_id"])

@@ -108,6 +108,7 @@ class Parts:
     async def start(self) -> None:
         """Begin; needs the running loop."""
         self.spool.start()
+        await asyncio.to_thread(_import_mlflow)
         self.reporter.start()
         self.upstreams.start()
         self.follower.start()
@@ -124,6 +125,11 @@ class Parts:
         await asyncio.to_thread(self.loader.close)
         await asyncio.to_thread(self.spool.close)
         await asyncio.to_thread(self.reporter.stop)  # last: what was done until now may be worth a report
+
+
+def _import_mlflow() -> None:
+    """Before any thread needs it: two that import it at once deadlock, and leave half of it behind for good."""
+    import mlflow.pyfunc  # noqa: F401
 
 
 def _roll_back_evicted(follower: Follower, reporter: Reporter, model: str, version: str, reason: str) -> None:
