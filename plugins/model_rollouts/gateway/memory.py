@@ -73,7 +73,7 @@ _WHAT = "raise MODEL_ROLLOUTS_MAX_MEMORY_MB, or give the version a server of its
 
 def give_back() -> None:
     """Give what nobody refers to any more back to the system. Stops the process for a moment."""
-    gc.unfreeze()  # the version may be among what was taken out of the collector's sight (`main.py`)
+    gc.unfreeze()  # the version may be among what was taken out of the collector's sight (`parts.py`)
     gc.collect()
     gc.freeze()
     trim()

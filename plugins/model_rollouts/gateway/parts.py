@@ -137,7 +137,7 @@ def _roll_back_evicted(follower: Follower, reporter: Reporter, model: str, versi
     traffic = follower.in_force(model)
     if traffic is not None and traffic.rollout_id is not None and traffic.challenger == version:
         evidence = {"evicted": {"version": version, "stage": traffic.stage, "reason": reason}}
-        reporter.roll_back(traffic.rollout_id, f"version {version} of {model} was unloaded: {reason}", evidence)
+        reporter.roll_back(traffic.rollout_id, f"version {version} of {model} can't be kept loaded: {reason}", evidence)
 
 
 class _FreezeOnce:

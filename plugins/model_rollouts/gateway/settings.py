@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from model_rollouts.core.breaker import failures_to_trip
 from model_rollouts.gateway.spool import OnLogFailure
 from model_rollouts.gateway.upstream_address import check
 from model_rollouts.settings import Settings
@@ -49,7 +50,9 @@ class GatewaySettings(Settings):
         4_096, ge=1, description="Connections of one process at once; more are closed, as are those without a request"
     )
     breaker_failures: int = Field(
-        10, ge=0, description="Failures of a challenger in a burst that take it out at once; 0: the gates alone judge"
+        failures_to_trip(),
+        ge=0,
+        description="Failures of a challenger in a burst that take it out at once; 0: the gates alone judge",
     )
     tester_token: SecretStr | None = Field(
         None,

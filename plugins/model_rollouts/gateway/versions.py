@@ -19,7 +19,7 @@ Role = Literal["champion", "challenger", "previous"]
 _REASON_CHARS = 500
 _WATCH_SECONDS = 1.0  # between two looks at the memory
 _LOOKS = 3  # in a row that find too much, before a version goes: much may be free already, or be about to be
-_LEAVE_SECONDS = 45.0  # that an unloaded version may take to be gone: its idle worker thread holds it for 30 s
+_LEAVE_SECONDS = 45.0  # that an unloaded version may take to be gone: its idle worker thread holds it for a while
 _STEADY_TRIES = 6  # the wait between tries doubles this many times
 
 _log = structlog.get_logger(__name__)
