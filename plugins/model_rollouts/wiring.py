@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from model_rollouts.adapters.delta_report_log import DeltaReportLog
     from model_rollouts.adapters.environment import MlflowEnvironments
     from model_rollouts.adapters.log_places import LogRoot
+    from model_rollouts.adapters.log_upkeep import LogUpkeep
     from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
+    from model_rollouts.adapters.mlflow_profiles import MlflowProfiles
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
     from model_rollouts.drills import Drills
@@ -72,6 +74,14 @@ class Wiring:
         from model_rollouts.adapters.delta_log import DeltaPredictionLog
 
         return DeltaPredictionLog(self.log_root)
+
+    @cached_property
+    def log_upkeep(self) -> "LogUpkeep":
+        """Merges, shortens and cleans the prediction log."""
+        from model_rollouts.adapters.log_upkeep import LogUpkeep
+
+        days, hours = self.settings.log_retention_days, self.settings.log_vacuum_hours
+        return LogUpkeep(self.log_root, self.store, days, hours)
 
     @cached_property
     def gateway(self) -> Gateways:
@@ -181,6 +191,13 @@ class Wiring:
             models=[name.strip() for name in self.settings.watched_models.split(",") if name.strip()],
             default_pattern=self.settings.default_pattern,
         )
+
+    @cached_property
+    def profiles(self) -> "MlflowProfiles":
+        """What versions' training data looked like."""
+        from model_rollouts.adapters.mlflow_profiles import MlflowProfiles
+
+        return MlflowProfiles(self.settings.mlflow_tracking_uri)
 
     @cached_property
     def report_log(self) -> "DeltaReportLog":

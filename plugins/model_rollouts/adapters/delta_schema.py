@@ -222,7 +222,7 @@ def _feature(column: str, values: list[Any], kind: str | None) -> pa.Array | Non
             f"column {column} is {kind} in the log and the value {(numbers or texts)[0]!r:.80} is {found}; "
             "send it as before, or give the changed input another name"
         )
-    convert: Callable[[Any], Any] = _number if numbers else _text
+    convert: Callable[[Any], Any] = _number if numbers else logged_text
     return pa.array(
         [None if value is None else convert(value) for value in values], pa.float64() if numbers else pa.string()
     )
@@ -235,7 +235,8 @@ def _number(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _text(value: Any) -> str:
+def logged_text(value: Any) -> str:
+    """A value that is no number, as the log has it."""
     if isinstance(value, str):
         return value
     if isinstance(value, (date, datetime, time)):
