@@ -4,7 +4,7 @@
 from itertools import combinations_with_replacement
 
 from model_rollouts.adapters.delta_queries import BIN, first_rows
-from model_rollouts.adapters.delta_unit_queries import _UNIT, _valued
+from model_rollouts.adapters.delta_unit_queries import _UNIT, PRIOR_VALUES, valued
 
 # Columns of a unit that are summed up, in this order.
 COLUMNS = (
@@ -39,23 +39,18 @@ due AS (
     FROM inside LEFT JOIN served USING (request_id, arm, us)
     WHERE status = 'ok' AND us + $maturity <= $high
 ),
-judged AS ({_valued("due")}),
-earlier AS (
-    SELECT request_id, {_UNIT} AS unit, epoch_us(ts) AS us FROM {{predictions}}
-    WHERE arm = 'champion' AND served AND epoch_us(ts) >= $prior_low - $repeat AND epoch_us(ts) < $prior_high
-    QUALIFY coalesce(us - lag(us) OVER (PARTITION BY request_id ORDER BY us, unit) >= $repeat, true)
-),
-before AS (SELECT * FROM earlier WHERE us >= $prior_low),
+judged AS ({valued("due", "arm, unit, prediction, served")}),
+{PRIOR_VALUES},
 worth AS (
-    SELECT unit, count(*) AS prior_valued, sum(first_value.number) AS prior_value
-    FROM ({_valued("before", until="$prior_high - 1")}) WHERE first_value IS NOT NULL GROUP BY unit
+    SELECT unit, count(*) AS prior_valued, sum(first_value) AS prior_value
+    FROM prior_values WHERE first_value IS NOT NULL GROUP BY unit
 ),
-asked AS (SELECT unit, arm, count(*) AS requests, count(*) FILTER (failed) AS errors FROM inside GROUP BY ALL),
+asked AS (SELECT unit, arm, count(*) AS requests, count(*) FILTER (failed) AS errors FROM inside GROUP BY unit, arm),
 known AS (
     SELECT unit, arm, count(*) FILTER (served) AS due, count(first_value) FILTER (served) AS valued,
-        sum(first_value.number) FILTER (served) AS value, count(first_label) AS labelled,
-        count(*) FILTER (first_label IS NOT NULL AND first_label.text IS NOT DISTINCT FROM prediction) AS correct
-    FROM judged GROUP BY ALL
+        sum(first_value) FILTER (served) AS value, count(first_label) AS labelled,
+        count(*) FILTER (first_label IS NOT NULL AND first_label IS NOT DISTINCT FROM prediction) AS correct
+    FROM judged GROUP BY unit, arm
 )
 SELECT unit, arm, count(*) OVER (PARTITION BY unit) AS arms,
     {", ".join(f"coalesce({column}, 0)::DOUBLE AS {column}" for column in COLUMNS)}

@@ -1,6 +1,6 @@
-"""Queries over the log's tables with DuckDB: a Delta table's current files, or rows that a `LogTable` fetches.
+"""Queries over the log's tables: in the log's own engine, or else with DuckDB.
 
-Delta is read without DuckDB's own extension for it.
+DuckDB reads a Delta table's current files, without its own extension for it, or rows that a `LogTable` fetches.
 """
 
 import tempfile
@@ -14,16 +14,17 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from model_rollouts.adapters.log_errors import LogReadError
-from model_rollouts.adapters.log_places import LogPlace, LogTable
+from model_rollouts.adapters.log_places import EngineTable, LogPlace, LogTable, QueryResult
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["LogReadError", "current_files", "run"]
+__all__ = ["LogReadError", "columns_of", "current_files", "run", "run_local"]
 
 _TRIES = 3
 _STATS_SLACK = timedelta(seconds=1)  # engines may cut the statistics' timestamps to milliseconds
-_NO_ROWS = {
+_DESCRIBE = "DESCRIBE SELECT * FROM {rows}"
+NO_ROWS = {
     "outcomes": "NULL::VARCHAR AS request_id, NULL::TIMESTAMPTZ AS ts, NULL::VARCHAR AS label, NULL::DOUBLE AS value",
 }
 _CONFIG = {"autoinstall_known_extensions": "false", "TimeZone": "UTC"}
@@ -71,8 +72,8 @@ def _open(path: Path) -> DeltaTable:
 
 def run(
     sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
-) -> "duckdb.DuckDBPyConnection | None":
-    """Run a query over tables of the log.
+) -> QueryResult | None:
+    """Run a query over tables of the log, in the engine that the log is asked by.
 
     Args:
         sql: The query; a table is read with `{name}`, and a parameter is `$parameter`. It names the columns that it
@@ -86,8 +87,46 @@ def run(
     Raises:
         LogReadError: A table or one of its files can't be read.
     """
+    for place, _, _ in tables.values():
+        if isinstance(place, EngineTable):
+            return place.engine.run(sql, _plain(tables), parameters)
+    return run_local(sql, tables, parameters)
+
+
+def columns_of(place: LogPlace, start: datetime, end: datetime) -> list[tuple[str, str]] | None:
+    """Name and DuckDB type of a table's columns, as rows with `ts` in [start, end) have them.
+
+    Returns:
+        None when the table has no file, or no row, in the range.
+
+    Raises:
+        LogReadError: The table can't be read.
+    """
+    if isinstance(place, EngineTable):
+        return place.engine.columns(place.place, start, end)
+    described = run_local(_DESCRIBE, {"rows": (place, start, end)}, {})
+    return None if described is None else [(str(name), str(kind)) for name, kind, *_ in described.fetchall()]
+
+
+def _plain(
+    tables: Mapping[str, tuple[LogPlace, datetime, datetime]],
+) -> dict[str, tuple[LogPlace, datetime, datetime]]:
+    return {
+        name: (place.place if isinstance(place, EngineTable) else place, start, end)
+        for name, (place, start, end) in tables.items()
+    }
+
+
+def run_local(
+    sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
+) -> "duckdb.DuckDBPyConnection | None":
+    """Run a query with DuckDB, whichever engine the log is asked by: for queries that leave tables or files behind.
+
+    Arguments, result and errors as for `run`; the result is a connection, which has what the query made.
+    """
     import duckdb
 
+    tables = _plain(tables)
     places = ", ".join(str(where[0]) for where in tables.values())
     for attempt in range(_TRIES):
         connection: duckdb.DuckDBPyConnection | None = None
@@ -99,11 +138,12 @@ def run(
                 found = f"read_parquet($files_{name}, union_by_name = true, hive_partitioning = false)" if files else ""
                 given |= {f"files_{name}": files} if files else {}
             else:
+                assert not isinstance(place, EngineTable)  # noqa: S101 - for the type checker: they are plain
                 connection = connection or _connect()
                 found = _loaded(connection, name, place, start, end, sql)
             if not sources and not found:
                 return None
-            sources[name] = found or f"(SELECT {_NO_ROWS[name]} WHERE false)"
+            sources[name] = found or f"(SELECT {NO_ROWS[name]} WHERE false)"
         try:
             return (connection or _connect()).execute(sql.format(**sources), given)
         except duckdb.IOException as error:  # vacuumed between the listing and the reading: list again

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from model_rollouts.adapters.delta_files import LogReadError, run
-from model_rollouts.adapters.delta_monitoring_queries import COLUMNS, feature_count, monitored
+from model_rollouts.adapters.delta_files import LogReadError, columns_of, run
+from model_rollouts.adapters.delta_monitoring_queries import feature_count, monitored
 from model_rollouts.adapters.delta_queries import (
     REPEAT,
     REPEAT_SECONDS,
@@ -64,48 +64,50 @@ class DeltaMonitoringLog:
             "ratio": LATENCY_RATIO,
             "bins": LATENCY_BINS,
         } | outcome_parameters(maturity)
-        described = run(COLUMNS, {"predictions": predictions}, {})
-        if described is None:
+        columns = columns_of(*predictions)
+        if columns is None:
             return MonitoredCounts()
         # A file that is written between the two queries can only add columns.
-        columns = [(str(name), str(kind)) for name, kind, *_ in described.fetchall()]
         result = run(monitored(columns), {"predictions": predictions, "outcomes": outcomes}, parameters)
         if result is None:
             return MonitoredCounts()
         try:
-            return _counts(result.fetchall()[0], feature_count(columns))
+            return _counts(result.fetchall(), feature_count(columns))
         except ValueError as error:
             raise LogReadError(f"what the log tells of {model} version {version}: {error}") from error
 
 
-def _counts(row: Sequence[Any], features: int) -> MonitoredCounts:
-    requests, errors, with_status, answered, timed, latency, featured, units, seconds, days, *rest = row
-    due, labelled, wrong, half, most, value_due, valued, mean, *sums = rest
-    by_unit, by_call, slow_unit, slow_call, wrong_unit, values = map(_grouped, sums)
+def _counts(rows: Sequence[Sequence[Any]], features: int) -> MonitoredCounts:
+    parts = {part: numbers for part, _, *numbers in rows if part != "bins"}
+    latency = {at: int(n) for part, at, n, *_ in rows if part == "bins"}
+    requests, errors, with_status, answered, timed, featured, units, seconds, days = parts["requests"]
+    labelled, wrong, half, most, *_ = parts["labels"]
+    due, value_due, valued, mean, *_ = parts["values"]
+    sums = {part: _grouped(numbers[:6]) for part, numbers in parts.items() if part.endswith(("_unit", "_call"))}
     return MonitoredCounts(
-        requests=requests,
-        errors=errors,
-        with_status=with_status,
-        answered=answered,
-        timed=timed,
-        latency=latency or {},
+        requests=int(requests),
+        errors=int(errors),
+        with_status=int(with_status),
+        answered=int(answered),
+        timed=int(timed),
+        latency=latency,
         features=features,
-        featured=featured,
-        units=units,
+        featured=int(featured),
+        units=int(units),
         seconds=seconds,
-        days=days,
-        due=due,
-        labelled=labelled,
-        wrong=wrong,
+        days=int(days),
+        due=int(due),
+        labelled=int(labelled),
+        wrong=int(wrong),
         label_delay_p50=half,
         label_delay_p95=most,
-        value_due=value_due,
-        valued=valued,
+        value_due=int(value_due),
+        valued=int(valued),
         value_mean=mean,
-        value_error=mean_error(values),
-        error_effect=max(design_effect(by_unit), design_effect(by_call)),
-        slow_effect=max(design_effect(slow_unit), design_effect(slow_call)),
-        wrong_effect=design_effect(wrong_unit),
+        value_error=mean_error(sums["value_unit"]),
+        error_effect=max(design_effect(sums["error_unit"]), design_effect(sums["error_call"])),
+        slow_effect=max(design_effect(sums["slow_unit"]), design_effect(sums["slow_call"])),
+        wrong_effect=design_effect(sums["wrong_unit"]),
     )
 
 

@@ -3,17 +3,12 @@
 
 from collections.abc import Sequence
 
-from model_rollouts.adapters.delta_queries import BIN, CHAMPION_ROWS, joined
+from model_rollouts.adapters.delta_queries import BIN, CHAMPION_ROWS
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
+from model_rollouts.adapters.delta_unit_queries import _CALL, _UNIT, valued
 
-_LARGEST_VALUE = 10**9  # as for the evidence: a larger one is missing
-# A request without a unit is a unit of its own; a unit named like a request stays apart from it.
-_UNIT = "coalesce('u' || unit_id, 'r' || request_id, '')"
-# Rows of one HTTP call fail and are slow together: the gateway gives row i the call's id with `:i` at its end.
-_CALL = "coalesce(regexp_replace(request_id, ':[0-9]+$', ''), '')"
 _DAY_US = 86_400_000_000
-
-COLUMNS = "DESCRIBE SELECT * FROM {predictions}"
+_MOST_NUMBERS = 9
 
 
 def monitored(columns: Sequence[tuple[str, str]]) -> str:
@@ -24,11 +19,12 @@ def monitored(columns: Sequence[tuple[str, str]]) -> str:
 
     Args:
         columns: Name and DuckDB type of the table's columns.
+
+    Returns:
+        A query for rows (part, key, numbers): the parts are those that `_counts` in `delta_monitoring.py` reads.
     """
     features = [(name, kind) for name, kind in columns if name.startswith(FEATURE_PREFIX)]
     there = " OR ".join(_filled(name, kind) for name, kind in features) or "false"
-    usable = f"CASE WHEN abs(value) <= {_LARGEST_VALUE} THEN value END"
-    judged = joined("due").replace("{outcomes}", f"(SELECT request_id, ts, label, {usable} AS value FROM {{outcomes}})")
     return f"""
 WITH seen AS (
     SELECT request_id, unit_id, status, latency_ms, prediction, coalesce(served, false) AS served,
@@ -37,11 +33,14 @@ WITH seen AS (
     WHERE {CHAMPION_ROWS} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
 ),
 counted AS (
-    SELECT * FROM seen
-    -- Of rows with one time the failed and the slow come first: a tie never hides harm.
-    QUALIFY coalesce(us - lag(us) OVER (
-        PARTITION BY request_id ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
-    ) >= $repeat, true)
+    SELECT * FROM (
+        -- Of rows with one time the failed and the slow come first: a tie never hides harm.
+        SELECT *, lag(us) OVER (
+            PARTITION BY request_id ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
+        ) AS earlier_us
+        FROM seen
+    ) AS in_order
+    WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 ),
 binned AS (SELECT *, {BIN} AS bin, {_UNIT} AS unit, {_CALL} AS call FROM counted WHERE us >= $start),
 inside AS MATERIALIZED (
@@ -51,36 +50,63 @@ inside AS MATERIALIZED (
 due AS (
     SELECT request_id, unit, us, prediction, served FROM inside WHERE status = 'ok' AND us + $maturity <= $high
 ),
-known AS MATERIALIZED ({judged}),
-labelled AS (
-    SELECT unit, first_label.text IS DISTINCT FROM prediction AS hit, greatest(first_label.us - us, 0) / 1e6 AS delay
+known AS MATERIALIZED ({valued("due", "unit, prediction, served", timed=True)}),
+labelled AS MATERIALIZED (
+    SELECT unit, first_label IS DISTINCT FROM prediction AS hit, greatest(first_label_us - us, 0) / 1e6 AS delay
     FROM known WHERE first_label IS NOT NULL
 ),
 quantile AS (SELECT quantile_disc(latency_ms, 0.95) AS p95 FROM inside WHERE timed),
-slow AS (SELECT unit, call, latency_ms >= p95 AS hit FROM inside, quantile WHERE timed),
-requests AS (
-    SELECT count(*), count(*) FILTER (failed), count(*) FILTER (status IN ('ok', 'error', 'timeout')),
-        count(*) FILTER (status = 'ok'), count(*) FILTER (timed), histogram(bin) FILTER (timed),
-        count(*) FILTER (featured), count(DISTINCT unit), coalesce((max(us) - min(us)) / 1e6, 0),
-        count(DISTINCT us // {_DAY_US})
-    FROM inside
-),
-labels AS (
-    SELECT count(*), count(*) FILTER (hit), quantile_disc(delay, 0.5), quantile_disc(delay, 0.95) FROM labelled
-),
-worth AS (
-    SELECT count(*) FILTER (served), count(first_value) FILTER (served), avg(first_value.number) FILTER (served)
-    FROM known
-),
-valued AS (SELECT unit, first_value.number AS y FROM known WHERE served AND first_value IS NOT NULL)
-SELECT requests.*, (SELECT count(*) FROM due), labels.*, worth.*,
-    {_grouped("SELECT unit, 1 AS n, failed::INT AS y FROM inside", "unit")},
-    {_grouped("SELECT call, 1 AS n, failed::INT AS y FROM inside", "call")},
-    {_grouped("SELECT unit, 1 AS n, hit::INT AS y FROM slow", "unit")},
-    {_grouped("SELECT call, 1 AS n, hit::INT AS y FROM slow", "call")},
-    {_grouped("SELECT unit, 1 AS n, hit::INT AS y FROM labelled", "unit")},
-    {_grouped("SELECT unit, 1 AS n, y FROM valued", "unit")}
-FROM requests, labels, worth
+slow AS MATERIALIZED (
+    SELECT unit, call, latency_ms >= p95 AS hit FROM inside CROSS JOIN quantile WHERE timed
+)
+{_row("bins", "bin", "count(*)", start="")} FROM inside WHERE timed GROUP BY bin
+{
+        _row(
+            "requests",
+            "0",
+            "count(*)",
+            "count(*) FILTER (failed)",
+            "count(*) FILTER (status IN ('ok', 'error', 'timeout'))",
+            "count(*) FILTER (status = 'ok')",
+            "count(*) FILTER (timed)",
+            "count(*) FILTER (featured)",
+            "count(DISTINCT unit)",
+            "coalesce((max(us) - min(us)) / 1e6, 0)",
+            f"count(DISTINCT us // {_DAY_US})",
+        )
+    } FROM inside
+{
+        _row(
+            "labels",
+            "0",
+            "count(*)",
+            "count(*) FILTER (hit)",
+            "quantile_disc(delay, 0.5)",
+            "quantile_disc(delay, 0.95)",
+        )
+    } FROM labelled
+{
+        _row(
+            "values",
+            "0",
+            "count(*)",
+            "count(*) FILTER (served)",
+            "count(first_value) FILTER (served)",
+            "avg(first_value) FILTER (served)",
+        )
+    } FROM known
+{_grouped("error_unit", "SELECT unit, 1 AS n, CAST(failed AS INTEGER) AS y FROM inside", "unit")}
+{_grouped("error_call", "SELECT call, 1 AS n, CAST(failed AS INTEGER) AS y FROM inside", "call")}
+{_grouped("slow_unit", "SELECT unit, 1 AS n, CAST(hit AS INTEGER) AS y FROM slow", "unit")}
+{_grouped("slow_call", "SELECT call, 1 AS n, CAST(hit AS INTEGER) AS y FROM slow", "call")}
+{_grouped("wrong_unit", "SELECT unit, 1 AS n, CAST(hit AS INTEGER) AS y FROM labelled", "unit")}
+{
+        _grouped(
+            "value_unit",
+            "SELECT unit, 1 AS n, first_value AS y FROM known WHERE served AND first_value IS NOT NULL",
+            "unit",
+        )
+    }
 """
 
 
@@ -95,9 +121,14 @@ def _filled(name: str, kind: str) -> str:
     return f"isfinite({column})" if kind == "DOUBLE" else f"{column} IS NOT NULL"
 
 
-def _grouped(rows: str, group: str) -> str:
-    """The sums of `core/intervals.Grouped` over groups of rows (group, n, y), as one list."""
-    return f"""(
-        SELECT [sum(n), sum(y), sum(n * n), sum(n * y), sum(y * y), count(*)]::DOUBLE[]
-        FROM (SELECT sum(n)::DOUBLE AS n, sum(y)::DOUBLE AS y FROM ({rows}) GROUP BY {group})
-    )"""
+def _row(what: str, key: str, *numbers: str, start: str = "UNION ALL ") -> str:
+    """The beginning of one part of the result: its name, a key, and as many numbers as the longest part has."""
+    filled = [f"CAST({number} AS DOUBLE)" for number in (*numbers, *["NULL"] * (_MOST_NUMBERS - len(numbers)))]
+    return f"{start}SELECT '{what}' AS part, CAST({key} AS INTEGER) AS at, {', '.join(filled)}"
+
+
+def _grouped(what: str, rows: str, group: str) -> str:
+    """The sums of `core/intervals.Grouped` over groups of rows (group, n, y)."""
+    sums = _row(what, "0", "sum(n)", "sum(y)", "sum(n * n)", "sum(n * y)", "sum(y * y)", "count(*)")
+    totals = "CAST(sum(n) AS DOUBLE) AS n, CAST(sum(y) AS DOUBLE) AS y"
+    return f"{sums} FROM (SELECT {group}, {totals} FROM ({rows}) AS each_row GROUP BY {group}) AS groups"

@@ -14,8 +14,6 @@ TEXT_CHARS = 80  # longer texts are cut in what is shown, never in what is compa
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _QUANTILE_LIST = f"[{', '.join(map(str, QUANTILES.values()))}]"
 
-COLUMNS = "DESCRIBE SELECT * FROM {predictions}"
-
 
 def quoted(column: str) -> str:
     """A column's name in a query that `run` will format."""

@@ -1,7 +1,8 @@
 # ruff: noqa: S608 - the texts are put together from constants of this module; every value is a parameter
 """The log's queries, in DuckDB's SQL, and the parameters that they share.
 
-`{predictions}` and `{outcomes}` stand for the tables' current files.
+`{predictions}` and `{outcomes}` stand for the tables. The texts keep to what `sql_dialects.py` can say in the other
+engines' words too.
 """
 
 from collections.abc import Sequence
@@ -29,12 +30,15 @@ seen AS (
     WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
 ),
 counted AS (
-    SELECT * FROM seen
-    -- Of rows with one time the failed and the slow come first: a tie never hides harm.
-    QUALIFY coalesce(us - lag(us) OVER (
-        PARTITION BY {within}
-        ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
-    ) >= $repeat, true)
+    SELECT * FROM (
+        -- Of rows with one time the failed and the slow come first: a tie never hides harm.
+        SELECT *, lag(us) OVER (
+            PARTITION BY {within}
+            ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
+        ) AS earlier_us
+        FROM seen
+    ) AS in_order
+    WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 )
 """
 
@@ -42,53 +46,73 @@ counted AS (
 EVIDENCE = f"""
 {first_rows("rollout_id = $rollout AND stage = $stage AND arm = cohort")},
 windows AS (SELECT unnest($indices) AS window_at, unnest($lows) AS low, unnest($highs) AS high),
-placed AS (SELECT counted.*, window_at FROM counted JOIN windows ON us >= low AND us < high)
+placed AS (
+    SELECT window_at, arm, request_id, us, status, latency_ms, prediction
+    FROM counted JOIN windows ON us >= low AND us < high
+)
 """
 
 # An answer whose latency is no number, or beyond the last bin, counts as an error: no bin tells the truth about it.
 BIN = """
     CASE WHEN status IS DISTINCT FROM 'ok' OR latency_ms IS NULL OR NOT isfinite(latency_ms) THEN NULL
         WHEN NOT latency_ms > $floor THEN 0
-        WHEN isfinite(latency_ms / $floor) THEN CAST(floor(ln(latency_ms / $floor) / ln($ratio)) AS INTEGER)
+        WHEN latency_ms < 1e300 THEN CAST(floor(ln(latency_ms / $floor) / ln($ratio)) AS INTEGER)
     END
 """
 
 REQUESTS = f"""
 WITH {EVIDENCE},
 binned AS (SELECT window_at, arm, {BIN} AS bin FROM placed)
-SELECT window_at, arm, CASE WHEN bin < $bins THEN bin END AS bin, count(*) AS n FROM binned GROUP BY ALL
+SELECT window_at, arm, bin, count(*) AS n
+FROM (SELECT window_at, arm, CASE WHEN bin < $bins THEN bin END AS bin FROM binned) AS usable
+GROUP BY window_at, arm, bin
 """
 
 
-def joined(rows: str, until: str = "{rows}.us + $maturity") -> str:
+def first_of(column: str, us: str, condition: str) -> str:
+    """Aggregate: the column in the first row by time that fulfils a condition; of several of one time the least."""
+    return f"arg_min({column}, struct_pack(us := {us}, least := {column})) FILTER ({condition})"
+
+
+def joined(
+    rows: str, columns: str, until: str = "{rows}.us + $maturity", outcomes: str = "{outcomes}", timed: bool = False
+) -> str:
     """Rows with `first_label` and `first_value`: of the outcomes of the row's request, the first ones by time.
 
-    An outcome counts up to `until`, that time included. The rows need `request_id` and `us`, and must differ.
+    Args:
+        rows: Name of the common table.
+        columns: Those of its columns that are wanted, separated by commas; `request_id` and `us` are there anyway. No
+            two rows may be alike in all of them.
+        until: An outcome counts up to this time, included.
+        outcomes: What to read the outcomes from.
+        timed: Whether `first_label_us` is wanted as well, when the first label came.
     """
+    kept = ", ".join(f"{rows}.{column}" for column in (*columns.split(", "), "request_id", "us"))
+    when = "min(known.us) FILTER (known.label IS NOT NULL) AS first_label_us," if timed else ""
     return f"""
-    SELECT {rows}.*,
-        min(struct_pack(us := known.us, text := known.label)) FILTER (known.label IS NOT NULL) AS first_label,
-        min(struct_pack(us := known.us, number := known.value)) FILTER (isfinite(known.value)) AS first_value
-    FROM {rows} LEFT JOIN (SELECT request_id, epoch_us(ts) AS us, label, value FROM {{outcomes}}) AS known
+    SELECT {kept}, {when}
+        {first_of("known.label", "known.us", "known.label IS NOT NULL")} AS first_label,
+        {first_of("known.value", "known.us", "isfinite(known.value)")} AS first_value
+    FROM {rows} LEFT JOIN (SELECT request_id, epoch_us(ts) AS us, label, value FROM {outcomes}) AS known
         ON known.request_id = {rows}.request_id
         AND known.us >= {rows}.us - $slack AND known.us <= {until.format(rows=rows)}
-    GROUP BY ALL
+    GROUP BY {kept}
 """
 
 
 LABEL_COUNTS = f"""
 WITH {EVIDENCE},
 due AS (SELECT window_at, arm, request_id, us, prediction FROM placed WHERE status = 'ok'),
-judged AS ({joined("due")})
-SELECT window_at, arm, count(*), count(first_label),
-    count(*) FILTER (first_label IS NOT NULL AND first_label.text IS DISTINCT FROM prediction)
-FROM judged GROUP BY ALL
+judged AS ({joined("due", "window_at, arm, prediction")})
+SELECT window_at, arm, count(*) AS due, count(first_label) AS labelled,
+    count(*) FILTER (first_label IS NOT NULL AND first_label IS DISTINCT FROM prediction) AS wrong
+FROM judged GROUP BY window_at, arm
 """
 
-_LABELS = """
-    SELECT request_id, min(struct_pack(us := epoch_us(ts), text := label)) FILTER (label IS NOT NULL) AS first_label,
-        min(struct_pack(us := epoch_us(ts), number := value)) FILTER (value IS NOT NULL) AS first_value
-    FROM {outcomes}
+_LABELS = f"""
+    SELECT request_id, {first_of("label", "epoch_us(ts)", "label IS NOT NULL")} AS label,
+        {first_of("value", "epoch_us(ts)", "value IS NOT NULL")} AS value
+    FROM {{outcomes}}
     WHERE epoch_us(ts) >= $outcomes_from
     GROUP BY request_id
 """
@@ -100,18 +124,19 @@ WITH chosen AS (
     ORDER BY md5($seed || coalesce(request_id, '')), ts, arm LIMIT $limit
 ),
 labels AS ({_LABELS})
-SELECT chosen.*, first_label.text AS label, first_value.number AS value
-FROM chosen LEFT JOIN labels USING (request_id)
-ORDER BY ts, request_id, arm
+SELECT chosen.*, labels.label, labels.value
+FROM chosen LEFT JOIN labels ON labels.request_id = chosen.request_id
+ORDER BY chosen.ts, chosen.request_id, chosen.arm
 """
 
-SCORE_MEANS = """
+SCORE_MEANS = f"""
 SELECT arm, count(*), avg(score) FROM (
-    SELECT DISTINCT ON (request_id, arm) arm, score FROM {predictions}
+    SELECT request_id, arm, {first_of("score", "epoch_us(ts)", "isfinite(score)")} AS score
+    FROM {{predictions}}
     WHERE rollout_id = $rollout AND arm = cohort AND status = 'ok' AND isfinite(score)
         AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
-    ORDER BY ts, score
-) GROUP BY arm
+    GROUP BY request_id, arm
+) AS firsts GROUP BY arm
 """
 
 ROW_COUNT = "SELECT count(*) FROM {predictions} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND (%s)"
@@ -120,7 +145,7 @@ OUTCOME_SAMPLE = """
 SELECT * FROM (
     SELECT * FROM {outcomes} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high
     ORDER BY md5($seed || coalesce(request_id, '')), ts, label, value LIMIT $limit
-) ORDER BY ts, request_id
+) AS chosen ORDER BY ts, request_id
 """
 
 OUTCOME_COUNT = "SELECT count(*) FROM {outcomes} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high"

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.adapters import delta_ab_queries, delta_pair_queries
-from model_rollouts.adapters.delta_files import LogReadError, run
+from model_rollouts.adapters.delta_files import LogReadError, columns_of, run_local
 from model_rollouts.adapters.delta_queries import (
     REPEAT,
     REPEAT_SECONDS,
@@ -159,7 +159,7 @@ class DeltaReportLog:
             "ratio": LATENCY_RATIO,
             "bins": LATENCY_BINS,
         }
-        made = run(delta_ab_queries.UNITS_TABLE, tables, given | outcome_parameters(maturity))
+        made = run_local(delta_ab_queries.UNITS_TABLE, tables, given | outcome_parameters(maturity))
         if made is None:
             return ArmUnits(0, 0, 0, 0, 0, {})
         table = _Table(made, model)
@@ -184,15 +184,15 @@ class DeltaReportLog:
         if tolerance is not None and not (isfinite(tolerance) and tolerance >= 0):
             raise ValueError(f"tolerance is {tolerance}, must be a finite number of at least 0, or None")
         tables = {"predictions": where}
-        described = run(delta_pair_queries.COLUMNS, tables, {})
+        described = columns_of(*where)
         if described is None:
             return Pairs(0, 0, 0, 0, 0, 0, 0, 0)
-        columns = sorted((name, kind) for name, kind, *_ in described.fetchall() if name.startswith(FEATURE_PREFIX))
+        columns = sorted(column for column in described if column[0].startswith(FEATURE_PREFIX))
         kept, left_out = columns[:MOST_COLUMNS], columns[MOST_COLUMNS:]
         make, given = pairs
         given = given if tolerance is None else {**given, "tolerance": tolerance}
-        made = run(make([name for name, _ in kept], tolerance), tables, given)
-        alone = run(without_champion[0], tables, without_champion[1])
+        made = run_local(make([name for name, _ in kept], tolerance), tables, given)
+        alone = run_local(without_champion[0], tables, without_champion[1])
         if made is None or alone is None:
             raise LogReadError(f"files of the log of {model} were there and are gone; read again")
         table = _Table(made, model)

@@ -7,7 +7,7 @@ read again each time, and never kept.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from model_rollouts.adapters.delta_files import LogReadError, run
 from model_rollouts.adapters.delta_queries import (
@@ -29,14 +29,11 @@ from model_rollouts.adapters.delta_unit_queries import (
     UNIT_COUNTS,
     VALUE_SUMS,
 )
-from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_table
+from model_rollouts.adapters.log_places import LogPlace, LogRoot, QueryResult, log_table
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.ports import StageWindow, Window
-
-if TYPE_CHECKING:
-    import duckdb
 
 _RATES = ("error_rate", "latency_p50", "latency_p95", "latency_p99")
 UNIT_METRICS = (*_RATES, *(f"call_{metric}" for metric in _RATES))
@@ -265,7 +262,7 @@ class DeltaUnitLog:
 
     def _run(
         self, sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
-    ) -> "duckdb.DuckDBPyConnection | None":
+    ) -> QueryResult | None:
         """Run a query about looks; a log whose rows are to be seen in another light has its own."""
         return run(sql, tables, parameters)
 

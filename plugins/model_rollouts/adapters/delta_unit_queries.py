@@ -1,7 +1,7 @@
 # ruff: noqa: S608 - the texts are put together from constants of these modules; every value is a parameter
 """Queries about units, pairs of answers and business values, in DuckDB's SQL. See `core/unit_evidence.py`."""
 
-from model_rollouts.adapters.delta_queries import BIN, EVIDENCE, first_rows, joined
+from model_rollouts.adapters.delta_queries import BIN, EVIDENCE, first_of, first_rows, joined
 
 # A request without a unit is a unit of its own; a unit named like a request stays apart from it.
 _UNIT = "coalesce('u' || unit_id, 'r' || request_id, '')"
@@ -33,20 +33,26 @@ def _whole(expression: str, parts: int) -> str:
     return f"CAST(round(({expression}) * {parts}) AS HUGEINT)"
 
 
-def _valued(rows: str, until: str = "{rows}.us + $maturity") -> str:
+def _parts(expression: str, parts: int) -> str:
+    """The sum of what `_whole` made."""
+    return f"CAST(sum({expression}) AS DOUBLE) / {parts}"
+
+
+def valued(rows: str, columns: str, until: str = "{rows}.us + $maturity", timed: bool = False) -> str:
     """`joined` where a value that is too large is missing, as one that is no finite number is."""
     usable = f"CASE WHEN abs(value) <= {_LARGEST_VALUE} THEN value END"
-    return joined(rows, until).replace(
-        "{outcomes}", f"(SELECT request_id, ts, label, {usable} AS value FROM {{outcomes}})"
-    )
+    outcomes = f"(SELECT request_id, ts, label, {usable} AS value FROM {{outcomes}}) AS usable"
+    return joined(rows, columns, until, outcomes, timed)
 
 
 # From `tallies` (metric, arm, look, unit, n requests, y of them 1) to the sums over pairs of a unit's requests: the
 # pairs within a look, and those of a look with all earlier ones.
 _CLUSTERS = f"""
 averages AS (
-    SELECT metric, arm, look, sum(n) AS total, sum(y) / sum(n) AS mean FROM tallies GROUP BY ALL
+    SELECT metric, arm, look, sum(n) AS total, sum(y) / sum(n) AS mean FROM tallies GROUP BY metric, arm, look
 ),
+-- A unit that asks for nothing in the looks that are wanted has no new pairs.
+wanted AS (SELECT DISTINCT arm, unit FROM tallies WHERE look >= $fresh),
 spreads AS (
     SELECT *, CASE WHEN total > 1 THEN mean * (1 - mean) * total / (total - 1) ELSE 0 END AS spread FROM averages
 ),
@@ -60,9 +66,7 @@ clusters AS (
             AS no_pairs,
         {_whole("n * (n - 1) * spread", _PARTS**2)} AS scale_within,
         {_whole("n * (n - 1) * spread * spread", _PARTS**2)} AS noise_within
-    FROM tallies JOIN spreads USING (metric, arm, look)
-    -- A unit that asks for nothing in the looks that are wanted has no new pairs.
-    WHERE (arm, unit) IN (SELECT (arm, unit) FROM tallies WHERE look >= $fresh)
+    FROM tallies JOIN spreads USING (metric, arm, look) JOIN wanted USING (arm, unit)
 ),
 growth AS (
     SELECT *,
@@ -79,10 +83,10 @@ sums AS (
     SELECT metric, arm, look,
         sum(n) AS judged,
         sum(2 * earlier_n * n + n * n) AS squares,
-        sum(2 * earlier_residual * residual + residual * residual + no_pairs) / {_PARTS**2} AS products,
-        sum(2 * earlier_deviation * deviation + scale_within) / {_PARTS**2} AS scale,
-        sum(2 * earlier_variance * variance + noise_within) / {_PARTS**2} AS noise
-    FROM growth WHERE look >= $fresh GROUP BY ALL
+        {_parts("2 * earlier_residual * residual + residual * residual + no_pairs", _PARTS**2)} AS products,
+        {_parts("2 * earlier_deviation * deviation + scale_within", _PARTS**2)} AS scale,
+        {_parts("2 * earlier_variance * variance + noise_within", _PARTS**2)} AS noise
+    FROM growth WHERE look >= $fresh GROUP BY metric, arm, look
 )
 """
 
@@ -106,7 +110,7 @@ judged AS MATERIALIZED (
 ),
 limits AS (
     SELECT look, arm, quantile_disc(latency_ms, [{", ".join(_QUANTILES.values())}]) AS cuts
-    FROM judged WHERE NOT failed GROUP BY ALL
+    FROM judged WHERE NOT failed GROUP BY look, arm
 ),
 grouped AS (
     SELECT '' AS prefix, look, arm, unit, us, latency_ms, failed FROM judged
@@ -117,36 +121,47 @@ wide AS MATERIALIZED (
     SELECT prefix, arm, look, unit, count(*) AS asked, count(*) FILTER (failed) AS errors,
         count(*) FILTER (NOT failed) AS answered, min(us) AS since,
 {_SLOW_COUNTS}
-    FROM grouped LEFT JOIN limits USING (look, arm) GROUP BY ALL
+    FROM grouped LEFT JOIN limits USING (look, arm) GROUP BY prefix, arm, look, unit
 ),
-tallies(metric, arm, look, unit, n, y) AS (
+tallies(metric, arm, look, unit, n, y) AS MATERIALIZED (
     SELECT prefix || 'error_rate', arm, look, unit, asked, errors FROM wide
 {_SLOW_TALLIES}
 ),
 {_CLUSTERS},
 -- Of first rows of one time the challenger's is the first, so that the count is the same each time.
-firsts AS (SELECT unit, min(struct_pack(since, arm, look)) AS first FROM wide WHERE prefix = '' GROUP BY unit)
+firsts AS (
+    SELECT unit, arg_min(arm, struct_pack(since, arm, look)) AS arm,
+        arg_min(look, struct_pack(since, arm, look)) AS look
+    FROM wide WHERE prefix = '' GROUP BY unit
+)
 SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
 UNION ALL
-SELECT 'new', first.arm, first.look, count(*), 0, 0, 0, 0 FROM firsts WHERE first.look >= $fresh GROUP BY ALL
+SELECT 'new', arm, look, count(*), 0, 0, 0, 0 FROM firsts WHERE look >= $fresh GROUP BY arm, look
 """
 
 LABEL_CLUSTERS = f"""
 WITH {_LOOKS},
 due AS (SELECT look, arm, request_id, unit, us, prediction FROM placed WHERE status = 'ok'),
-labelled AS ({joined("due")}),
+labelled AS ({joined("due", "look, arm, unit, prediction")}),
 tallies AS MATERIALIZED (
     SELECT 'label' AS metric, arm, look, unit, count(*) AS n,
-        count(*) FILTER (first_label.text IS DISTINCT FROM prediction) AS y
-    FROM labelled WHERE first_label IS NOT NULL GROUP BY ALL
+        count(*) FILTER (first_label IS DISTINCT FROM prediction) AS y
+    FROM labelled WHERE first_label IS NOT NULL GROUP BY arm, look, unit
 ),
 {_CLUSTERS}
 SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
 """
 
 SAME_TEXT = "theirs.prediction = asked.prediction"
-# To DuckDB NaN is greater than any number, and an infinite difference is greater than any tolerance: both disagree.
-SAME_NUMBER = "abs(TRY_CAST(theirs.prediction AS DOUBLE) - TRY_CAST(asked.prediction AS DOUBLE)) <= $tolerance"
+# NaN is greater than any number, so that it disagrees. The difference of what is larger than this may be no number.
+_LARGEST_DIFFERENCE = "8e307"
+_THEIRS, _ASKED = (f"TRY_CAST({side}.prediction AS DOUBLE)" for side in ("theirs", "asked"))
+SAME_NUMBER = f"""
+    CASE WHEN abs({_THEIRS}) < {_LARGEST_DIFFERENCE} AND abs({_ASKED}) < {_LARGEST_DIFFERENCE}
+        THEN abs({_THEIRS} - {_ASKED}) <= $tolerance
+        ELSE {_THEIRS} = {_ASKED} AND isfinite({_ASKED})
+    END
+"""
 
 # `%s` is when two answers are the same. Of several answers of one time one that disagrees comes first.
 PAIR_COUNTS = f"""
@@ -158,15 +173,18 @@ theirs AS (
     SELECT request_id, epoch_us(ts) AS us, status, prediction FROM {{predictions}}
     WHERE rollout_id = $rollout AND stage = $stage AND arm = 'challenger'
 ),
-pairs AS (
-    SELECT window_at, asked.request_id, asked.us,
-        min(struct_pack(us := theirs.us, agreed := coalesce(theirs.status = 'ok' AND (%s), false)))
-            FILTER (theirs.us IS NOT NULL) AS first
+answered AS (
+    SELECT window_at, asked.request_id, asked.us, theirs.us AS their_us,
+        coalesce(theirs.status = 'ok' AND (%s), false) AS agreed
     FROM asked LEFT JOIN theirs
         ON theirs.request_id = asked.request_id AND abs(theirs.us - asked.us) < $repeat
-    GROUP BY ALL
+),
+pairs AS (
+    SELECT window_at, request_id, us, {first_of("agreed", "their_us", "their_us IS NOT NULL")} AS agreed
+    FROM answered GROUP BY window_at, request_id, us
 )
-SELECT window_at, count(*), count(first), count(*) FILTER (first.agreed) FROM pairs GROUP BY ALL
+SELECT window_at, count(*) AS asked, count(agreed) AS paired, count(*) FILTER (agreed) AS agreed
+FROM pairs GROUP BY window_at
 """
 
 # The same pairs by unit: the outcome is that they do not agree.
@@ -181,19 +199,36 @@ theirs AS (
     WHERE rollout_id = $rollout AND arm = 'challenger'
 ),
 answered AS (
-    SELECT look, unit, asked.request_id, asked.us,
-        min(struct_pack(us := theirs.us, agreed := coalesce(theirs.status = 'ok' AND (%s), false))) AS first
+    SELECT look, unit, asked.request_id, asked.us, theirs.us AS their_us,
+        coalesce(theirs.status = 'ok' AND (%s), false) AS agreed
     FROM asked JOIN theirs
         ON theirs.request_id = asked.request_id AND theirs.stage = asked.stage AND abs(theirs.us - asked.us) < $repeat
-    GROUP BY ALL
+),
+pairs AS (
+    SELECT look, unit, request_id, us, {first_of("agreed", "their_us", "their_us IS NOT NULL")} AS agreed
+    FROM answered GROUP BY look, unit, request_id, us
 ),
 tallies AS MATERIALIZED (
-    SELECT 'pair' AS metric, 'challenger' AS arm, look, unit, count(*) AS n,
-        count(*) FILTER (NOT first.agreed) AS y
-    FROM answered GROUP BY ALL
+    SELECT 'pair' AS metric, 'challenger' AS arm, look, unit, count(*) AS n, count(*) FILTER (NOT agreed) AS y
+    FROM pairs GROUP BY look, unit
 ),
 {_CLUSTERS}
 SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
+"""
+
+# What the champion's answers of an earlier time were worth, those that callers got.
+PRIOR_VALUES = f"""
+earlier AS (
+    SELECT request_id, unit, us FROM (
+        SELECT request_id, unit, us, lag(us) OVER (PARTITION BY request_id ORDER BY us, unit) AS earlier_us FROM (
+            SELECT request_id, {_UNIT} AS unit, epoch_us(ts) AS us FROM {{predictions}}
+            WHERE arm = 'champion' AND served AND epoch_us(ts) >= $prior_low - $repeat AND epoch_us(ts) < $prior_high
+        ) AS seen_earlier
+    ) AS in_order
+    WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
+),
+before AS (SELECT * FROM earlier WHERE us >= $prior_low),
+prior_values AS ({valued("before", "unit", until="$prior_high - 1")})
 """
 
 # An answer that nobody got, such as the champion's to a control request at a share of 100, has no value of its own:
@@ -201,26 +236,24 @@ SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
 # `served` is looked up for that row, and is no condition on which row is the first.
 VALUE_SUMS = f"""
 WITH {_LOOKS},
+served_rows AS (
+    SELECT DISTINCT stage, coalesce(request_id, '') AS id, arm, epoch_us(ts) AS us FROM {{predictions}}
+    WHERE rollout_id = $rollout AND arm = cohort AND served AND status = 'ok' AND epoch_us(ts) >= $low
+),
 due AS (
-    SELECT look, arm, request_id, unit, us FROM placed
-    WHERE status = 'ok' AND (stage, request_id, arm, us) IN (
-        SELECT (stage, request_id, arm, epoch_us(ts)) FROM {{predictions}}
-        WHERE rollout_id = $rollout AND arm = cohort AND served AND status = 'ok' AND epoch_us(ts) >= $low
-    )
+    SELECT placed.look, placed.arm, placed.request_id, placed.unit, placed.us
+    FROM placed JOIN served_rows ON served_rows.stage = placed.stage AND served_rows.arm = placed.arm
+        AND served_rows.us = placed.us AND served_rows.id = coalesce(placed.request_id, '')
+    WHERE placed.status = 'ok'
 ),
 awaited AS MATERIALIZED (
-    SELECT look, arm, unit, us, {_whole("first_value.number", _VALUE_PARTS)} AS y FROM ({_valued("due")})
+    SELECT look, arm, unit, us, {_whole("first_value", _VALUE_PARTS)} AS y
+    FROM ({valued("due", "look, arm, unit")}) AS known
 ),
-earlier AS (
-    SELECT request_id, {_UNIT} AS unit, epoch_us(ts) AS us FROM {{predictions}}
-    WHERE arm = 'champion' AND served AND epoch_us(ts) >= $prior_low - $repeat AND epoch_us(ts) < $prior_high
-    QUALIFY coalesce(us - lag(us) OVER (PARTITION BY request_id ORDER BY us, unit) >= $repeat, true)
-),
-before AS (SELECT * FROM earlier WHERE us >= $prior_low),
+{PRIOR_VALUES},
 worth AS MATERIALIZED (
-    SELECT unit, sum({_whole("first_value.number", _VALUE_PARTS)}) // count(*) AS x
-    FROM ({_valued("before", until="$prior_high - 1")})
-    WHERE first_value IS NOT NULL GROUP BY unit
+    SELECT unit, sum({_whole("first_value", _VALUE_PARTS)}) // count(*) AS x
+    FROM prior_values WHERE first_value IS NOT NULL GROUP BY unit
 ),
 valued AS MATERIALIZED (
     SELECT look, arm, unit, us, y, coalesce(x, (SELECT sum(x) // count(*) FROM worth), 0) AS x,
@@ -228,14 +261,15 @@ valued AS MATERIALIZED (
     FROM awaited LEFT JOIN worth USING (unit) WHERE y IS NOT NULL
 ),
 averages AS (
-    SELECT look, sum(y) / count(*) AS mean_y, sum(x) / count(*) AS mean_x, sum(treated) / count(*) AS share
+    SELECT look, CAST(sum(y) AS DOUBLE) / count(*) AS mean_y, CAST(sum(x) AS DOUBLE) / count(*) AS mean_x,
+        sum(treated) / count(*) AS share
     FROM valued GROUP BY look
 ),
 scores AS (
     SELECT unit, look,
-        sum(CAST(round((y - mean_y) * (treated - share)) AS HUGEINT)) AS score_y,
-        sum(CAST(round((x - mean_x) * (treated - share)) AS HUGEINT)) AS score_x
-    FROM valued JOIN averages USING (look) GROUP BY ALL
+        sum({_whole("(CAST(y AS DOUBLE) - mean_y) * (treated - share)", 1)}) AS score_y,
+        sum({_whole("(CAST(x AS DOUBLE) - mean_x) * (treated - share)", 1)}) AS score_x
+    FROM valued JOIN averages USING (look) GROUP BY unit, look
 ),
 growth AS (
     SELECT *, coalesce(sum(score_y) OVER earlier, 0) AS earlier_y, coalesce(sum(score_x) OVER earlier, 0) AS earlier_x
@@ -244,17 +278,21 @@ growth AS (
 ),
 crosses AS (
     SELECT look,
-        sum(2 * earlier_y * score_y + score_y * score_y) / {_VALUE_PARTS**2} AS yy,
-        sum(earlier_x * score_y + earlier_y * score_x + score_x * score_y) / {_VALUE_PARTS**2} AS xy,
-        sum(2 * earlier_x * score_x + score_x * score_x) / {_VALUE_PARTS**2} AS xx
+        {_parts("2 * earlier_y * score_y + score_y * score_y", _VALUE_PARTS**2)} AS yy,
+        {_parts("earlier_x * score_y + earlier_y * score_x + score_x * score_y", _VALUE_PARTS**2)} AS xy,
+        {_parts("2 * earlier_x * score_x + score_x * score_x", _VALUE_PARTS**2)} AS xx
     FROM growth GROUP BY look
 ),
-firsts AS (SELECT unit, arm, min(struct_pack(us, look)) AS first FROM valued GROUP BY unit, arm),
-fresh_units AS (SELECT arm, first.look AS look, count(*) AS units FROM firsts GROUP BY ALL),
-per_arm AS (SELECT look, arm, count(*) AS due, count(y) AS n, sum(y) / {_VALUE_PARTS} AS y FROM awaited GROUP BY ALL),
-known AS (SELECT look, arm, sum(x) / {_VALUE_PARTS} AS x FROM valued GROUP BY ALL)
-SELECT look, arm, due, n, coalesce(y, 0), coalesce(x, 0), coalesce(units, 0),
-    coalesce(yy, 0), coalesce(xy, 0), coalesce(xx, 0)
+firsts AS (
+    SELECT unit, arm, arg_min(look, struct_pack(us, look)) AS look FROM valued GROUP BY unit, arm
+),
+fresh_units AS (SELECT arm, look, count(*) AS units FROM firsts GROUP BY arm, look),
+per_arm AS (
+    SELECT look, arm, count(*) AS due, count(y) AS n, {_parts("y", _VALUE_PARTS)} AS y FROM awaited GROUP BY look, arm
+),
+known AS (SELECT look, arm, {_parts("x", _VALUE_PARTS)} AS x FROM valued GROUP BY look, arm)
+SELECT look, arm, due, n, coalesce(y, 0) AS y, coalesce(x, 0) AS x, coalesce(units, 0) AS units,
+    coalesce(yy, 0) AS yy, coalesce(xy, 0) AS xy, coalesce(xx, 0) AS xx
 FROM per_arm LEFT JOIN known USING (look, arm) LEFT JOIN fresh_units USING (look, arm) LEFT JOIN crosses USING (look)
 WHERE look >= $fresh
 """
@@ -273,13 +311,16 @@ inside AS MATERIALIZED (
     FROM counted WHERE us >= $start
 ),
 due AS (SELECT request_id, us, prediction FROM inside WHERE status = 'ok' AND us + $maturity <= $high),
-judged AS ({_valued("due")}),
-requests AS (SELECT count(*), count(*) FILTER (failed), count(DISTINCT unit), min(us) FROM inside),
+judged AS ({valued("due", "prediction")}),
+requests AS (
+    SELECT count(*) AS requests, count(*) FILTER (failed) AS errors, count(DISTINCT unit) AS units, min(us) AS since
+    FROM inside
+),
 answers AS (
-    SELECT count(*), count(first_label),
-        count(*) FILTER (first_label IS NOT NULL AND first_label.text IS DISTINCT FROM prediction),
-        count(first_value), avg(first_value.number), stddev_samp(first_value.number)
+    SELECT count(*) AS due, count(first_label) AS labelled,
+        count(*) FILTER (first_label IS NOT NULL AND first_label IS DISTINCT FROM prediction) AS wrong,
+        count(first_value) AS valued, avg(first_value) AS mean, stddev_samp(first_value) AS deviation
     FROM judged
 )
-SELECT * FROM requests, answers
+SELECT * FROM requests CROSS JOIN answers
 """

@@ -10,6 +10,7 @@ from typing import Any
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from model_rollouts.adapters.delta_compaction import compact
 from model_rollouts.adapters.delta_schema import SCHEMAS, TableName, table_path, to_arrow
 from model_rollouts.adapters.segment_arrow import columnar
 
@@ -131,8 +132,7 @@ class DeltaLogWriter:
     def _compact(self, path: Path) -> None:
         """Merge small files. The rows are safe already, so a rival's compaction or a full disk is no failure."""
         try:
-            delta = DeltaTable(str(path))
-            delta.optimize.compact(target_size=_COMPACTED_BYTES)
-            delta.vacuum(dry_run=False)
+            compact(path, _COMPACTED_BYTES)
+            DeltaTable(str(path)).vacuum(dry_run=False)
         except DeltaError:
             return

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from model_rollouts.adapters.delta_files import run
+from model_rollouts.adapters.delta_files import run_local as run
 from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, microseconds
 from model_rollouts.adapters.log_places import LogRoot, log_table
 from model_rollouts.adapters.logged_inputs import LoggedInputsError, inputs_from_row, rebuilt_inputs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from model_rollouts.adapters import offline_queries as queries
-from model_rollouts.adapters.delta_files import run
+from model_rollouts.adapters.delta_files import run_local as run
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_queries import FAR, OUTCOME_SLACK
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX

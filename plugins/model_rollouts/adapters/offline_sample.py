@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model_rollouts.adapters import offline_queries as queries
-from model_rollouts.adapters.delta_files import run
+from model_rollouts.adapters.delta_files import run_local as run
 from model_rollouts.adapters.delta_queries import FAR, REPEAT, REPEAT_SECONDS, microseconds
 from model_rollouts.adapters.delta_schema import feature_column
 from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_table

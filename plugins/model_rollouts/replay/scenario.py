@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_rollouts.adapters.delta_files import run
+from model_rollouts.adapters.delta_files import run_local
 from model_rollouts.adapters.delta_queries import microseconds
 from model_rollouts.adapters.delta_schema import table_path
 from model_rollouts.core.traffic import Traffic
@@ -58,7 +58,7 @@ class Scenario:
             "champion": traffic.champion,
             "challenger": traffic.challenger,
         }
-        result = run(_ROWS, {"predictions": where}, parameters)
+        result = run_local(_ROWS, {"predictions": where}, parameters)
         if result is None:
             return 0
         with warnings.catch_warnings():
