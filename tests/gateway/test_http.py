@@ -15,7 +15,7 @@ import uvicorn
 from model_rollouts.gateway.bodies import Bodies
 from model_rollouts.gateway.connections import Connections
 from model_rollouts.gateway.errors import BadRequestError, TooLargeError
-from model_rollouts.gateway.one_write import OneWriteProtocol
+from model_rollouts.gateway.one_write import OneWriteProtocol, answer
 
 
 def part(body: bytes, *, more: bool) -> dict[str, Any]:
@@ -38,8 +38,11 @@ def coming(*messages: dict[str, Any], seconds: float = 0.0) -> Callable[[], Awai
 def test_a_body_is_put_together() -> None:
     async def run() -> None:
         bodies = Bodies(100)
-        assert await bodies.read(coming(part(b"ab", more=True), part(b"", more=True), part(b"c", more=False))) == b"abc"
-        assert await bodies.read(coming(part(b"", more=False))) == b""
+        assert (
+            await bodies.read({}, coming(part(b"ab", more=True), part(b"", more=True), part(b"c", more=False)))
+            == b"abc"
+        )
+        assert await bodies.read({}, coming(part(b"", more=False))) == b""
 
     asyncio.run(run())
 
@@ -48,9 +51,9 @@ def test_one_that_is_too_large_or_breaks_off_is_refused() -> None:
     async def run() -> None:
         bodies = Bodies(3)
         with pytest.raises(TooLargeError, match="more than 3 bytes"):
-            await bodies.read(coming(part(b"ab", more=True), part(b"cd", more=True)))
+            await bodies.read({}, coming(part(b"ab", more=True), part(b"cd", more=True)))
         with pytest.raises(BadRequestError, match="left before"):
-            await bodies.read(coming(part(b"ab", more=True), {"type": "http.disconnect"}))
+            await bodies.read({}, coming(part(b"ab", more=True), {"type": "http.disconnect"}))
 
     asyncio.run(run())
 
@@ -60,7 +63,7 @@ def test_those_that_do_not_come_are_given_up_and_nobody_else() -> None:
         bodies = Bodies(100, seconds=0.2)
 
         async def call(receive: Callable[[], Awaitable[Any]]) -> bytes:
-            body = await bodies.read(receive)
+            body = await bodies.read({}, receive)
             await asyncio.sleep(0.5)  # the task lives on: what is given up is the body
             return body
 
@@ -80,7 +83,7 @@ def test_those_that_do_not_come_are_given_up_and_nobody_else() -> None:
 def test_a_call_that_is_cancelled_stays_so() -> None:
     async def run() -> None:
         bodies = Bodies(100)
-        task = asyncio.create_task(bodies.read(coming()))
+        task = asyncio.create_task(bodies.read({}, coming()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -90,21 +93,31 @@ def test_a_call_that_is_cancelled_stays_so() -> None:
     asyncio.run(run())
 
 
+arrived: list[bool] = []
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers by its path."""
+    """Answers by its path: on the short way, or by ASGI's messages."""
     path = scope["path"]
+    if path in ("/", "/echo", "/empty", "/hung-up"):
+        body = await Bodies(2_000_000).read(scope, receive)
+        if path == "/hung-up":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        said = {"/empty": b"", "/echo": body}.get(path, b"body")
+        arrived.append(await answer(scope, send, 200, [(b"content-length", b"%d" % len(said))], said))
+        return
     while (await receive()).get("more_body") and path == "/upload":
         pass
-    headers = [] if path == "/chunks" else [(b"content-length", b"0" if path == "/empty" else b"4")]
-    await send({"type": "http.response.start", "status": 204 if path == "/none" else 200, "headers": headers})
+    headers = [] if path == "/chunks" else [(b"content-length", b"4")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     if path == "/late":
         await asyncio.sleep(0.1)
     if path == "/chunks":
         await send({"type": "http.response.body", "body": b"ab", "more_body": True})
         await asyncio.sleep(0.05)
         await send({"type": "http.response.body", "body": b"HTTP/1.1 \r\n\r\n", "more_body": True})
-    body = b"" if path in ("/empty", "/none", "/chunks") else b"body"
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if path == "/chunks" else b"body"})
 
 
 @asynccontextmanager
@@ -144,17 +157,55 @@ def asked(path: str, method: str = "GET", last: str = "Connection: close") -> by
 @pytest.mark.parametrize(
     ("request_bytes", "ends"),
     [
-        (asked("/"), b"\r\n\r\nbody"),
+        (asked("/"), b"\r\nconnection: close\r\n\r\nbody"),
         (asked("/empty"), b"\r\n\r\n"),
-        (asked("/none"), b"\r\n\r\n"),
-        (asked("/", "HEAD"), b"\r\n\r\n"),
+        (asked("/").replace(b"1.1", b"1.0"), b"\r\nconnection: close\r\n\r\nbody"),
+        (asked("/echo", "POST", "Connection: close\r\nContent-Length: 3") + b"abc", b"\r\n\r\nabc"),
     ],
 )
 def test_head_and_body_come_in_one_piece(request_bytes: bytes, ends: bytes) -> None:
-    (answer,) = asyncio.run(exchange(request_bytes))
-    assert answer.startswith(b"HTTP/1.1 20")
-    assert answer.endswith(ends)
-    assert answer.count(b"HTTP/1.1") == 1
+    (answered,) = asyncio.run(exchange(request_bytes))
+    assert answered.startswith(b"HTTP/1.1 200 OK\r\ndate: ")
+    assert answered.endswith(ends)
+    assert answered.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_that_comes_in_parts_is_read_to_its_end() -> None:
+    head = asked("/echo", "POST", "Connection: close\r\nContent-Length: 6")
+    assert asyncio.run(exchange(head + b"ab", b"cd", b"ef"))[-1].endswith(b"\r\n\r\nabcdef")
+
+
+def test_whether_the_caller_was_still_there_is_told() -> None:
+    async def run() -> None:
+        arrived.clear()
+        async with served(Connections(10)) as port:
+            for path, there in (("/", True), ("/hung-up", False)):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(asked(path, last="X: y"))
+                if there:
+                    assert (await reader.read(65_536)).endswith(b"body")
+                writer.close()
+                while len(arrived) < 1 + (not there):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert arrived == [True, False]
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_does_not_read_is_answered_once_it_does() -> None:
+    async def run() -> None:
+        size, count = 1_000_000, 20
+        async with served(Connections(10)) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+            for number in range(count):
+                last = "X: y" if number < count - 1 else "Connection: close"
+                writer.write(asked("/echo", "POST", f"{last}\r\nContent-Length: {size}") + b"b" * size)
+            got = await asyncio.wait_for(reader.read(-1), 30)
+            assert got.count(b"HTTP/1.1 200") == count
+            assert got.count(b"b" * size) == count
+            writer.close()
+
+    asyncio.run(run())
 
 
 def test_a_head_does_not_wait_for_a_body_that_takes_its_time() -> None:
@@ -164,21 +215,21 @@ def test_a_head_does_not_wait_for_a_body_that_takes_its_time() -> None:
 
 
 def test_a_body_that_looks_like_a_head_is_not_held_back() -> None:
-    answer = b"".join(asyncio.run(exchange(asked("/chunks"))))
-    assert answer.endswith(b"2\r\nab\r\nd\r\nHTTP/1.1 \r\n\r\n\r\n0\r\n\r\n")
+    answered = b"".join(asyncio.run(exchange(asked("/chunks"))))
+    assert answered.endswith(b"2\r\nab\r\nd\r\nHTTP/1.1 \r\n\r\n\r\n0\r\n\r\n")
 
 
 def test_several_on_one_connection_stay_in_order() -> None:
-    answer = b"".join(asyncio.run(exchange(asked("/", last="X: y"), asked("/empty", last="X: y"), asked("/"))))
-    assert answer.count(b"HTTP/1.1 200") == 3
-    assert answer.endswith(b"body")
+    answered = b"".join(asyncio.run(exchange(asked("/", last="X: y"), asked("/empty", last="X: y"), asked("/"))))
+    assert answered.count(b"HTTP/1.1 200") == 3
+    assert answered.endswith(b"body")
 
 
 def test_a_client_that_asks_whether_to_continue_is_told_at_once() -> None:
     lines = ("Content-Length: 4", "Connection: close", "Expect: 100-continue", "X: expect")
-    first, answer = asyncio.run(exchange(asked("/", "POST", "\r\n".join(lines))))
+    first, answered = asyncio.run(exchange(asked("/", "POST", "\r\n".join(lines))))
     assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
-    assert answer.endswith(b"\r\n\r\nbody")
+    assert answered.endswith(b"\r\n\r\nbody")
 
 
 async def lives(port: int, *sent: bytes, every: float = 0.05, most: float = 1.5) -> float:

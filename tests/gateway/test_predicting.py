@@ -40,7 +40,7 @@ def called(pyfunc: Any) -> tuple[Predictor, SignatureReader, bool]:
 
 
 def table(reader: SignatureReader, frame: pd.DataFrame) -> Table:
-    return Table(reader.signature.columns, tuple(frame.to_numpy().T.tolist()))
+    return Table(reader.signature.columns, frame.to_numpy().tolist())
 
 
 def estimators() -> dict[str, Any]:

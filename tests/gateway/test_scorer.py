@@ -19,7 +19,7 @@ X, N = Column("x", "double"), Column("n", "long", required=False)
 
 
 def table(*values: float, columns: tuple[Column, ...] = (X,)) -> Table:
-    return Table(columns, tuple(list(values) for _ in columns))
+    return Table(columns, [[value] * len(columns) for value in values])
 
 
 class Model:
@@ -114,7 +114,7 @@ def test_payloads_that_cannot_be_joined_fail_alone_and_the_worker_lives_on() -> 
         model = Model()
         scorer = MicroBatcher(model, "m", 64, 256)
         first = await while_busy(model, scorer)
-        ragged = Table((X, N), ([1.0, 2.0],))  # a column without values
+        ragged = Table((X, N), [[1.0], [2.0]])  # a column without values
         whole = table(3, columns=(X, N))
         waiting = [asyncio.create_task(scorer.score(t, {}, 5)) for t in (ragged, whole)]
         await asyncio.sleep(0)

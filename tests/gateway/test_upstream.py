@@ -52,7 +52,7 @@ ROWS = [
 
 
 def xs(*values: float) -> Table:
-    return Table(X, (list(values),))
+    return Table(X, [[value] for value in values])
 
 
 @asynccontextmanager

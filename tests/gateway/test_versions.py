@@ -71,7 +71,7 @@ class Running:
     def call(self, version: str) -> None:
         loaded = self.follower.version("m", version)
         columns = loaded.reader.signature.columns[:1]  # type: ignore[attr-defined]
-        results = asyncio.run(loaded.scorer.score(Table(columns, ([1.0],)), {}, 10.0))
+        results = asyncio.run(loaded.scorer.score(Table(columns, [[1.0]]), {}, 10.0))
         assert len(results) == 1
 
     @property

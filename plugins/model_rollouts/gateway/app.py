@@ -48,13 +48,13 @@ def create_app(parts: Parts) -> Front:
 
     @app.post("/models/{model}/versions/{version}/invocations")
     async def probe(request: Request, model: str, version: str) -> Response:
-        body = await bodies.read(request.receive)
+        body = await bodies.read(request.scope, request.receive)
         results = await prober.probe(model, version, body, request.headers.get("content-type"))
         return _json({"gateway_id": settings.gateway_id, "results": results})
 
     @app.post("/models/{model}/outcomes")
     async def outcomes(request: Request, model: str) -> Response:
-        return _json({"accepted": await plane.take_outcomes(model, await bodies.read(request.receive))})
+        return _json({"accepted": await plane.take_outcomes(model, await bodies.read(request.scope, request.receive))})
 
     @app.get("/models/{model}/status")
     async def model_status(model: str) -> Response:

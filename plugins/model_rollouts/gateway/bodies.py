@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette.types import Scope
+
 from model_rollouts.gateway.errors import BadRequestError, TooLargeError
+from model_rollouts.gateway.one_write import exchange
 
 _SECONDS = 30.0
 _SWEEP_SECONDS = 1.0
@@ -25,16 +28,21 @@ class Bodies:
         self._late: set[asyncio.Task[Any]] = set()
         self._sweeping = False
 
-    async def read(self, receive: Callable[[], Awaitable[Any]]) -> bytes:
+    async def read(self, scope: Scope, receive: Callable[[], Awaitable[Any]]) -> bytes:
         """The body of a request.
 
         Args:
+            scope: The request's.
             receive: ASGI's.
 
         Raises:
             TooLargeError: It has more bytes than the limit.
             BadRequestError: It did not come in time, or not to its end.
         """
+        short = exchange(scope)
+        if short is not None and (body := short.body()) is not None:
+            self._check(len(body))
+            return body
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine runs in one
         self._reading[task] = loop.time() + self._seconds
@@ -61,11 +69,14 @@ class Bodies:
                 raise BadRequestError("the caller left before the body was there")
             part = message.get("body", b"")
             size += len(part)
-            if size > self._limit:
-                raise TooLargeError(f"the body has more than {self._limit} bytes; send it in smaller parts")
+            self._check(size)
             parts.append(part)
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise TooLargeError(f"the body has more than {self._limit} bytes; send it in smaller parts")
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

@@ -20,6 +20,7 @@ from model_rollouts.gateway.bodies import Bodies
 from model_rollouts.gateway.dataplane import Call, DataPlane
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.metrics import Recorder
+from model_rollouts.gateway.one_write import answer
 from model_rollouts.gateway.open_inference_http import HEADER_LENGTH_KEY, REQUEST_ID, OpenInferenceCodec
 from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.reading import unit_text
@@ -29,6 +30,7 @@ from model_rollouts.gateway.settings import GatewaySettings
 
 _OPEN = frozenset({"/ping", "/health", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _JSON = (b"content-type", b"application/json")
+_OK = 200
 _KNOWN_PATHS = 256  # callers may send any
 
 _log = structlog.get_logger(__name__)
@@ -76,12 +78,12 @@ class Front:
                 self._check_bearer(headers)
             target = self._target(scope, path, headers)
         except errors.GatewayError as error:
-            await _refuse(send, Refusal(error), is_v2=is_v2)
+            await _refuse(scope, send, Refusal(error), is_v2=is_v2)
             return
         if target is None:
             await self.inner(scope, receive, send)
             return
-        await self._predict(target, headers, receive, send)
+        await self._predict(target, headers, scope, receive, send)
 
     def _check_bearer(self, headers: Mapping[bytes, bytes]) -> None:
         if not _is_secret(headers.get(b"authorization"), self._bearer):
@@ -124,13 +126,15 @@ class Front:
             )
         return models[0]
 
-    async def _predict(self, target: "_Target", headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _predict(
+        self, target: "_Target", headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         taken, taken_us = time.perf_counter(), time.time_ns() // 1000
         call = Call(target.model, b"", None, "", None, taken, taken_us, target.codec, target.version)
         self._open_requests += 1
         try:
             self._take_headers(call, headers)
-            call.body = await self._bodies.read(receive)
+            call.body = await self._bodies.read(scope, receive)
             reply = await self._plane.invoke(call)
         except Exception as error:
             if not isinstance(error, errors.GatewayError):
@@ -139,28 +143,23 @@ class Front:
             if call.request_id:
                 refusal.headers["X-Request-Id"] = call.request_id
             self._recorder.request(call.model, refusal.status)
-            await _refuse(send, refusal, is_v2=call.codec is not MLFLOW)
+            await _refuse(scope, send, refusal, is_v2=call.codec is not MLFLOW)
             return
         finally:
             self._open_requests -= 1
-        start = {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [
-                _JSON,
-                (b"content-length", str(len(reply.body)).encode()),
-                (b"x-request-id", call.request_id.encode()),
-                (b"x-model-version", reply.versions.encode()),
-            ],
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": reply.body})
+        said = (
+            _JSON,
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"x-request-id", call.request_id.encode()),
+            (b"x-model-version", reply.versions.encode()),
+        )
+        arrived = await answer(scope, send, _OK, said, reply.body)
         if reply.receipt is not None:
-            if _has_left(send):
-                reply.receipt.lost()
-            else:
+            if arrived:
                 reply.receipt.sent()
-        self._recorder.request(call.model, 200)
+            else:
+                reply.receipt.lost()
+        self._recorder.request(call.model, _OK)
 
     def _take_headers(self, call: Call, headers: Mapping[bytes, bytes]) -> None:
         """What a call's headers say.
@@ -217,11 +216,6 @@ class _Target:
     version: str | None = None
 
 
-def _has_left(send: Send) -> bool:
-    """Whether the caller has hung up: uvicorn then drops what is sent, without a word, and this is all that tells."""
-    return bool(getattr(getattr(send, "__self__", None), "disconnected", False))
-
-
 def _parts(scope: Scope) -> list[str]:
     """The path's parts; a quoted slash is a part's own."""
     raw = scope.get("raw_path") or scope["path"].encode()
@@ -248,9 +242,8 @@ def _unit(value: bytes | None) -> str | None:
     return unit_text(text.strip(), "header X-Unit-Id")
 
 
-async def _refuse(send: Send, refusal: Refusal, *, is_v2: bool) -> None:
+async def _refuse(scope: Scope, send: Send, refusal: Refusal, *, is_v2: bool) -> None:
     body = refusal.open_inference_body() if is_v2 else refusal.mlflow_body()
     extra = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
     headers = [_JSON, (b"content-length", str(len(body)).encode()), *extra]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await answer(scope, send, refusal.status, headers, body)

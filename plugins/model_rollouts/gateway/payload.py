@@ -61,18 +61,18 @@ class Table:
 
     Attributes:
         columns: Those that are there, in the signature's order.
-        values: One list a column, each as long as there are rows.
+        values: One sequence a row, with a value for each column.
         names: Names of the columns, where the log keeps every value as it is.
     """
 
     columns: tuple[Column, ...]
-    values: tuple[list[Any], ...]
+    values: Sequence[Sequence[Any]]
     names: tuple[str, ...] | None = None
 
     @property
     def rows(self) -> int:
         """How many."""
-        return len(self.values[0])
+        return len(self.values)
 
     @property
     def key(self) -> Hashable:
@@ -81,33 +81,33 @@ class Table:
 
     def take(self, indices: Sequence[int]) -> "Table":
         """Some of the rows, in the order asked for."""
-        return Table(self.columns, tuple([column[i] for i in indices] for column in self.values))
+        return Table(self.columns, [self.values[i] for i in indices], self.names)
 
     def joined(self, others: Sequence[Self]) -> "Table":
         """These rows and those of the others, which have the same key."""
-        values = tuple(list(column) for column in self.values)
-        for other in others:
-            for column, more in zip(values, other.values, strict=True):
-                column.extend(more)
-        return Table(self.columns, values)
+        return Table(self.columns, [row for table in (self, *others) for row in table.values])
+
+    def by_column(self) -> list[tuple[Any, ...]]:
+        """The values of each column."""
+        return list(zip(*self.values, strict=True))
 
     def data(self) -> Any:
         """A DataFrame with exactly the signature's dtypes, whatever values a batch happens to hold."""
         import pandas as pd
 
         return pd.DataFrame(
-            {c.name: np.array(v, dtype=_DTYPES[c.type]) for c, v in zip(self.columns, self.values, strict=True)}
+            {c.name: np.array(v, dtype=_DTYPES[c.type]) for c, v in zip(self.columns, self.by_column(), strict=True)}
         )
 
     def matrix(self) -> "np.ndarray[Any, Any]":
         """The values as floats, one row a row, where all columns are of numbers."""
-        return np.array(self.values, dtype=np.float64).T
+        return np.array(self.values, dtype=np.float64)
 
     def features(self, index: int) -> dict[str, Any]:
         """The inputs of one row as the log keeps them."""
         if self.names is not None:
-            return dict(zip(self.names, [column[index] for column in self.values], strict=True))
-        return {c.name: _loggable(c.type, v[index]) for c, v in zip(self.columns, self.values, strict=True)}
+            return dict(zip(self.names, self.values[index], strict=True))
+        return {c.name: _loggable(c.type, v) for c, v in zip(self.columns, self.values[index], strict=True)}
 
 
 def _loggable(kind: str, value: Any) -> Any:

@@ -58,9 +58,7 @@ class PlainRows:
             if fitting is None:
                 return None
             checked.append(fitting)
-        if len(checked) == 1:
-            return Table(self._columns, tuple([[value] for value in checked[0]]), self._logged)
-        return Table(self._columns, tuple(map(list, zip(*checked, strict=True))), self._logged)
+        return Table(self._columns, checked, self._logged)
 
     def _of_split(self, content: Any) -> Sequence[Any] | None:
         if type(content) is not dict or content.keys() != _PLAIN_SPLIT or content["columns"] != self._names:

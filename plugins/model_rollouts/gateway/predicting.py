@@ -110,7 +110,7 @@ def _same_answers(pyfunc: Any, reader: SignatureReader, method: Callable[[Any], 
         if example is not None:
             base = np.asarray(example, dtype=float)
             rows[: _PROVEN_ROWS // 2] += base[rng.integers(len(base), size=_PROVEN_ROWS // 2)]
-        table = Table(columns, tuple(rows.T.tolist()))
+        table = Table(columns, rows.tolist())
         one, other = np.asarray(pyfunc.predict(table.data())), np.asarray(method(table.matrix()))
         single = np.asarray([method(table.take([i]).matrix())[0] for i in range(0, _PROVEN_ROWS, 16)])
     except Exception as error:  # then it is called as MLflow calls it

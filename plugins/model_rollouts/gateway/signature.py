@@ -171,7 +171,7 @@ class Signature:
             names = ", ".join(c.name for c in self.columns)
             text = f"the input has none of the model's columns; send at least one of: {names}"
             raise BadRequestError(text, text)
-        return Table(tuple(columns), tuple(values))
+        return Table(tuple(columns), list(zip(*values, strict=True)))
 
 
 def _cast_column(column: Column, records: Sequence[Mapping[str, Any]]) -> list[Any]:

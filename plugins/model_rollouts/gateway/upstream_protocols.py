@@ -7,7 +7,7 @@ taken to be the usual one: rows that are lists of numbers come from an array, an
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
 
@@ -71,7 +71,7 @@ class MlflowProtocol:
         """See `WireProtocol`."""
         content: dict[str, Any]
         if isinstance(payload, Table):
-            values = [_plain(c.type, v) for c, v in zip(payload.columns, payload.values, strict=True)]
+            values = [_plain(c.type, v) for c, v in zip(payload.columns, payload.by_column(), strict=True)]
             data = list(zip(*values, strict=True))
             content = {"dataframe_split": {"columns": [c.name for c in payload.columns], "data": data}}
         elif hasattr(frame := payload.data(), "iloc"):
@@ -100,7 +100,7 @@ class OpenInferenceProtocol:
         parameters = dict(params)
         if isinstance(payload, Table):
             parameters.setdefault("content_type", "pd")
-            inputs = [_column(c.name, c.type, v) for c, v in zip(payload.columns, payload.values, strict=True)]
+            inputs = [_column(c.name, c.type, v) for c, v in zip(payload.columns, payload.by_column(), strict=True)]
         else:
             content = payload.data()
             named = content if isinstance(content, Mapping) else {"input-0": content}
@@ -126,7 +126,7 @@ class OpenInferenceProtocol:
         return _results([dict(zip(columns, row, strict=True)) for row in zip(*flat, strict=True)], rows)
 
 
-def _plain(kind: str, values: list[Any]) -> list[Any]:
+def _plain(kind: str, values: Sequence[Any]) -> Sequence[Any]:
     """A column's values as JSON has them; NaN is written as null."""
     if kind == "datetime":
         return [None if np.isnat(v) else _iso(v) for v in values]
@@ -140,7 +140,7 @@ def _iso(moment: np.datetime64) -> str:
     return str(np.datetime_as_string(moment, unit="us" if whole else "ns"))
 
 
-def _column(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
+def _column(name: str, kind: str, values: Sequence[Any]) -> dict[str, Any]:
     datatype, content_type = _COLUMNS[kind]
     column = {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": _plain(kind, values)}
     return column | ({"parameters": {"content_type": content_type}} if content_type else {})
