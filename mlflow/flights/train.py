@@ -26,6 +26,8 @@ from model import FlightsModel
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from variants import Variant, estimator_of, fit_arguments, named, parse, tables_of, training_rows
 
+from model_rollouts.training_profile import log_training_profile
+
 HERE = Path(__file__).resolve().parent
 _DESCRIPTION = (
     "Will this flight arrive more than 15 minutes late? Asked at push-back, when the departure delay is known. "
@@ -68,20 +70,21 @@ def _train(client: MlflowClient, name: str, registered: str, flights: pd.DataFra
             "variant": name,
             "features": ",".join(variant.features),
             "training_months": ",".join(map(str, flights_data.TRAINING_MONTHS)),
-            "training_rows": fitted,
+            "training_rows": len(fitted),
             **{k: v for k, v in estimator.get_params(deep=False).items() if isinstance(v, int | float | str)},
         }
     )
     mlflow.log_metrics(_metrics(model, variant, flights))
     info = _log(registered, estimator, tables, flights)
+    log_training_profile(info, fitted[list(flights_data.INPUTS)], "flights of January to March 2013")
     version = str(info.registered_model_version)
     client.update_model_version(registered, version, variant.description)
     client.set_model_version_tag(registered, version, "variant", name)
     return version
 
 
-def _fit(variant: Variant, flights: pd.DataFrame) -> tuple[FlightsModel, Any, dict[str, Any], int]:
-    """A model that is ready to serve in this process, its estimator and tables, and how many rows it learned from."""
+def _fit(variant: Variant, flights: pd.DataFrame) -> tuple[FlightsModel, Any, dict[str, Any], pd.DataFrame]:
+    """A model that is ready to serve in this process, its estimator and tables, and the rows it learned from."""
     rows = training_rows(variant, flights[flights["month"].isin(flights_data.TRAINING_MONTHS)])
     if variant.complete_rows_only:
         rows = _complete(rows)
@@ -91,7 +94,7 @@ def _fit(variant: Variant, flights: pd.DataFrame) -> tuple[FlightsModel, Any, di
     # Nothing is looked up remotely while training: the cache is a matter of serving.
     model.use(estimator, {**tables, "cached_routes": None})
     estimator.fit(model.matrix(rows), rows["late"].to_numpy(), **fit_arguments(variant, rows))
-    return model, estimator, tables, len(rows)
+    return model, estimator, tables, rows
 
 
 def _metrics(model: FlightsModel, variant: Variant, flights: pd.DataFrame) -> dict[str, float]:

@@ -60,3 +60,16 @@ def test_a_registered_version_loads_without_pickle_and_answers_by_its_signature(
     assert list(answer.columns) == ["prediction", "score"]
     with pytest.raises(KeyError):
         model.predict(flights[flights["seats"].isna()][schema.input_names()].head(1))
+
+
+def test_every_version_has_the_profile_of_its_training_data(registered: Any, mlflow_server: str) -> None:
+    from model_rollouts.adapters.mlflow_profiles import MlflowProfiles
+    from model_rollouts.adapters.mlflow_registry import MlflowRegistry
+
+    for number in ("1", "2"):
+        version = MlflowRegistry(mlflow_server).resolve("demo-flights", number)
+        profile = MlflowProfiles(mlflow_server).training_profile(version)
+        assert profile is not None
+        rows = registered.get_run(version.run_id).data.params["training_rows"]
+        assert (str(profile.rows), list(profile.columns)) == (rows, [name for name, _ in version.inputs or ()])
+        assert profile.columns["month"].high == 3

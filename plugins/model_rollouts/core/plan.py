@@ -10,6 +10,7 @@ from model_rollouts.core.calendar import Calendar
 from model_rollouts.core.checks import choice, flag, names, number
 from model_rollouts.core.combination import levels
 from model_rollouts.core.data_rollback import DataRollback
+from model_rollouts.core.drift_plan import DriftPlan
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import AtDeadline, Gate, Metric
 from model_rollouts.core.readiness import Readiness
@@ -201,6 +202,7 @@ class Plan:
         keep_previous_seconds: How long the old champion stays loaded after the cut-over, ready to take over again.
         readiness: What must hold before anything moves.
         data_rollback: What is undone with the model when it is rolled back, in order.
+        drift: Limits and roles of drift, by column.
     """
 
     pattern: Pattern
@@ -217,6 +219,7 @@ class Plan:
     keep_previous_seconds: float = 7 * 86_400.0
     readiness: Readiness = field(default_factory=Readiness)
     data_rollback: tuple[DataRollback, ...] = ()
+    drift: DriftPlan = field(default_factory=DriftPlan)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts a bound.
@@ -254,6 +257,7 @@ class Plan:
 
     def _check_settings(self) -> None:
         kinds = {"underpowered": Underpowered, "advance": Advance, "calendar": Calendar, "readiness": Readiness}
+        kinds["drift"] = DriftPlan
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise PlanError(f"{name} is {getattr(self, name)!r}, must be of type {kind.__name__}")
@@ -342,6 +346,7 @@ class Plan:
         data = asdict(self)
         for shown, stage in zip(data["stages"], self.stages, strict=True):
             shown["gates"] = [gate.to_dict() for gate in stage.gates]
+        data["drift"] = self.drift.to_dict()
         return data
 
     @classmethod
@@ -367,6 +372,8 @@ class Plan:
         if "data_rollback" in values:
             steps = _items("data_rollback", values["data_rollback"])
             values["data_rollback"] = tuple(DataRollback.from_dict(step) for step in steps)
+        if "drift" in values:
+            values["drift"] = DriftPlan.from_dict(values["drift"])
         return cls(**values)
 
 

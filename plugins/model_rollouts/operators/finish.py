@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model_rollouts.core.rollout import Rollout
 
 _LONGEST_HOLD = timedelta(days=30)
-_SHARED = frozenset({"requested_by", "on_drift"})  # what the forms of all patterns have
+_SHARED = frozenset({"requested_by", "on_drift", "drift"})  # what the forms of all patterns have
 
 
 class FinishOperator(StageOperator):

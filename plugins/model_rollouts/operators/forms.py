@@ -71,6 +71,11 @@ _FIELDS: dict[str, Field] = {
         'Patterns that follow in the same rollout, such as [{"pattern": "ab-test", "share": 50}].'),
     "at_deadline": _choice(AtDeadline, "At the deadline", STAGES,
         "What to do when a stage's deadline comes and nothing is proven; ask: a person decides."),
+    "on_drift": _choice(("report", "hold"), "On drift", STAGES,
+        "Whether drift between the versions' inputs or predictions is reported only, or holds."),
+    "drift": {"type": "object", "title": "Drift by column", "section": STAGES,
+        "description": 'Limits and roles, such as {"default": {"psi": 0.2}, "columns": {"f_distance": {"psi": 0.1, '
+        '"role": "hold"}, "f_month": {"role": "ignore"}}}; limits: psi, js, wasserstein, missing.'},
     "underpowered": _choice(Underpowered, "Too little traffic", STAGES,
         "When a stage's traffic can't bring a proof before its deadline: wait (harm is still seen), hold, or ask."),
     # margins
@@ -163,8 +168,6 @@ def form(pattern: Pattern | str, **said: str) -> dict[str, Param]:
         "challenger": Param("challenger", type="string", minLength=1, title="Challenger",
             description="Version number, or an alias such as challenger."),
         **{f.name: _param(f.name, getattr(defaults, f.name), said) for f in fields(defaults)},
-        "on_drift": Param("report", enum=["report", "hold"], title="On drift", section=STAGES,
-            description="Whether drift between the versions' inputs or predictions is reported only, or holds."),
         "requested_by": Param(None, type=["null", "string"], title="Requested by",
             description="Your name, for the audit."),
         "rollout_id": Param(None, type=["null", "string"], title="Rollout to resume", section=RESUME,
@@ -181,5 +184,5 @@ def _param(name: str, default: Any, said: Mapping[str, str]) -> Param:
     field = dict(_FIELDS[name])
     if name in said:
         field["description"] = said[name]
-    plain = list(default) if isinstance(default, tuple) else default
+    plain = list(default) if isinstance(default, tuple) else dict(default) if isinstance(default, Mapping) else default
     return Param(plain, **field)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 #: Fields of the forms that are no parameters of the plan.
-OWN_PARAMS = frozenset({"model", "challenger", "rollout_id", "stage", "requested_by", "on_drift", "on_differences"})
+OWN_PARAMS = frozenset({"model", "challenger", "rollout_id", "stage", "requested_by", "on_differences"})
 
 
 class PreflightOperator(StageOperator):

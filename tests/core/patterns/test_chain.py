@@ -96,7 +96,7 @@ WHOLE = {
     "expand_until": "17:00", "timezone": "Europe/Berlin", "blackout_dates": ["2026-12-24"],
     "keep_previous_seconds": 60.0, "on_call": ["Ada"], "acknowledge": False, "may_be_missing": ["drift"],
     "golden_requests": 5, "golden_file": "x", "golden_agreement": 0.5, "rehearse": False, "drill_within_days": 7,
-    "data_rollback": [{"kind": "dag", "target": "undo"}],
+    "data_rollback": [{"kind": "dag", "target": "undo"}], "on_drift": "hold", "drift": {"default": {"psi": 0.1}},
 }  # fmt: skip
 OF_STAGES = {
     "label_coverage": 0.5, "rollback_odds": 1.1, "pass_odds": 1.4, "negligible_error_rate": 0.01,

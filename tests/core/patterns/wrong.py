@@ -14,7 +14,9 @@ _NO_FLAG = ("true", 1, 0, [True], None)
 _NO_TEXT = (5, True, None, ["UTC"], math.nan)
 _NO_LIST = ("mon", 5, True, None, [5], [None], {"mon": 1})
 _NO_CHOICE = ("shrug", 5, True, None, ["hold"])
-_CHOICES = frozenset({"at_deadline", "underpowered", "advance"})
+_NO_OBJECT = ("mon", 5, True, None, [5])
+_CHOICES = frozenset({"at_deadline", "underpowered", "advance", "on_drift"})
+_OBJECTS = frozenset({"drift"})
 _LISTS = frozenset({"expand_days", "blackout_dates", "on_call", "may_be_missing", "data_rollback", "then"})
 #: Parameters that a gate has under another name.
 _SHOWN = {"negligible_error_rate": "negligible", "label_coverage": "coverage", "agreement": "floor"}
@@ -34,6 +36,8 @@ def wrong_values(parameters: type[CommonParameters], optional: frozenset[str]) -
             kind = _NO_CHOICE
         elif field.name in _LISTS:
             kind = _NO_LIST
+        elif field.name in _OBJECTS:
+            kind = _NO_OBJECT
         elif isinstance(field.default, bool):
             kind = _NO_FLAG
         elif isinstance(field.default, str):

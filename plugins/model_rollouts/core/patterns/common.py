@@ -1,12 +1,13 @@
 """What every pattern lets a person set, and what it makes of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from model_rollouts.core.calendar import DAYS, Calendar
 from model_rollouts.core.checks import choice, flag, names, number
 from model_rollouts.core.data_rollback import DataRollback
+from model_rollouts.core.drift_plan import DriftPlan, DriftRole
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
 from model_rollouts.core.plan import Advance, Pattern, Plan, Stage, Underpowered
@@ -51,6 +52,8 @@ class CommonParameters:
         rehearse: Flip the traffic to the challenger, for no unit, and back, before anything moves.
         drill_within_days: Refuse the start unless a drill succeeded within so many days. None: no matter.
         data_rollback: What is undone with the model; see core/data_rollback.py.
+        on_drift: Whether drift of a column that `drift` gives no role is reported only, or holds.
+        drift: Limits and roles by column; see core/drift_plan.py.
         then: Patterns that follow in the same rollout: mappings with `pattern` and that pattern's parameters.
     """
 
@@ -84,6 +87,8 @@ class CommonParameters:
     rehearse: bool = True
     drill_within_days: float | None = None
     data_rollback: Sequence[Mapping[str, Any]] = ()
+    on_drift: DriftRole | str = DriftRole.REPORT
+    drift: Mapping[str, Any] = field(default_factory=dict)
     then: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
@@ -136,7 +141,17 @@ def plan_of(pattern: Pattern, p: CommonParameters, stages: Sequence[Stage]) -> P
             }
         ),
         data_rollback=tuple(DataRollback.from_dict(step) for step in _listed("data_rollback", p.data_rollback)),
+        drift=_drift(p),
     )
+
+
+def _drift(p: CommonParameters) -> DriftPlan:
+    role = choice("on_drift", p.on_drift, DriftRole)
+    if role is DriftRole.IGNORE:
+        raise PlanError(f"on_drift is {role}, must be report or hold; columns can be ignored one by one in drift")
+    if not isinstance(p.drift, Mapping) or "role" in p.drift:
+        raise PlanError(f"drift is {p.drift!r}, must be an object without a role: on_drift says it")
+    return DriftPlan.from_dict({**p.drift, "role": role.value})
 
 
 def harm_gates(p: CommonParameters, *, odds: float | None = None, negligible: float | None = None) -> list[Gate]:
