@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model_rollouts.cli_log import log
 from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import message, print_json, print_table, require_known, told, wiring
 from model_rollouts.core.errors import NotFoundError, RolloutError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The rollout store.", no_args_is_help=True)
 app.add_typer(db, name="db")
+app.add_typer(log, name="log")
 app.command()(replay)
 app.command()(recompute)
 

@@ -17,6 +17,12 @@ class Settings(BaseSettings):
     store_url: str = Field("sqlite:///.local/rollouts.db", description="SQLAlchemy URL of the rollout store")
     log_dir: Path = Field(Path(".local/log"), description="Root folder of the Delta prediction log")
     log_url: str = Field("", description="Database of the prediction log, postgresql://...; empty: Delta in log_dir")
+    log_retention_days: int = Field(
+        0, ge=0, le=36_500, description="Days that upkeep keeps of the prediction log; 0: all. What rollouts need stays"
+    )
+    log_vacuum_hours: int = Field(
+        24, ge=1, le=8_760, description="Hours that files stay which are no longer part of a Delta log: readers' time"
+    )
     gateway_url: str = Field(
         "http://127.0.0.1:8600",
         description="Where operators reach the gateway: the own address of each process, separated by commas",

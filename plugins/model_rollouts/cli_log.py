@@ -1,0 +1,75 @@
+"""Commands on the prediction log itself: `rollouts log`."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from model_rollouts.cli_shared import print_json, print_table, told, wiring
+
+if TYPE_CHECKING:
+    from model_rollouts.adapters.log_upkeep import TableUpkeep
+
+log = typer.Typer(help="The prediction log.", no_args_is_help=True)
+
+_COLUMNS = (
+    "model",
+    "table",
+    "kept since",
+    "days dropped",
+    "rows dropped",
+    "merged",
+    "removed",
+    "files",
+    "size",
+    "note",
+)
+
+
+@log.callback()
+def _log() -> None:
+    """The prediction log."""
+
+
+@log.command("upkeep")
+def upkeep(
+    model: Annotated[str | None, typer.Option(help="Registered model; all when left out.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Merge small files, drop days older than MODEL_ROLLOUTS_LOG_RETENTION_DAYS, remove what no reader needs.
+
+    Gateways may write on meanwhile. Days that a rollout may still be judged by stay. Exit code 1 when a table failed.
+    """
+    with told():
+        done = wiring().log_upkeep.run(model, dry_run=dry_run)
+        if as_json:
+            print_json([asdict(each) for each in done])
+        else:
+            print_table([_row(each) for each in done], _COLUMNS)
+        for each in done:
+            if each.error:
+                typer.echo(f"error: {each.table} of {each.model}: {each.error}", err=True)
+        if any(each.error for each in done):
+            raise typer.Exit(1)
+        typer.echo("nothing was changed: a dry run" if dry_run else f"{len(done)} tables are cared for", err=as_json)
+
+
+def _row(done: "TableUpkeep") -> dict[str, Any]:
+    files = f"{done.files_before} -> {done.files_after}" if done.files_before else ""
+    return {
+        "model": done.model,
+        "table": done.table,
+        "kept since": done.kept_since or "all",
+        "days dropped": done.days_dropped,
+        "rows dropped": f"{done.rows_dropped:,}",
+        "merged": done.files_merged,
+        "removed": done.files_removed,
+        "files": files,
+        "size": f"{_megabytes(done.bytes_before)} -> {_megabytes(done.bytes_after)}",
+        "note": done.error or done.note,
+    }
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
