@@ -58,7 +58,7 @@ def write(
     subject = rollout(**changes)
     decision = decide(subject.plan, 0, looks, 120.0)
     result = write_comparison(subject, decision, looks, log or DeltaPredictionLog(root / "log"), root / "out")
-    assert [file.name for file in result.files] == ["comparison.json", "comparison.html"]
+    assert [file.name for file in result.files] == ["comparison.json", "comparison.html", "comparison.csv"]
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model_rollouts.adapters.comparison_page import render
+from model_rollouts.adapters.comparison_rows import PairLog, compare_rows, metrics_of, write_table
+from model_rollouts.core import estimates
 from model_rollouts.core.decision import Decision
 from model_rollouts.core.evidence import LATENCY_RATIO, LabelCounts, Look, RequestCounts, latency_edge_ms
 from model_rollouts.core.rollout import Rollout
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal law: two-sided 95 %
 
-
-class ScoreLog(Protocol):
+class ScoreLog(PairLog, Protocol):
     """What the comparison asks of the log; `DeltaPredictionLog` has it."""
 
     def score_means(
@@ -69,7 +69,7 @@ class ComparisonResult:
     """What was written.
 
     Attributes:
-        files: `comparison.json` and `comparison.html`.
+        files: `comparison.json`, `comparison.csv` and `comparison.html`.
         metrics: The main numbers by name, all finite; those that are not known are left out.
     """
 
@@ -83,19 +83,18 @@ def wilson(count: int, of: int) -> Rate:
     Raises:
         ValueError: count is not between 0 and of.
     """
-    if not 0 <= count <= of:
-        raise ValueError(f"count is {count} of {of}, must be between 0 and {of}")
-    if of == 0:
+    if of == count == 0:
         return Rate(0, 0, None, None, None)
-    rate = count / of
-    middle = (rate + _Z * _Z / (2 * of)) / (1 + _Z * _Z / of)
-    half = _Z / (1 + _Z * _Z / of) * math.sqrt(rate * (1 - rate) / of + _Z * _Z / (4 * of * of))
-    # Rounding must not push the interval off its own rate at 0 or 1.
-    return Rate(count, of, rate, max(0.0, min(middle - half, rate)), min(1.0, max(middle + half, rate)))
+    return Rate(count, of, count / max(of, 1), *estimates.wilson(count, of))
 
 
 def write_comparison(
-    rollout: Rollout, decision: Decision, looks: Sequence[Look], log: ScoreLog, out_dir: Path
+    rollout: Rollout,
+    decision: Decision,
+    looks: Sequence[Look],
+    log: ScoreLog,
+    out_dir: Path,
+    as_of: datetime | None = None,
 ) -> ComparisonResult:
     """Write what the verdict rests on.
 
@@ -103,13 +102,16 @@ def write_comparison(
         rollout: The rollout.
         decision: The verdict on `looks`.
         looks: The closed looks of the rollout.
-        log: Gives the mean scores; everything else comes from the looks.
-        out_dir: Gets `comparison.json` and `comparison.html`.
+        log: Everything that is not in the looks comes from its rows, up to the end of the last closed look.
+        out_dir: Gets `comparison.json`, `comparison.csv` and `comparison.html`.
+        as_of: Labels are due whose request had matured by then, UTC; None: by the end of the last closed look.
 
     Raises:
         LogReadError: The log can't be read.
     """
-    scores = _scores(rollout, looks, log)
+    end = _end(rollout, looks)
+    scores = {} if end is None else dict(log.score_means(rollout.model, rollout.id, rollout.created_at, end))
+    rows = compare_rows(rollout, decision, end or rollout.created_at, as_of or end or rollout.created_at, log)
     rollout_arms = _arms(looks, scores)
     stage_arms = _arms([look for look in looks if look.stage == decision.stage], {})
     document: dict[str, Any] = {
@@ -124,22 +126,23 @@ def write_comparison(
         "interval": "95 % Wilson, for one point in time",
         "arms": {arm: asdict(summary) for arm, summary in rollout_arms.items()},
         "stage_arms": {arm: asdict(summary) for arm, summary in stage_arms.items()},
+        "all_rows": rows,
         "decision": decision.to_dict(),
     }
     out_dir.mkdir(parents=True, exist_ok=True)
-    files = (out_dir / "comparison.json", out_dir / "comparison.html")
+    files = (out_dir / "comparison.json", out_dir / "comparison.html", out_dir / "comparison.csv")
     files[0].write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     files[1].write_text(render(document, decision), encoding="utf-8")
-    return ComparisonResult(files, _metrics(rollout_arms, decision))
+    write_table(rows, files[2])
+    return ComparisonResult(files, metrics_of(rows) | _metrics(rollout_arms, decision))
 
 
-def _scores(rollout: Rollout, looks: Sequence[Look], log: ScoreLog) -> dict[str, tuple[int, float]]:
-    """Mean scores up to the end of the last closed look, so that they are of the time the verdict is of."""
+def _end(rollout: Rollout, looks: Sequence[Look]) -> datetime | None:
+    """The end of the last closed look: what is told then is of the time the verdict is of."""
     if rollout.opened_at is None:
-        return {}
+        return None
     closed = max((look.index + 1 for look in looks if look.stage == rollout.stage), default=0)
-    end = rollout.opened_at + timedelta(seconds=closed * rollout.plan.look_seconds)
-    return dict(log.score_means(rollout.model, rollout.id, rollout.created_at, end))
+    return rollout.opened_at + timedelta(seconds=closed * rollout.plan.look_seconds)
 
 
 def _arms(looks: Sequence[Look], scores: dict[str, tuple[int, float]]) -> dict[str, ArmSummary]:

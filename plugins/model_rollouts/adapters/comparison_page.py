@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from model_rollouts.adapters.comparison_rows_page import sections
 from model_rollouts.adapters.html_page import banner, heading, note, page, table
 from model_rollouts.core.decision import Decision, GateResult
 
@@ -58,6 +59,7 @@ def render(document: Mapping[str, Any], decision: Decision) -> str:
             "for the sample ratio, relative lift for value; bounds hold at any time. Evidence is an e-value: how many "
             "times likelier the counts are if it is so. Shown with what is needed."
         ),
+        *sections(document["all_rows"], versions),
     ]
     return page(f"{document['model']}: challenger {document['challenger']} against {document['champion']}", body)
 

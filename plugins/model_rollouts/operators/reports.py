@@ -52,16 +52,17 @@ class ReportOperator(StageOperator):
 
 
 class CompareOperator(ReportOperator):
-    """Challenger against champion: rates with intervals, latency, accuracy, and every gate's numbers."""
+    """Challenger against champion over all rows, the slices where it is worse, and every gate's numbers."""
 
     def make(self, rollout: "Rollout", stage: int, context: "Context", out_dir: Path) -> dict[str, Any]:
-        """Comparison as JSON and HTML."""
+        """Comparison as JSON, table and HTML."""
         from model_rollouts.adapters.comparison import write_comparison
 
         parts = wiring()
         looks = [look for look in parts.store.looks(rollout.id) if look.stage <= stage]
         decision = decision_of(context) or parts.service.judge(rollout, looks, datetime.now(UTC))
-        made = write_comparison(rollout, decision, looks, parts.log, out_dir)
+        settled = datetime.now(UTC) - timedelta(seconds=rollout.plan.grace_seconds)
+        made = write_comparison(rollout, decision, looks, parts.log, out_dir, settled)
         requests = sum(look.challenger.requests for look in looks if look.stage == stage)
         return {
             "state": "ok" if requests else "missing",
