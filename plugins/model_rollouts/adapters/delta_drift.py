@@ -1,0 +1,227 @@
+"""What drift asks of the prediction log: columns in counts over all rows, and bounded samples."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from model_rollouts.adapters.delta_drift_queries import (
+    MISSING,
+    NOT_FINITE,
+    REST,
+    STAGE_EVIDENCE,
+    Bins,
+    counted,
+    counts_query,
+    is_number,
+    sample_query,
+)
+from model_rollouts.adapters.delta_files import columns_of, run
+from model_rollouts.adapters.delta_queries import ARM_ROWS, CHAMPION_ROWS, microseconds
+from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
+from model_rollouts.adapters.log_places import LogRoot, log_table
+from model_rollouts.core.profile import (
+    LARGEST,
+    LONGEST_CATEGORY,
+    MOST_CATEGORIES,
+    ColumnProfile,
+    Grid,
+    Profile,
+    column_of_numbers,
+    grid_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ANSWERS = ("prediction", "score")
+MOST_SAMPLED = 50_000
+_MOST_AT_ONCE = 40  # columns of one query: more are counted in further passes, or its text would have no end
+_MANY_NUMBERS = 20  # different numbers from which on predictions are numbers and no classes
+_NONE = Grid(0.0, 1.0)  # of a column without a number: it has no counts
+
+Columns = dict[str, ColumnProfile]
+
+
+class DeltaDriftLog:
+    """Counts columns of the log. A model without a table has no rows; a broken table is an error.
+
+    Args:
+        root: The log: a folder of Delta tables, or a `LogStore`.
+    """
+
+    def __init__(self, root: LogRoot) -> None:
+        self.root = root
+
+    def columns(self, model: str, start: datetime, end: datetime) -> dict[str, str]:
+        """DuckDB type of the model's inputs, its prediction and its score, as logged in [start, end); by name."""
+        found = columns_of(log_table(self.root, model, "predictions"), start, end) or []
+        return {name: kind for name, kind in found if name.startswith(FEATURE_PREFIX) or name in ANSWERS}
+
+    def stage_sample(
+        self,
+        model: str,
+        rollout_id: str,
+        stage: int,
+        arm: str,
+        window: tuple[datetime, datetime],
+        columns: Mapping[str, str],
+        limit: int,
+        seed: int,
+    ) -> "pd.DataFrame":
+        """A sample of the evidence of one arm of a stage, the same each time; one column for each of `columns`.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            arm: "champion" or "challenger".
+            window: [start, end), UTC.
+            columns: Type by name, as `columns` gives them.
+            limit: Most rows, 1 to 50,000.
+            seed: Another seed draws another sample.
+
+        Raises:
+            LogReadError: The log can't be read.
+            ValueError: The limit is out of its bounds.
+        """
+        import pandas as pd
+
+        if not 1 <= limit <= MOST_SAMPLED:
+            raise ValueError(f"limit is {limit}, must be between 1 and {MOST_SAMPLED}")
+        named = list(columns.items())
+        if not named:
+            return pd.DataFrame()
+        given = {"rollout": rollout_id, "stage": stage, "arm": arm, "limit": limit, "seed": str(seed)}
+        result = run(sample_query(named, ARM_ROWS), self._where(model, window), given | _times(window))
+        frame = pd.DataFrame(columns=range(len(named))) if result is None else result.df()
+        return frame.set_axis([name for name, _ in named], axis=1)
+
+    def stage_profiles(
+        self,
+        model: str,
+        rollout_id: str,
+        stage: int,
+        window: tuple[datetime, datetime],
+        columns: Mapping[str, str],
+        bins: Mapping[str, Bins],
+    ) -> dict[str, Columns]:
+        """All evidence of a stage in counts, by arm; both arms are there, without rows where there are none.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            window: [start, end), UTC.
+            columns: Type by name, as `columns` gives them.
+            bins: What each column is counted by; only columns that have some are counted.
+
+        Raises:
+            LogReadError: The log can't be read.
+        """
+        given = {"rollout": rollout_id, "stage": stage}
+        found = self._profiles(model, STAGE_EVIDENCE, given, window, columns, bins)
+        return {arm: found.get(arm) or _no_rows(bins, columns) for arm in ("champion", "challenger")}
+
+    def champion_profile(
+        self,
+        model: str,
+        version: str,
+        window: tuple[datetime, datetime],
+        columns: Mapping[str, str],
+        bins: Mapping[str, Bins],
+    ) -> Columns:
+        """A version's answers as champion, in or out of rollouts, in counts: the reference before a rollout.
+
+        Arguments and errors as for `stage_profiles`.
+        """
+        found = self._profiles(model, CHAMPION_ROWS, {"version": version}, window, columns, bins)
+        return found.get("champion") or _no_rows(bins, columns)
+
+    # --- inside
+
+    def _profiles(
+        self,
+        model: str,
+        condition: str,
+        given: Mapping[str, Any],
+        window: tuple[datetime, datetime],
+        columns: Mapping[str, str],
+        bins: Mapping[str, Bins],
+    ) -> dict[str, Columns]:
+        named = [(name, kind, bins[name]) for name, kind in columns.items() if name in bins]
+        made: dict[str, Columns] = {}
+        for start in range(0, len(named), _MOST_AT_ONCE):
+            part = named[start : start + _MOST_AT_ONCE]
+            sql, own = counts_query(part, condition)
+            result = run(sql, self._where(model, window), {**own, **given, **_times(window)})
+            for arm, found in counted(result.fetchall() if result else []).items():
+                for at, (name, _, by) in enumerate(part):
+                    made.setdefault(arm, {})[name] = _column(by, found.get(at, {}))
+        return made
+
+    def _where(self, model: str, window: tuple[datetime, datetime]) -> dict[str, Any]:
+        return {"predictions": (log_table(self.root, model, "predictions"), *window)}
+
+
+def bins_of(columns: Mapping[str, str], samples: Sequence["pd.DataFrame"], known: Profile | None) -> dict[str, Bins]:
+    """What to count each column by.
+
+    Inputs by the bins of the training profile where it has them; categories that are common now are counted too. What
+    has no profile by where the first sample with values has them.
+
+    Args:
+        columns: Type by name.
+        samples: Of the rows that will be counted.
+        known: The training profile.
+    """
+    bins: dict[str, Bins] = {}
+    for name, kind in columns.items():
+        given = None
+        if known is not None and name.startswith(FEATURE_PREFIX):
+            given = known.columns.get(name.removeprefix(FEATURE_PREFIX))
+        values = [frame[name].dropna() for frame in samples if name in frame.columns]
+        if _holds_numbers(name, kind, values):
+            own = given.grid if given is not None and given.kind == "number" else None
+            bins[name] = own or next((grid for each in values if (grid := _grid(each)) is not None), _NONE)
+        else:
+            listed = dict.fromkeys(given.categories if given is not None and given.kind == "text" else ())
+            for each in values:
+                common = each.astype(str).value_counts().head(MOST_CATEGORIES).index
+                listed |= dict.fromkeys(text for text in common if len(text) <= LONGEST_CATEGORY)
+            bins[name] = tuple(listed)[: 2 * MOST_CATEGORIES]
+    return bins
+
+
+def _holds_numbers(name: str, kind: str, values: Sequence["pd.Series[Any]"]) -> bool:
+    """Whether a column is counted as numbers: the log has predictions as text, whatever the model answers."""
+    import pandas as pd
+
+    if name != "prediction":
+        return is_number(kind)
+    answers = pd.concat(list(values)) if values else pd.Series(dtype=object)
+    return answers.nunique() > _MANY_NUMBERS and bool(pd.to_numeric(answers, errors="coerce").notna().all())
+
+
+def _grid(values: "pd.Series[Any]") -> Grid | None:
+    import numpy as np
+    import pandas as pd
+
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+    finite = np.sort(numbers[np.abs(numbers) <= LARGEST])
+    return grid_of(finite.tolist()) if len(finite) else None
+
+
+def _column(bins: Bins, counts: Mapping[int, int]) -> ColumnProfile:
+    missing, not_finite, rest = (counts.get(each, 0) for each in (MISSING, NOT_FINITE, REST))
+    own = {index: count for index, count in counts.items() if index not in (MISSING, NOT_FINITE, REST)}
+    if isinstance(bins, Grid):
+        return column_of_numbers(bins, own, missing, not_finite)
+    return ColumnProfile("text", missing, categories={text: own.get(i, 0) for i, text in enumerate(bins)}, rest=rest)
+
+
+def _no_rows(bins: Mapping[str, Bins], columns: Mapping[str, str]) -> Columns:
+    return {name: _column(by, {}) for name, by in bins.items() if name in columns}
+
+
+def _times(window: tuple[datetime, datetime]) -> dict[str, int]:
+    return {"low": microseconds(window[0]), "high": microseconds(window[1])}
