@@ -97,6 +97,7 @@ class Models:
         self.held: dict[str, threading.Event] = {}
         self.errors: dict[str, BaseException] = {}
         self.room: dict[str, int] = {}
+        self.quick: dict[str, int] = {}
         self.loads: list[tuple[str, bool]] = []
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
@@ -107,7 +108,9 @@ class Models:
             raise self.errors[version]
         predict = self.predicts.get(version, double)
         room = self.room.get(version, 4096)
-        scorer = MicroBatcher(lambda payload, _: predict(payload.data()), f"{model} {version}", 64, room)
+        scorer = MicroBatcher(
+            lambda payload, _: predict(payload.data()), f"{model} {version}", 64, room, 0.0, self.quick.get(version, 0)
+        )
         signature = Signature(self.columns.get(version, COLUMNS))
         inputs = tuple(Tensor(c.name, _DATATYPES[c.type], (-1, 1), None, c.required) for c in signature.columns)
         interface = Interface("columns", inputs, (Tensor("predictions", "FP64", (-1, 1)),))

@@ -447,3 +447,133 @@ def test_at_its_end_the_process_waits_for_the_mirror_no_longer_than_it_may(gatew
             free.set()
 
     asyncio.run(run())
+
+
+# --- versions that are known to be quick
+
+
+def counted(g: Any, predict: Any = None) -> list[int]:
+    """Version 2 is quick; the rows of each of its calls."""
+    calls: list[int] = []
+
+    def noted(data: Any) -> Any:
+        calls.append(len(data))
+        return predict(data) if predict else data["x"].to_numpy() * 100
+
+    g.models.predicts["2"], g.models.quick["2"] = noted, 64
+    return calls
+
+
+def test_what_came_in_a_moment_is_scored_in_one_call_and_logged_with_one_write(
+    gateway: Start, rollout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            calls = counted(g)
+            g.set(shadow(rollout))
+            await g.routes_by(2)
+            writes: list[int] = []
+            append = g.mirror._sink.append
+            monkeypatch.setattr(
+                g.mirror._sink,
+                "append",
+                lambda *a: writes.append(len(a[2])) or append(*a) if not a[2][0]["served"] else append(*a),
+            )
+            three = {"dataframe_records": [{"x": 0.5}, {"x": 0.25}, {"x": 0.125}]}
+            asked = [g.score(float(i), unit=f"u{i}", request_id=f"q{i}") for i in range(20)]
+            many = g.client.post("/models/m/invocations", json=three, headers={"X-Request-Id": "many"})
+            assert {a.status_code for a in await asyncio.gather(*asked, many)} == {200}
+            await mirrored(g, 21)
+            challenger = {r["request_id"]: r for r in by_arm(await g.rows(), "challenger")}
+            assert {i: r["prediction"] for i, r in challenger.items()} == {
+                **{f"q{i}": str(100 * i) for i in range(20)},
+                **{"many:0": "50", "many:1": "25", "many:2": "12.5"},
+            }
+            for i in range(20):
+                assert facts(challenger[f"q{i}"])[:5] == ("challenger", "challenger", "2", False, "ok")
+                assert (challenger[f"q{i}"]["unit_id"], challenger[f"q{i}"]["features"]) == (f"u{i}", {"x": float(i)})
+            assert sum(calls) == sum(writes) == 23
+            assert len(calls) == len(writes) < 10
+            assert g.mirror.status("m") == {"waiting": 0, "mirrored": 21, "dropped": 0}
+
+    asyncio.run(run())
+
+
+def test_a_row_that_a_quick_version_fails_on_fails_alone(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            calls = counted(g, lambda data: raises(data) if (data["x"] == 3).any() else data["x"].to_numpy())
+            g.set(shadow(rollout))
+            await g.routes_by(2)
+            await asyncio.gather(*[g.score(float(i), request_id=f"q{i}") for i in range(8)])
+            await mirrored(g, 8)
+            statuses = {r["request_id"]: r["status"] for r in by_arm(await g.rows(), "challenger")}
+            assert statuses == {f"q{i}": "error" if i == 3 else "ok" for i in range(8)}
+            assert max(calls) > 1
+
+    asyncio.run(run())
+
+
+def test_requests_that_a_quick_version_can_not_score_together_are_scored_apart(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            calls = counted(g)
+            g.set(shadow(rollout))
+            await g.routes_by(2)
+            bodies = [
+                {"dataframe_records": [{"x": 1.0}]},
+                {"dataframe_records": [{"x": 2.0, "n": 1}]},
+                {"dataframe_records": [{"x": 3.0}], "params": {"a": 1}},
+                {"dataframe_records": [{"x": 4.0}] * 65},  # more than is known to be quick
+            ]
+            asked = [g.client.post("/models/m/invocations", json=body) for body in bodies]
+            assert {a.status_code for a in await asyncio.gather(*asked)} == {200}
+            await mirrored(g, 4)
+            assert sorted(calls) == [1, 1, 1, 65]
+            assert [r["status"] for r in by_arm(await g.rows(), "challenger")] == ["ok"] * 68
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_was_gathered_is_dropped_once_the_traffic_has_moved_on(
+    gateway: Start, rollout: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("model_rollouts.gateway.gathering._MOMENT_SECONDS", 1.0)
+
+    async def run() -> None:
+        async with gateway() as g:
+            calls = counted(g)
+            g.set(shadow(rollout))
+            await g.routes_by(2)
+            await asyncio.gather(*[g.score(1.0) for _ in range(5)])
+            assert g.mirror.status("m")["waiting"] == 5
+            g.set(ENDS[name](rollout))
+            await g.routes_by(3)
+            await mirrored(g, 5)
+            assert g.mirror.status("m") == {"waiting": 0, "mirrored": 0, "dropped": 5}
+            assert calls == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counts"), [(5.0, {"mirrored": 3, "dropped": 2}), (0.05, {"mirrored": 0, "dropped": 5})]
+)
+def test_what_is_gathered_is_bounded_and_done_before_the_process_ends(
+    gateway: Start, rollout: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, counts: dict[str, int]
+) -> None:
+    monkeypatch.setattr("model_rollouts.gateway.gathering._MOMENT_SECONDS", 0.5)
+
+    async def run() -> None:
+        async with gateway(mirror_queue=3) as g:
+            counted(g)
+            g.set(shadow(rollout))
+            await g.routes_by(2)
+            await asyncio.gather(*[g.score(1.0) for _ in range(5)])
+            assert g.mirror.status("m") == {"waiting": 3, "mirrored": 0, "dropped": 2}
+            await g.mirror.close(seconds)
+            assert g.mirror.status("m") == {"waiting": 0, **counts}
+            assert len(by_arm(await g.rows(), "challenger")) == counts["mirrored"]
+
+    asyncio.run(run())

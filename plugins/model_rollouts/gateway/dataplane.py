@@ -23,7 +23,8 @@ from model_rollouts.gateway.follower import Follower, Serving
 from model_rollouts.gateway.inputs import Inputs, off_loop, weight
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.metrics import Recorder
-from model_rollouts.gateway.mirror import Mirror, Mirrored
+from model_rollouts.gateway.mirror import Mirror
+from model_rollouts.gateway.mirror_scoring import Mirrored
 from model_rollouts.gateway.outcomes import read_outcomes
 from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.privacy import Privacy
@@ -106,9 +107,17 @@ class _Request:
     lead_ms: float
     challenger_payload: Payload | None = None
     attempts: list[_Attempt] = field(default_factory=list)
+    final: dict[int, _Attempt] = field(default_factory=dict)  # by row: the champion's answer replaces a failed one
 
     def rows_of(self, arm: Arm) -> list[int]:
         return [index for index, way in enumerate(self.routes) if way.arm is arm]
+
+    def note(self, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:
+        """What a version made of rows."""
+        latency = _elapsed_ms(self.call.taken)
+        for index, result in zip(indices, results, strict=True):
+            self.final[index] = attempt = _Attempt(index, arm, result, latency)
+            self.attempts.append(attempt)
 
 
 class DataPlane:
@@ -161,16 +170,17 @@ class DataPlane:
         else:
             champion = request.rows_of(Arm.CHAMPION)
             await asyncio.gather(self._ask_champion(request, champion), self._ask_challenger(request, challenger))
-        final = {attempt.index: attempt for attempt in request.attempts}  # the champion's answer replaces the failed
+        final = request.final
         answers = [final[i].result for i in range(len(request.routes))]
         given = [answer for answer in answers if isinstance(answer, Answer)]
         answered = len(given) == len(answers)
-        versions = _versions(serving, {attempt.arm for attempt in final.values()})
+        versions = _versions(request) if challenger else serving.champion.version
         body = call.codec.encode(given, call.model, versions, call.request_id) if answered else b""
-        receipt = self._log(request, final, answered=answered)
+        receipt = self._log(request, answered=answered)
         if challenger:
-            self._weigh(request, final)
-        self._offer(request, final)
+            self._weigh(request)
+        if serving.challenger is not None:
+            self._offer(request)
         if not answered:
             raise _refusal(serving, answers)
         return Reply(body, versions, receipt)
@@ -216,7 +226,7 @@ class DataPlane:
         payload = request.payload if len(indices) == request.payload.rows else request.payload.take(indices)
         champion = request.serving.champion
         results = await champion.scorer.score(payload, request.document.params, self._champion_seconds)
-        _note(request, Arm.CHAMPION, indices, results)
+        request.note(Arm.CHAMPION, indices, results)
 
     async def _ask_challenger(self, request: _Request, indices: Sequence[int]) -> None:
         challenger = request.serving.challenger
@@ -231,7 +241,7 @@ class DataPlane:
             results = [failure(error)] * len(indices)
         else:
             request.challenger_payload = payload
-        _note(request, Arm.CHALLENGER, indices, results)
+        request.note(Arm.CHALLENGER, indices, results)
         await self._ask_champion(request, [i for i, r in zip(indices, results, strict=True) if isinstance(r, Failure)])
 
     async def _read_again(self, request: _Request, challenger: Version) -> Payload:
@@ -244,7 +254,7 @@ class DataPlane:
         )
         return payload
 
-    def _log(self, request: _Request, final: dict[int, _Attempt], *, answered: bool) -> Receipt | None:
+    def _log(self, request: _Request, *, answered: bool) -> Receipt | None:
         rows: list[dict[str, Any]] = []
         for attempt in request.attempts:
             payload = request.challenger_payload if attempt.arm is Arm.CHALLENGER else request.payload
@@ -256,7 +266,7 @@ class DataPlane:
                     request.routes[attempt.index].cohort,
                     attempt.result,
                     attempt.latency_ms,
-                    served=answered and attempt is final[attempt.index],
+                    served=answered and attempt is request.final[attempt.index],
                     features=None if payload is None else (payload, attempt.index),
                 )
             )
@@ -279,7 +289,7 @@ class DataPlane:
             if attempt.arm is Arm.CHALLENGER:
                 self._recorder.fallback(model, version, 1)
 
-    def _weigh(self, request: _Request, final: dict[int, _Attempt]) -> None:
+    def _weigh(self, request: _Request) -> None:
         """Let the breaker know what came of the challenger, but for what says nothing about it.
 
         That is: rows that the champion failed on, too, those that are no evidence, and those that were not asked
@@ -290,7 +300,7 @@ class DataPlane:
             for attempt in request.attempts
             if attempt.arm is Arm.CHALLENGER
             and request.routes[attempt.index].cohort is not None
-            and isinstance(final[attempt.index].result, Answer)
+            and isinstance(request.final[attempt.index].result, Answer)
         ]
         failures = [result for result in weighed if isinstance(result, Failure)]
         if not weighed or len(failures) not in (0, len(weighed)):
@@ -300,13 +310,15 @@ class DataPlane:
         elif failures[0].status == "timeout" or not failures[0].overloaded:
             self._breakers.saw(request.serving.traffic, request.call.taken, failures[0])
 
-    def _offer(self, request: _Request, final: dict[int, _Attempt]) -> None:
+    def _offer(self, request: _Request) -> None:
         """Have the other version score the rows that it is to score too, but for those that it has answered already."""
-        if request.serving.challenger is None:
-            return
-        ways = list(enumerate(request.routes))
-        control = tuple(i for i, way in ways if way.control and final[i].arm is Arm.CHALLENGER)
-        shadow = tuple(i for i, way in ways if way.mirror)
+        control: list[int] = []
+        shadow: list[int] = []
+        for index, way in enumerate(request.routes):
+            if way.mirror:
+                shadow.append(index)
+            elif way.control and request.final[index].arm is Arm.CHALLENGER:
+                control.append(index)
         for arm, indices in ((Arm.CHAMPION, control), (Arm.CHALLENGER, shadow)):
             if indices:
                 self._mirror.offer(
@@ -314,7 +326,7 @@ class DataPlane:
                         request.context,
                         request.serving,
                         arm,
-                        indices,
+                        tuple(indices),
                         request.document,
                         request.payload,
                         len(request.call.body),
@@ -339,12 +351,9 @@ def _arm_of_version(call: Call, serving: Serving) -> Arm:
     return Arm.CHALLENGER
 
 
-def _note(request: _Request, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:
-    latency = _elapsed_ms(request.call.taken)
-    request.attempts += [_Attempt(i, arm, result, latency) for i, result in zip(indices, results, strict=True)]
-
-
-def _versions(serving: Serving, arms: set[Arm]) -> str:
+def _versions(request: _Request) -> str:
+    """The versions that the answers are of."""
+    serving, arms = request.serving, {attempt.arm for attempt in request.final.values()}
     named = [serving.champion.version] if Arm.CHAMPION in arms else []
     if Arm.CHALLENGER in arms and serving.challenger is not None:
         named.append(serving.challenger.version)

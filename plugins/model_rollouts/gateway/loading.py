@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import structlog
@@ -180,8 +180,14 @@ def reader_of(metadata: Any, hint: Any = None) -> Reader:
     if schema is not None and schema.has_input_names() and not metadata._is_signature_from_type_hint():
         specs = list(schema.inputs)
         if all(isinstance(s, ColSpec) and isinstance(s.type, DataType) and s.type.name in PLAIN_TYPES for s in specs):
-            return SignatureReader(Signature(tuple(Column(s.name, s.type.name, bool(s.required)) for s in specs)))
+            return _one_of_equals(Signature(tuple(Column(s.name, s.type.name, bool(s.required)) for s in specs)))
     return MlflowReader(schema, type_hints=metadata._is_signature_from_type_hint(), hint=hint)
+
+
+@lru_cache(maxsize=256)
+def _one_of_equals(signature: Signature) -> SignatureReader:
+    """The same reader for signatures that are equal: with every request it is asked whether two versions read alike."""
+    return SignatureReader(signature)
 
 
 def params_check_of(metadata: Any) -> ParamsCheck:

@@ -194,7 +194,7 @@ class Families(Collector):
         lag = spool["flushed_seconds_ago"]
         yield _gauge("log_lag_seconds", "Since everything was in the log", {} if lag is None else {(): lag})
         slowest = spool["slowest_write_ms"] / 1000
-        yield _gauge("spool_slowest_write_seconds", "Slowest write since the spool was last asked", {(): slowest})
+        yield _gauge("spool_slowest_write_seconds", "Slowest write of the last ten to twenty seconds", {(): slowest})
         unlogged = {(model,): about["rows"] for model, about in spool["unlogged"].items()}
         yield _counter("unlogged_rows", "Rows answered that the log will never have", unlogged, "model")
 

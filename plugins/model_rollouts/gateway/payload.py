@@ -110,6 +110,20 @@ class Table:
         return {c.name: _loggable(c.type, v) for c, v in zip(self.columns, self.values[index], strict=True)}
 
 
+def joined(payloads: Sequence[Payload]) -> Payload:
+    """Payloads of one key, which is not None, as one.
+
+    Raises:
+        AssertionError: They have none.
+    """
+    tables = [payload for payload in payloads if isinstance(payload, Table)]
+    if len(payloads) == 1:
+        return payloads[0]
+    if len(tables) != len(payloads):
+        raise AssertionError("only tables have a key to be joined by")
+    return tables[0].joined(tables[1:])
+
+
 def _loggable(kind: str, value: Any) -> Any:
     if kind == "datetime":
         return None if np.isnat(value) else np.datetime_as_string(value, unit="us")

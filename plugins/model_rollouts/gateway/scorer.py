@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from model_rollouts.gateway.answers import Answer, Failure, failure, split
-from model_rollouts.gateway.payload import Payload, Table
+from model_rollouts.gateway.payload import Payload, joined
 
 Results = list[Answer | Failure]
 Predict = Callable[[Payload, Mapping[str, Any]], Any]
@@ -33,6 +33,10 @@ class Scorer(Protocol):
     @property
     def waiting_rows(self) -> int:
         """Rows that wait for their turn."""
+
+    @property
+    def quick_rows(self) -> int:
+        """So many rows take less than a millisecond in one call, every time; 0: nothing is known."""
 
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
         """One result a row, in order. Never raises for what the model does.
@@ -109,6 +113,11 @@ class MicroBatcher:
     def waiting_rows(self) -> int:
         """See `Scorer`."""
         return self._waiting_rows
+
+    @property
+    def quick_rows(self) -> int:
+        """See `Scorer`."""
+        return self._inline_rows
 
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
         """See `Scorer`. What could not be scored in time anyway is not queued: it fails now."""
@@ -273,7 +282,7 @@ class MicroBatcher:
         rows = sum(job.payload.rows for job in jobs)
         if self._called is not None:
             self._called(rows)
-        payload = _joined([job.payload for job in jobs])
+        payload = joined([job.payload for job in jobs])
         results = split(self._predict(payload, jobs[0].params), rows)
         if len(jobs) == 1:
             return [results]
@@ -290,16 +299,6 @@ def _given_up(rows: int) -> Results:
 
 def _joinable(first: _Job, other: _Job) -> bool:
     return first.joins and other.joins and other.payload.key == first.payload.key
-
-
-def _joined(payloads: Sequence[Payload]) -> Payload:
-    first, *others = payloads
-    if not others:
-        return first
-    tables = [payload for payload in payloads if isinstance(payload, Table)]
-    if len(tables) != len(payloads):
-        raise AssertionError("only tables have a key to be joined by")
-    return tables[0].joined(tables[1:])
 
 
 def _expire(job: _Job) -> None:

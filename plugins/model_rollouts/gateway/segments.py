@@ -23,6 +23,7 @@ from model_rollouts.adapters.json_lines import JsonLines
 from model_rollouts.gateway.sent_marks import SUFFIX, Receipt, SentMarks, as_sent
 
 _SUFFIX = ".rows"
+_LATELY_SECONDS = 10.0
 _BLOCK = 1000  # numbers reserved by one write of the counter
 
 
@@ -65,20 +66,17 @@ class SegmentLog:
                 path.unlink()
         self._active: int | None = None
         self._fd = -1
-        self._slowest = 0.0
+        self._slowest = _Slowest()
 
     @property
     def size(self) -> int:
         """Size of all segments."""
-        with self._lock:
-            return self._size
+        return self._size
 
     @property
     def slowest_write_seconds(self) -> float:
-        """Of the writes since this was last asked."""
-        with self._lock:
-            slowest, self._slowest = self._slowest, 0.0
-            return slowest
+        """Of the writes of the last ten to twenty seconds."""
+        return self._slowest.seconds(time.perf_counter())
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> Receipt | None:
         """Add rows with one write: all of them, or none. Their receipt, where marks are kept.
@@ -113,7 +111,7 @@ class SegmentLog:
                 self._take_back(size)
                 raise
             finally:
-                self._slowest = max(self._slowest, time.perf_counter() - began)
+                self._slowest.note(began, time.perf_counter())
             if written != len(data):
                 self._take_back(size)
                 raise OSError(f"the disk took {written} of {len(data)} bytes in {self._folder}; free some space")
@@ -209,6 +207,30 @@ class SegmentLog:
         finally:
             os.close(folder)
         self._reserved = upto
+
+
+class _Slowest:
+    """What took longest lately, whoever asks for it and however often."""
+
+    __slots__ = ("_before", "_began", "_now")
+
+    def __init__(self) -> None:
+        self._before = self._now = 0.0
+        self._began = 0.0
+
+    def note(self, began: float, ended: float) -> None:
+        self._turn(ended)
+        self._now = max(self._now, ended - began)
+
+    def seconds(self, now: float) -> float:
+        self._turn(now)
+        return max(self._before, self._now)
+
+    def _turn(self, now: float) -> None:
+        gone = now - self._began
+        if gone >= _LATELY_SECONDS:
+            self._before = self._now if gone < 2 * _LATELY_SECONDS else 0.0
+            self._now, self._began = 0.0, now
 
 
 def encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -52,7 +52,7 @@ class Shipment:
         self._lock = lock
         self._open_writer = open_writer
         self._writer: LogWriter | None = None
-        self._logs: dict[tuple[str, Table], SegmentLog] = {}
+        self._logs: Mapping[tuple[str, Table], SegmentLog] = {}  # never changed, only replaced: other threads read it
         self._attempted: set[tuple[str, Table, int]] = set()
         for model in sorted(path.name for path in folder.iterdir() if path.is_dir()):
             for table in _TABLES:
@@ -62,17 +62,17 @@ class Shipment:
     @property
     def bytes(self) -> int:
         """Size of what the log does not have yet."""
-        return sum(log.size for log in list(self._logs.values()))
+        return sum(log.size for log in self._logs.values())
 
     @property
     def segments(self) -> int:
         """Sealed segments that the log does not have yet."""
-        return sum(len(log.sealed()) for log in list(self._logs.values()))
+        return sum(len(log.sealed()) for log in self._logs.values())
 
     @property
     def slowest_write_seconds(self) -> float:
-        """Of the writes since this was last asked."""
-        return max((log.slowest_write_seconds for log in list(self._logs.values())), default=0.0)
+        """Of the writes lately; see `SegmentLog`."""
+        return max((log.slowest_write_seconds for log in self._logs.values()), default=0.0)
 
     @property
     def commit_seconds(self) -> float:
@@ -82,18 +82,21 @@ class Shipment:
 
     def log(self, model: str, table: Table) -> SegmentLog:
         """The segments of a model's table."""
-        if (model, table) not in self._logs:
-            folder = self._folder / quoted(model) / table
-            log = self._logs[model, table] = SegmentLog(folder, _ROLL_BYTES, marked=table == "predictions")
-            self._attempted.update((model, table, number) for number in log.inherited)
-        return self._logs[model, table]
+        known = self._logs.get((model, table))
+        if known is not None:
+            return known
+        folder = self._folder / quoted(model) / table
+        log = SegmentLog(folder, _ROLL_BYTES, marked=table == "predictions")
+        self._attempted.update((model, table, number) for number in log.inherited)
+        self._logs = {**self._logs, (model, table): log}
+        return log
 
     def ship(self) -> list[str]:
         """Commit everything, each table's segments in order; the errors of the tables that are held up."""
         errors: dict[tuple[str, Table], str] = {}
         self._commit_sealed(errors)
         # Sealed only now: while the log is away, one segment grows instead of many small ones.
-        for key, log in list(self._logs.items()):
+        for key, log in self._logs.items():
             if key not in errors:
                 log.seal()
         self._commit_sealed(errors)
@@ -101,7 +104,7 @@ class Shipment:
 
     def _commit_sealed(self, errors: dict[tuple[str, Table], str]) -> None:
         """Commit the sealed segments of the tables without errors; answers under way are waited for once, for all."""
-        sealed = [(key, log, log.sealed()) for key, log in list(self._logs.items()) if key not in errors]
+        sealed = [(key, log, log.sealed()) for key, log in self._logs.items() if key not in errors]
         until = time.monotonic() + _SENDING_SECONDS
         for (model, table), log, numbers in sealed:
             try:

@@ -157,7 +157,7 @@ class Spool:
     def status(self) -> dict[str, Any]:
         """Backlog, the last error, seconds since everything was in the log, and what is not in it.
 
-        `slowest_write_ms` is that of the writes since the status was last asked for.
+        `slowest_write_ms` is that of the writes of the last ten to twenty seconds.
         """
         shipments = [self._own, *self._orphans]
         age = None if self._flushed_at is None else round(time.monotonic() - self._flushed_at, 3)

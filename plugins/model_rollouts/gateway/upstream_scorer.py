@@ -8,7 +8,7 @@ from typing import Any
 
 from model_rollouts.gateway.answers import Failure, OutputError, failure
 from model_rollouts.gateway.inputs import off_loop
-from model_rollouts.gateway.payload import Payload, Table
+from model_rollouts.gateway.payload import Payload, Table, joined
 from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.upstream_address import Address
 from model_rollouts.gateway.upstream_http import RefusedError, UpstreamError, UpstreamHttp
@@ -130,6 +130,11 @@ class UpstreamScorer:
         """See `Scorer`."""
         return self._waiting_rows
 
+    @property
+    def quick_rows(self) -> int:
+        """See `Scorer`."""
+        return 0
+
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
         """See `Scorer`."""
         # A request on its own always gets in, or one with more rows than the bound never would.
@@ -180,7 +185,7 @@ class UpstreamScorer:
         jobs = [job for job in jobs if not job.future.done()]
         if not jobs:
             return  # nobody waits any more
-        until, payload = max(job.until for job in jobs), _joined([job.payload for job in jobs])
+        until, payload = max(job.until for job in jobs), joined([job.payload for job in jobs])
         if len(jobs) == 1:
             _deliver(jobs[0], await self._rows(payload, jobs[0].params, until, again))
             return
@@ -229,11 +234,6 @@ class UpstreamScorer:
             return [failure(OutputError(str(error)))] * payload.rows
         except Exception as error:  # whatever it is, its rows have failed, and their callers wait
             return [failure(error)] * payload.rows
-
-
-def _joined(payloads: Sequence[Payload]) -> Payload:
-    tables = [payload for payload in payloads if isinstance(payload, Table)]
-    return payloads[0] if len(payloads) == 1 else tables[0].joined(tables[1:])
 
 
 def _deliver(job: _Job, results: Results) -> None:
