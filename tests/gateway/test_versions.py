@@ -1,6 +1,7 @@
 """Which versions are loaded when memory is short: measured on this process, with models that really take it."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from tests.gateway.conftest import Models, until
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.loading import Version
-from model_rollouts.gateway.memory import MB, MemoryLimit, give_back, resident_bytes
+from model_rollouts.gateway.memory import MB, MemoryLimit, give_back, give_back_everything, resident_bytes
 from model_rollouts.gateway.payload import Table
 
 ROOM = 200 * MB
@@ -43,14 +44,17 @@ class Heavy(Models):
 
 
 class Running:
-    """A follower under a memory limit of what the process holds now and ROOM."""
+    """A follower under a memory limit of ROOM, for what comes on top of what the process holds now."""
 
     def __init__(self, expected: dict[str, int | None]) -> None:
-        give_back()
+        give_back_everything()
+        before = resident_bytes()
         self.models = Heavy()
         self.row = CHAMPION
         self.evicted: list[tuple[str, str, str]] = []
-        self.limit = limit = MemoryLimit(resident_bytes() + ROOM, lambda _, version: expected.get(version))
+        self.limit = limit = MemoryLimit(
+            ROOM, lambda _, version: expected.get(version), lambda: max(0, resident_bytes() - before)
+        )
         self.follower = Follower(
             poll=lambda: [self.row],
             adopt=lambda _: None,
@@ -100,7 +104,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
         one.follower.stop()
         one.follower._keeper._thread.join(10)
     running.clear()
-    give_back()
+    give_back_everything()
 
 
 @contextmanager
@@ -159,7 +163,7 @@ def test_a_challenger_that_grows_is_unloaded_before_the_version_to_go_back_to(
     model, version, reason = g.evicted[0]
     assert (model, version) == ("m", "2")
     assert "must be at most" in reason
-    until(lambda: resident_bytes() < g.follower._keeper._memory.most)  # type: ignore[union-attr]
+    until(lambda: g.limit.resident() < ROOM)
 
     assert not threading.Event().wait(2.5), "looks at the memory go by, and it does not come back by itself"
     assert g.loads == ["1", "2", "3"]
@@ -178,15 +182,33 @@ def test_what_had_no_room_is_loaded_when_memory_is_back(start: Callable[..., Run
     until(lambda: g.state("2") == "ready")
 
 
+class Looped:
+    """Something that only the garbage collector finds."""
+
+    def __init__(self, size: int) -> None:
+        self.itself = self
+        self.weights = np.ones(size // 8)
+
+
+def test_what_was_out_of_the_collectors_sight_makes_room_for_a_version(start: Callable[..., Running]) -> None:
+    g = start(expected={"2": 50 * MB})
+    looped = Looped(2 * ROOM)
+    gc.freeze()  # as the process does with what is loaded at its start
+    del looped
+    g.set(2, challenger="2")
+    until(lambda: g.state("2") == "ready")
+    assert g.limit.resident() < ROOM
+
+
 def test_memory_that_is_free_already_evicts_nobody(start: Callable[..., Running]) -> None:
     g = start()
     g.set(2, challenger="2", share=50.0)
     until(lambda: g.state("2") == "ready")
     blocks = [bytes(60_000) for _ in range(6000)]
     pin = bytes(60_000)  # above them, so that the C library keeps what was theirs
-    assert resident_bytes() > g.limit.most
+    assert g.limit.resident() > ROOM
     blocks.clear()
-    until(lambda: resident_bytes() < g.limit.most)
+    until(lambda: g.limit.resident() < ROOM)
     assert not threading.Event().wait(3.5), "looks at the memory go by"
     assert (g.state("2"), g.evicted, len(pin)) == ("ready", [], 60_000)
 

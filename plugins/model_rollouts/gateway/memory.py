@@ -71,8 +71,28 @@ class MemoryLimit:
 _WHAT = "raise MODEL_ROLLOUTS_MAX_MEMORY_MB, or give the version a server of its own (MODEL_ROLLOUTS_UPSTREAMS)"
 
 
+def make_room(problem: Callable[[], str | None]) -> str | None:
+    """Give back as much as it takes, the cheap way first; what the problem is after all, if there is one.
+
+    Args:
+        problem: Tells it, or None.
+    """
+    for way in (give_back, give_back_everything):
+        way()
+        left = problem()
+        if left is None:
+            break
+    return left
+
+
 def give_back() -> None:
-    """Give what nobody refers to any more back to the system. Stops the process for a moment."""
+    """Give what nobody refers to any more back to the system, of what came after the last `give_back_everything`."""
+    gc.collect()
+    trim()
+
+
+def give_back_everything() -> None:
+    """The same with what was there at the start, which may take some tenths of a second; all wait for it."""
     gc.unfreeze()  # the version may be among what was taken out of the collector's sight (`parts.py`)
     gc.collect()
     gc.freeze()

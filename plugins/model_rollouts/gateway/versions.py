@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import structlog
 
 from model_rollouts.gateway.loading import Version
-from model_rollouts.gateway.memory import MemoryLimit, give_back, trim
+from model_rollouts.gateway.memory import MemoryLimit, give_back, make_room, trim
 from model_rollouts.gateway.upstream_scorer import UpstreamScorer
 
 Role = Literal["champion", "challenger", "previous"]
@@ -247,16 +247,14 @@ class VersionKeeper:
             return
         expected = self._memory.expected(*wanted.key)
         needs = max(expected or 0, self._took.get(wanted.key, 0))
-        if expected != 0 and self._memory.refusal(needs):
-            give_back()  # what is free already is room
-            if reason := self._memory.refusal(needs):
-                raise _NoRoomError(reason, needs)
+        memory = self._memory
+        if expected != 0 and memory.refusal(needs) and (reason := make_room(lambda: memory.refusal(needs))):
+            raise _NoRoomError(reason, needs)
 
     def _excess(self, wanted: Wanted) -> str | None:
         if self._memory is None or wanted.role == "champion" or self._memory.excess() is None:
             return None
-        give_back()
-        return self._memory.excess()
+        return make_room(self._memory.excess)
 
     def _has_no_room(self, wanted: Wanted, error: _NoRoomError) -> None:
         _log.error("version_has_no_room", model=wanted.model, version=wanted.version, error=str(error))
@@ -294,7 +292,7 @@ class VersionKeeper:
         if self._looks < _LOOKS:
             trim()
         else:
-            give_back()  # stops everybody for a moment, so not with every look
+            give_back()  # callers wait meanwhile, so not with every look
         reason = memory.excess()
         if reason is not None and self._looks < _LOOKS:
             return None
@@ -335,7 +333,8 @@ class VersionKeeper:
         if self._leaving() is not None and time.monotonic() < self._leaves_until:
             return True
         self._leaving = None
-        give_back()
+        if self._memory is not None:
+            make_room(self._memory.excess)
         return False
 
     def _may_go(self, wanted: Wanted) -> bool:
