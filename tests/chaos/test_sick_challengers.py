@@ -258,6 +258,7 @@ def test_one_that_keeps_memory_is_unloaded_before_the_process_dies_of_it(world: 
         most_ms=max(each.ms for each in asked),
     )
     assert not failed(asked)
+    assert slow(asked) < MOST_MS
     assert [each.prediction for each in asked] == [2 * each.x for each in asked]
     assert sorted(served["request_id"]) == sorted(each.request_id for each in asked)
     assert before < MEMORY_MB, "there was room for it"

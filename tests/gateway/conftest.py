@@ -98,6 +98,7 @@ class Models:
         self.errors: dict[str, BaseException] = {}
         self.room: dict[str, int] = {}
         self.quick: dict[str, int] = {}
+        self.says_no_outputs: set[str] = set()
         self.loads: list[tuple[str, bool]] = []
 
     def load(self, model: str, version: str, *, serving: bool) -> Version:
@@ -113,7 +114,8 @@ class Models:
         )
         signature = Signature(self.columns.get(version, COLUMNS))
         inputs = tuple(Tensor(c.name, _DATATYPES[c.type], (-1, 1), None, c.required) for c in signature.columns)
-        interface = Interface("columns", inputs, (Tensor("predictions", "FP64", (-1, 1)),))
+        outputs = () if version in self.says_no_outputs else (Tensor("predictions", "FP64", (-1, 1)),)
+        interface = Interface("columns", inputs, outputs)
         return Version(model, version, SignatureReader(signature), scorer, lambda _: None, interface)
 
 

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from model_rollouts.core.traffic import Traffic
 
 Start = Callable[..., Any]
 TOKEN = "let-me-in-0123456789"
@@ -36,6 +39,34 @@ def test_an_inference_is_answered_routed_and_logged(gateway: Start, rollout: Any
                 ("abc:0", "u1", "challenger", {"x": 1.0}),
                 ("abc:1", "u1", "challenger", {"x": 2.5}),
             ]
+
+    asyncio.run(run())
+
+
+def test_a_challenger_without_an_output_that_is_asked_for_has_failed_and_the_champion_answers(
+    gateway: Start, rollout: Any
+) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            g.models.says_no_outputs.add("9")
+            g.models.predicts["9"] = lambda data: pd.DataFrame({"label": data["x"] * 2, "sure": data["x"] * 0})
+            g.models.predicts["2"] = lambda data: pd.DataFrame({"label": data["x"] * 3})
+            g.set(Traffic("m", "9", "2", 100.0, 0.0, "r1", 0, "s", revision=2))
+            await g.routes_by(2)
+            asked = request(1.0, outputs=[{"name": "sure"}, {"name": "label"}])
+            answer = await infer(g, asked, X_Request_Id="a")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["model_version"] == "9"
+            assert [(o["name"], o["data"]) for o in answer.json()["outputs"]] == [("sure", [0.0]), ("label", [2.0])]
+            failed, answered = await g.rows()
+            assert (failed["arm"], failed["status"], failed["served"]) == ("challenger", "error", False)
+            assert failed["error"] == "the answer has no output 'sure'; it has label"
+            assert (answered["arm"], answered["cohort"], answered["served"]) == ("champion", "challenger", True)
+            fine = await infer(g, request(1.0, outputs=[{"name": "label"}]))
+            assert fine.json()["model_version"] == "2"
+            nobody = await infer(g, request(1.0, outputs=[{"name": "weight"}]), X_Request_Id="bad")
+            assert nobody.status_code == 400
+            assert "bad" not in [r["request_id"] for r in await g.rows()], "the request is wrong, and no evidence"
 
     asyncio.run(run())
 

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_rollouts.gateway import errors
 from model_rollouts.gateway.bodies import Bodies
-from model_rollouts.gateway.dataplane import Call, DataPlane
+from model_rollouts.gateway.calls import Call
+from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.metrics import Recorder
 from model_rollouts.gateway.one_write import answer

@@ -9,7 +9,7 @@ import orjson
 from fastapi import FastAPI, Response
 
 from model_rollouts.gateway.answers import Answer
-from model_rollouts.gateway.errors import NotServingError
+from model_rollouts.gateway.errors import BadRequestError, NotServingError
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.open_inference import HEADER_LENGTH, InferHeader, decode
@@ -47,6 +47,16 @@ class OpenInferenceCodec:
         self._interface = version.interface
         document, self._header = decode(body, content_type, self._header_length, self._interface, max_rows, max_bytes)
         return document
+
+    def problem(self, answers: Sequence[Answer]) -> str | None:
+        """See `Codec`."""
+        if self._header.outputs is None:
+            return None
+        try:
+            encode(answers, "", "", "", self._header.outputs, self._interface)
+        except BadRequestError as error:
+            return str(error)
+        return None
 
     def encode(self, answers: Sequence[Answer], model: str, versions: str, request_id: str) -> bytes:
         """See `Codec`."""

@@ -31,6 +31,13 @@ class Codec(Protocol):
             GatewayError: It is none; says where.
         """
 
+    def problem(self, answers: Sequence[Answer]) -> str | None:
+        """Why answers are none to the request that was decoded before; None: they are.
+
+        Args:
+            answers: Of some of its rows, at least one.
+        """
+
     def encode(self, answers: Sequence[Answer], model: str, versions: str, request_id: str) -> bytes:
         """The response to the request that was decoded before.
 
@@ -39,6 +46,9 @@ class Codec(Protocol):
             model: Registered model name.
             versions: Those that answered, comma-separated.
             request_id: The request's.
+
+        Raises:
+            GatewayError: They are no answers to it; see `problem`.
         """
 
 
@@ -52,6 +62,10 @@ class MlflowCodec:
     ) -> Document:
         """See `Codec`."""
         return decode(body, content_type, max_rows, max_bytes)
+
+    def problem(self, answers: Sequence[Answer]) -> str | None:
+        """See `Codec`; whatever a version answers is passed on."""
+        return None
 
     def encode(self, answers: Sequence[Answer], model: str, versions: str, request_id: str) -> bytes:
         """See `Codec`."""
