@@ -16,9 +16,8 @@ import pytest
 from tests.adapters.test_comparison import look, rollout
 from tests.adapters.unit_log import DAY, START, Bench, Row, outcome, row
 
-from model_rollouts.adapters import comparison_queries as queries
 from model_rollouts.adapters.comparison import write_comparison
-from model_rollouts.adapters.comparison_facts import Asked, Facts, read_facts
+from model_rollouts.adapters.comparison_facts import NAMES, Asked, Facts, read_facts
 from model_rollouts.adapters.delta_log import REPEAT_SECONDS
 from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.decision import Decision, decide
@@ -115,7 +114,7 @@ def number(text: str | None) -> float | None:
 
 def tallied(rows: Sequence[Row], outcomes: Sequence[Row]) -> dict[str, Any]:
     """The sums of some rows, one row after the other."""
-    sums: dict[str, Any] = dict.fromkeys(queries.SUMS, 0)
+    sums: dict[str, Any] = dict.fromkeys(NAMES, 0)
     for each in rows:
         ok, latency, score = each["status"] == "ok", each["latency_ms"], each["score"]
         failed = not ok or not math.isfinite(latency) or latency > 1e300 or latency_bin(latency) >= LATENCY_BINS

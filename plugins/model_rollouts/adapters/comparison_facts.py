@@ -1,7 +1,7 @@
 """What the log says for the comparison: sums of every stage, arm and slice of a rollout, over all rows."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -24,6 +24,7 @@ from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY
 MOST_COLUMNS = 60
 MOST_DAYS = 62
 SURVEY_ROWS = 20_000
+_ARMS = ("champion", "challenger")
 _SEED = "20130101"
 _BANDS = 5
 _MOST_TEXTS = 10
@@ -51,7 +52,7 @@ class ArmFacts:
     """One arm in one stage.
 
     Attributes:
-        sums: By the names of `comparison_queries.SUMS`; empty where it has no request.
+        sums: By `NAMES`; empty where it has no request.
         latency: Bin -> count; see `core/evidence.py`.
         delay: Bin -> count of the labels' delays; see `delay_edge`.
         scores: Histogram of the scores by class.
@@ -193,36 +194,78 @@ def _texts(column: Sequence[str | None]) -> list[str]:
     return [text for text, n in frequent if n >= _LEAST_SHARE * len(column)]
 
 
+COUNTS: tuple[str, ...] = ("requests", "errors", "due", "labelled", "wrong", "binary", "scored", "judged", "measured")
+COUNTS += ("value_due", "valued")
+NAMES = (*COUNTS, *queries.EXTREMES, *queries.SUMS)
+
+
+def added(parts: Iterable[Sums]) -> Sums:
+    """Sums of several parts of the rows; empty of none."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        for name in NAMES:
+            values = [value for value in (total.get(name), part[name]) if value is not None]
+            total[name] = queries.EXTREMES.get(name, sum)(values) if values else None
+    return total
+
+
+def _counts(code: int, n: int) -> dict[str, int]:
+    """What `n` rows of a code count as."""
+    says = queries.decoded(code)
+    label, value = says["label_state"], says["value_state"]
+    binary = label in (queries.TRUE, queries.FALSE)
+    counted = {
+        "requests": True,
+        "errors": says["failed"],
+        "due": label != queries.NOT_DUE,
+        "labelled": label > queries.DUE,
+        "wrong": label in (queries.WRONG, queries.FALSE),
+        "binary": binary,
+        "scored": says["scored"],
+        "judged": binary and says["scored"],
+        "measured": says["measured"],
+        "value_due": value != queries.NOT_DUE,
+        "valued": value == queries.FOUND,
+    }
+    return {name: n if counts else 0 for name, counts in counted.items()}
+
+
 def _sorted_rows(
     rows: Sequence[Sequence[Any]], cuts: Sequence[Cut], values: Sequence[Sequence[Any]]
 ) -> tuple[dict[tuple[int, str], ArmFacts], tuple[Part, ...]]:
-    arms: dict[tuple[int, str], ArmFacts] = {}
-    slices: dict[tuple[int, int], dict[str, Sums]] = {}
+    arms: dict[tuple[int, str], ArmFacts] = defaultdict(ArmFacts)
+    slices: dict[tuple[int, int], dict[str, list[Sums]]] = defaultdict(lambda: defaultdict(list))
     keys = len(queries.KEYS) + 2 + len(cuts)
     for row in rows:
-        stage, arm, latency, delay, score, tenth, truth, *parts = row[:keys]
-        sums = dict(zip(queries.SUMS, row[keys:], strict=True))
-        facts = arms.setdefault((stage, arm), ArmFacts())
-        if latency is not None:
-            if latency != queries.NO_BIN:
-                facts.latency[latency] += sums["requests"]
-        elif delay is not None:
-            if delay != queries.NO_BIN:
-                facts.delay[min(delay, queries.DELAY_BINS)] += sums["requests"]
-        elif score is not None:
-            if truth >= 0:
-                facts.scores.append(Scores(score, tenth, truth, sums["requests"], sums["score"], sums["miss"]))
-        elif (dimension := next((at for at, part in enumerate(parts) if part is not None), None)) is None:
-            facts.sums = sums
-        elif parts[dimension] != queries.NO_BIN:
-            slices.setdefault((dimension, parts[dimension]), {})[arm] = sums
+        stage, code, challenger, latency, delay, score, tenth, truth, *parts = row[:keys]
+        n, rest = row[keys], dict(zip((*queries.EXTREMES, *queries.SUMS), row[keys + 1 :], strict=True))
+        if code is None:
+            facts = arms[stage, _ARMS[challenger]]
+            if latency is not None and latency != queries.NO_BIN:
+                facts.latency[latency] += n
+            elif delay is not None and delay != queries.NO_BIN:
+                facts.delay[min(delay, queries.DELAY_BINS)] += n
+            elif truth is not None and truth >= 0:
+                facts.scores.append(Scores(score, tenth, truth, n, rest["score"], rest["miss"]))
+            continue
+        says, sums = queries.decoded(code), _counts(code, n) | rest
+        if stage is not None:
+            facts = arms[stage, _ARMS[says["challenger"]]]
+            facts.sums = added([facts.sums, sums] if facts.sums else [sums])
+        elif says["now"]:
+            dimension = next(at for at, part in enumerate(parts) if part is not None)
+            slices[dimension, parts[dimension]][_ARMS[says["challenger"]]].append(sums)
     for facts in arms.values():
         facts.scores.sort(key=lambda each: each.bin)
     made = [
-        Part(*_named(dimension, part, cuts, values), order=part, arms=by_arm)
+        Part(
+            *_named(dimension, part, cuts, values),
+            order=part,
+            arms={arm: added(sums) for arm, sums in by_arm.items()},
+        )
         for (dimension, part), by_arm in sorted(slices.items(), key=lambda each: each[0])
     ]
-    return arms, tuple(made)
+    return dict(arms), tuple(made)
 
 
 def _named(dimension: int, part: int, cuts: Sequence[Cut], values: Sequence[Sequence[Any]]) -> tuple[str, str]:

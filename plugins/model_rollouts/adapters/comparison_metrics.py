@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_rollouts.adapters.comparison_facts import ArmFacts, Facts, Scores, Sums, delay_edge
-from model_rollouts.adapters.comparison_queries import SUMS
+from model_rollouts.adapters.comparison_facts import NAMES, ArmFacts, Facts, Scores, Sums, added, delay_edge
 from model_rollouts.core.auc import auc
 from model_rollouts.core.calibration import BINS, Calibration, ScoreBin, calibration
 from model_rollouts.core.estimates import Estimate, difference, mean, quantile, root_mean_square, share, unknown
@@ -15,7 +14,6 @@ from model_rollouts.core.slices import Cell, Count, Search
 from model_rollouts.core.slices import Sums as Measured
 
 ARMS = ("champion", "challenger")
-_EXTREMES = {"score_least": min, "score_most": max}
 MOST_SHOWN = 20
 _NO_ANSWERS = "no answers"
 _NO_LABELS = "no label has matured"
@@ -66,7 +64,7 @@ def merged(arms: Sequence[ArmFacts]) -> ArmFacts:
     arms = [arm for arm in arms if arm.sums]
     if not arms:
         return ArmFacts()
-    sums = {name: _added(name, [arm.sums[name] for arm in arms if arm.sums[name] is not None]) for name in SUMS}
+    sums = added(arm.sums for arm in arms)
     latency: Counter[int] = Counter()
     delay: Counter[int] = Counter()
     bins: dict[tuple[int, int, int], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
@@ -80,15 +78,9 @@ def merged(arms: Sequence[ArmFacts]) -> ArmFacts:
     return ArmFacts(sums, latency, delay, scores)
 
 
-def _added(name: str, values: Sequence[Any]) -> Any:
-    if not values:
-        return None
-    return _EXTREMES[name](values) if name in _EXTREMES else sum(values)
-
-
 def metrics(arm: ArmFacts, kind: Kind) -> dict[str, Estimate]:
     """Every metric of one arm, in the order they are shown."""
-    found: Sums = arm.sums or dict.fromkeys(SUMS, 0)
+    found: Sums = arm.sums or dict.fromkeys(NAMES, 0)
     requests, labelled = found["requests"], found["labelled"]
     estimates = {"error_rate": share(found["errors"], requests, "no requests")}
     estimates |= {
@@ -120,7 +112,7 @@ def _probability_metrics(arm: ArmFacts, kind: Kind) -> dict[str, Estimate]:
     if kind.probabilities:
         return dict.fromkeys(("brier", "calibration_error", "calibration_offset"), unknown(kind.probabilities))
     found = reliability(arm)
-    sums: Sums = arm.sums or dict.fromkeys(SUMS, 0)
+    sums: Sums = arm.sums or dict.fromkeys(NAMES, 0)
     return {
         "brier": mean(sums["judged"], sums["miss"], sums["miss_2"], "no label with a score"),
         "calibration_error": found.ece,
@@ -170,7 +162,7 @@ def cells(facts: Facts, kind: Kind) -> list[Cell]:
     """What can be tested in the slices."""
     made = []
     for part in facts.parts:
-        champion, challenger = (part.arms.get(arm) or dict.fromkeys(SUMS, 0) for arm in ARMS)
+        champion, challenger = (part.arms.get(arm) or dict.fromkeys(NAMES, 0) for arm in ARMS)
 
         def counts(n: str, bad: str, of: tuple[Sums, Sums] = (champion, challenger)) -> tuple[Count, Count]:
             return Count(of[0][n], of[0][bad]), Count(of[1][n], of[1][bad])

@@ -38,36 +38,35 @@ WHERE rollout_id = $rollout AND stage = $stage AND arm = cohort AND epoch_us(ts)
 ORDER BY md5($seed || coalesce(request_id, '')), ts, arm LIMIT $limit
 """
 
-# The sums, in the order of the columns. `n` of each is a column of its own where rows can lack it.
-SUMS = {
-    "requests": "count(*)",
-    "errors": "count(CASE WHEN bin IS NULL THEN 1 END)",
-    "due": "count(CASE WHEN due THEN 1 END)",
-    "labelled": "count(label)",
-    "wrong": "count(CASE WHEN label IS NOT NULL AND label IS DISTINCT FROM prediction THEN 1 END)",
-    "binary": "count(truth)",
-    "scored": "count(usable_score)",
-    "score": "sum(usable_score)",
-    "score_2": "sum(usable_score * usable_score)",
-    "score_least": "min(usable_score)",
-    "score_most": "max(usable_score)",
-    "judged": "count(miss)",  # labelled 0 or 1 and scored
-    "miss": "sum(miss)",
-    "miss_2": "sum(miss * miss)",
-    "measured": "count(gap)",  # numbers on both sides
-    "gap": "sum(gap)",
-    "gap_size": "sum(abs(gap))",
-    "gap_2": "sum(gap * gap)",
-    "gap_4": "sum(gap * gap * gap * gap)",
-    "value_due": "count(CASE WHEN due AND served THEN 1 END)",
-    "valued": "count(value)",
-    "value": "sum(value)",
-    "value_2": "sum(value * value)",
-    "log_latency": "sum(log_latency)",
-    "log_latency_2": "sum(log_latency * log_latency)",
-}
+# What is added up, in the order of the columns. Everything that is counted is in the code of the rows.
+SUMS: tuple[str, ...] = ("score", "score_2", "miss", "miss_2", "gap", "gap_size", "gap_2", "gap_4")
+SUMS += ("value", "value_2", "log_latency", "log_latency_2")
+EXTREMES = {"score_least": min, "score_most": max}
 
-KEYS = ("stage", "arm", "latency_bin", "delay_bin", "score_bin", "tenth", "truth_key")
+# A row's code says all that is counted of it; a key of small whole numbers is much quicker to group by than many counts
+# are to add up.
+_CODE = {"challenger": 2, "now": 2, "failed": 2, "scored": 2, "measured": 2, "value_state": 3, "label_state": 6}
+NOT_DUE, DUE, FOUND = range(3)
+RIGHT, WRONG = 2, 3  # labelled, not 0 or 1
+TRUE, FALSE = 4, 5  # labelled 0 or 1
+
+KEYS = ("stage", "code", "challenger", "latency_bin", "delay_bin", "score_bin", "tenth", "truth_key")
+
+
+def decoded(code: int) -> dict[str, int]:
+    """What a code says."""
+    parts = {}
+    for name, size in _CODE.items():
+        code, parts[name] = divmod(code, size)
+    return parts
+
+
+def _code() -> str:
+    step, terms = 1, []
+    for name, size in _CODE.items():
+        terms.append(f"{step} * {name}")
+        step *= size
+    return " + ".join(terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,9 @@ def survey(columns: Sequence[str]) -> str:
 def sums(cuts: Sequence[Cut], days: bool) -> str:
     """All sums, by stage and arm, by histogram bins, and for the stage `$stage` by slices.
 
-    One row has `KEYS`, then `hour`, `day` and `b0`, `b1`, ... for the cuts, then `SUMS`. A key is null in rows that are
-    not grouped by it, and there alone. `hour` is of the day, `day` counts from 1970, both in UTC.
+    One row has `KEYS`, then `hour`, `day` and `b0`, `b1`, ... for the cuts, then the number of rows, `EXTREMES` and
+    `SUMS`. A key is null in rows that are not grouped by it, and there alone. `hour` is of the day, `day` counts from
+    1970, both in UTC.
 
     Args:
         cuts: What to cut by.
@@ -106,27 +106,35 @@ def sums(cuts: Sequence[Cut], days: bool) -> str:
     bands = [f"b{at}" for at in range(len(cuts))]
     parts = ["hour", *(["day"] if days else []), *bands]
     sets = [
-        "(stage, arm)",
-        "(stage, arm, latency_bin)",
-        "(stage, arm, delay_bin)",
-        "(stage, arm, score_bin, tenth, truth_key)",
-        *(f"(stage, arm, {part})" for part in parts),
+        "(stage, code)",
+        "(stage, challenger, latency_bin)",
+        "(stage, challenger, delay_bin)",
+        "(stage, challenger, score_bin, tenth, truth_key)",
+        *(f"(code, {part})" for part in parts),
     ]
     keys = ", ".join([*KEYS, "hour", "day" if days else "NULL AS day", *bands])
-    sums_of = ", ".join(f"{what} AS sum_{name}" for name, what in SUMS.items())
+    added = ", ".join(f"sum({name})" for name in SUMS)
     return f"""
 WITH {_facts(cuts)}
-SELECT {keys}, {sums_of}
+SELECT {keys}, count(*), min(usable_score), max(usable_score), {added}
 FROM facts GROUP BY GROUPING SETS ({", ".join(sets)})
 """
 
 
 def _facts(cuts: Sequence[Cut]) -> str:
     features = "".join(f", {quoted(cut.column)} AS c{at}" for at, cut in enumerate(cuts))
-    named = "".join(f", c{at}" for at in range(len(cuts)))
+    bands = "".join(f", {_band(at, cut)} AS b{at}" for at, cut in enumerate(cuts))
+    names = "".join(f", b{at}" for at in range(len(cuts)))
     first = first_rows(f"{_OF_ROLLOUT} AND (request_id IS NULL OR request_id IN (SELECT request_id FROM careful))")
     first = first.replace("epoch_us(ts) AS us", f"epoch_us(ts) AS us, served, score{features}")
-    columns = f"stage, arm, served, status, latency_ms, prediction, score{named}"
+    # Rows are made narrow before they meet their outcomes, which takes the memory.
+    narrow = f"""stage, CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS challenger, us, prediction,
+        CASE WHEN status = 'ok' THEN 1 ELSE 0 END AS answered, CASE WHEN served THEN 1 ELSE 0 END AS got,
+        CASE WHEN status = 'ok' AND isfinite(score) THEN score END AS usable_score,
+        {BIN} AS any_bin,
+        CASE WHEN latency_ms > $floor AND isfinite(latency_ms) THEN ln(latency_ms) ELSE ln($floor) END AS any_log,
+        {_hour()} AS hour, {_day()} AS day{bands}"""
+    kept = f"stage, challenger, us, prediction, answered, got, usable_score, any_bin, any_log, hour, day{names}"
     return f"""
 careful AS (
     SELECT request_id FROM {{predictions}}
@@ -135,76 +143,86 @@ careful AS (
     HAVING count(CASE WHEN arm = 'champion' THEN 1 END) > 1 OR count(CASE WHEN arm = 'challenger' THEN 1 END) > 1
     UNION
     SELECT request_id FROM {{outcomes}} WHERE request_id IS NOT NULL GROUP BY request_id
-    HAVING max({_LABEL_US}) > min({_LABEL_US})
-        OR max({_VALUE_US}) > min({_VALUE_US})
+    HAVING max({_LABEL_US}) > min({_LABEL_US}) OR max({_VALUE_US}) > min({_VALUE_US})
 ),
 known AS (
     SELECT request_id, min({_LABEL_US}) AS label_us, min(label) AS label,
-        min({_VALUE_US}) AS value_us,
-        min(CASE WHEN {_USABLE} THEN value END) AS value
+        min({_VALUE_US}) AS value_us, min(CASE WHEN {_USABLE} THEN value END) AS value
     FROM {{outcomes}} WHERE request_id IS NOT NULL GROUP BY request_id
 ),
 {first},
-again AS ({joined("counted", columns, outcomes=_USABLE_OUTCOMES, timed=True)}),
+again AS (
+    SELECT request_id, {narrow} FROM counted WHERE us >= $from
+),
+judged AS ({joined("again", kept, outcomes=_USABLE_OUTCOMES, timed=True)}),
 plain AS (
-    SELECT request_id, arm, stage, served, status, latency_ms, prediction, score, epoch_us(ts) AS us{features}
-    FROM {{predictions}}
-    WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $from AND epoch_us(ts) < $high AND request_id IS NOT NULL
+    SELECT request_id, {narrow}
+    FROM (
+        SELECT request_id, arm, stage, served, status, latency_ms, prediction, score, epoch_us(ts) AS us{features}
+        FROM {{predictions}}
+        WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $from AND epoch_us(ts) < $high AND request_id IS NOT NULL
+    ) AS asked
 ),
 answers AS (
-    SELECT stage, arm, served, status, latency_ms, prediction, score, us{named},
-        CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label_us END AS label_us,
-        CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label END AS label,
-        CASE WHEN value_us >= us - $slack AND value_us <= us + $maturity THEN value END AS value
+    SELECT {kept},
+        CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label_us END AS first_label_us,
+        CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label END AS first_label,
+        CASE WHEN value_us >= us - $slack AND value_us <= us + $maturity THEN value END AS first_value
     FROM (
         SELECT plain.*, known.label_us, known.label, known.value_us, known.value
         FROM plain LEFT JOIN known ON known.request_id = plain.request_id
         WHERE NOT EXISTS (SELECT 1 FROM careful WHERE careful.request_id = plain.request_id)
     ) AS once
     UNION ALL
-    SELECT stage, arm, served, status, latency_ms, prediction, score, us{named},
-        first_label_us AS label_us, first_label AS label, first_value AS value
-    FROM again WHERE us >= $from
+    SELECT {kept}, first_label_us, first_label, first_value FROM judged
 ),
-dated AS (
-    SELECT answers.*, status = 'ok' AND us + $maturity <= $as_of AS due, {BIN} AS any_bin,
-        CASE WHEN status = 'ok' AND isfinite(score) THEN score END AS usable_score
+due AS (
+    SELECT answers.*, answered = 1 AND us + $maturity <= $as_of AS is_due,
+        CASE WHEN any_bin < $bins THEN any_bin END AS bin,
+        CASE WHEN answered = 1 AND us + $maturity <= $as_of THEN first_label END AS label,
+        CASE WHEN answered = 1 AND got = 1 AND us + $maturity <= $as_of THEN first_value END AS known_value
     FROM answers
 ),
-matured AS (
-    SELECT stage, arm, served, us, latency_ms, prediction, usable_score, due{named},
-        CASE WHEN any_bin < $bins THEN any_bin END AS bin,
-        CASE WHEN due THEN label END AS label,
-        CASE WHEN due THEN label_us END AS label_us,
-        CASE WHEN due AND served THEN value END AS value,
-        CASE WHEN due AND label = '1' THEN 1 WHEN due AND label = '0' THEN 0 END AS truth
-    FROM dated
-),
 measured AS (
-    SELECT matured.*, usable_score - truth AS score_gap,
+    SELECT due.*,
+        CASE WHEN label = '1' THEN 1 WHEN label = '0' THEN 0 END AS truth,
         TRY_CAST(prediction AS DOUBLE) - TRY_CAST(label AS DOUBLE) AS any_gap
-    FROM matured
+    FROM due
+),
+scaled AS (
+    SELECT measured.*, coalesce(usable_score - truth, 0) AS score_gap,
+        CASE WHEN isfinite(any_gap) THEN any_gap ELSE 0 END AS gap,
+        CASE WHEN isfinite(any_gap) THEN 1 ELSE 0 END AS measured,
+        CASE WHEN bin IS NULL THEN 1 ELSE 0 END AS failed,
+        CASE WHEN stage = $stage THEN 1 ELSE 0 END AS now,
+        CASE WHEN usable_score IS NULL THEN 0 ELSE 1 END AS scored,
+        CASE WHEN known_value IS NOT NULL THEN {FOUND} WHEN is_due AND got = 1 THEN {DUE} ELSE {NOT_DUE} END
+            AS value_state,
+        CASE WHEN label IS NULL THEN CASE WHEN is_due THEN {DUE} ELSE {NOT_DUE} END
+            WHEN truth IS NULL THEN CASE WHEN label IS DISTINCT FROM prediction THEN {WRONG} ELSE {RIGHT} END
+            ELSE CASE WHEN label IS DISTINCT FROM prediction THEN {FALSE} ELSE {TRUE} END END AS label_state
+    FROM measured
 ),
 facts AS (
-    SELECT stage, arm, served, prediction, usable_score, due, bin, label, value, truth,
-        score_gap * score_gap AS miss,
-        CASE WHEN isfinite(any_gap) THEN any_gap END AS gap,
-        CASE WHEN bin IS NOT NULL AND latency_ms > $floor THEN ln(latency_ms) WHEN bin IS NOT NULL THEN ln($floor) END
-            AS log_latency,
+    SELECT stage, challenger, {_code()} AS code, usable_score, hour, day{names},
+        coalesce(usable_score, 0) AS score, coalesce(usable_score * usable_score, 0) AS score_2,
+        score_gap * score_gap AS miss, score_gap * score_gap * score_gap * score_gap AS miss_2,
+        gap, abs(gap) AS gap_size, gap * gap AS gap_2, gap * gap * gap * gap AS gap_4,
+        coalesce(known_value, 0) AS value, coalesce(known_value * known_value, 0) AS value_2,
+        CASE WHEN failed = 0 THEN any_log ELSE 0 END AS log_latency,
+        CASE WHEN failed = 0 THEN any_log * any_log ELSE 0 END AS log_latency_2,
         coalesce(bin, {NO_BIN}) AS latency_bin,
         {_delay_bin()} AS delay_bin,
         {_score_bin()} AS score_bin,
         {_tenth()} AS tenth,
-        CASE WHEN usable_score IS NULL OR truth IS NULL THEN -1 ELSE truth END AS truth_key,
-        {_hour()} AS hour,
-        {_day()} AS day{"".join(f", {_band(at, cut)} AS b{at}" for at, cut in enumerate(cuts))}
-    FROM measured
+        CASE WHEN usable_score IS NULL OR truth IS NULL THEN -1 ELSE truth END AS truth_key
+    FROM scaled
 )"""
 
 
 def _delay_bin() -> str:
-    seconds = "(CAST(label_us - us AS DOUBLE) / 1000000)"
-    return f"""CASE WHEN label_us IS NULL THEN {NO_BIN} WHEN NOT {seconds} > {DELAY_FLOOR} THEN 0
+    seconds = "(CAST(first_label_us - us AS DOUBLE) / 1000000)"
+    return f"""CASE WHEN label IS NULL THEN {NO_BIN} WHEN NOT {seconds} > {DELAY_FLOOR} THEN 0
             ELSE CAST(floor(ln({seconds} / {DELAY_FLOOR}) / {_RATIO}) AS INTEGER) END"""
 
 
@@ -228,11 +246,11 @@ def _tenth() -> str:
 
 def _hour() -> str:
     hours = "floor(CAST(us AS DOUBLE) / 3600000000)"
-    return f"CASE WHEN stage = $stage THEN CAST({hours} - 24 * floor({hours} / 24) AS INTEGER) ELSE {NO_BIN} END"
+    return f"CAST({hours} - 24 * floor({hours} / 24) AS SMALLINT)"
 
 
 def _day() -> str:
-    return f"CASE WHEN stage = $stage THEN CAST(floor(CAST(us AS DOUBLE) / 86400000000) AS INTEGER) ELSE {NO_BIN} END"
+    return "CAST(floor(CAST(us AS DOUBLE) / 86400000000) AS INTEGER)"
 
 
 def _band(at: int, cut: Cut) -> str:
@@ -241,4 +259,4 @@ def _band(at: int, cut: Cut) -> str:
     parts = " ".join(f"WHEN {value} {compare} $c{at}_{part} THEN {part}" for part in range(cut.parts))
     odd = f"WHEN NOT isfinite({value}) THEN {NOT_FINITE} " if cut.number else ""
     rest = cut.parts if cut.number else OTHER
-    return f"CASE WHEN stage <> $stage THEN {NO_BIN} WHEN {value} IS NULL THEN {MISSING} {odd}{parts} ELSE {rest} END"
+    return f"CAST(CASE WHEN {value} IS NULL THEN {MISSING} {odd}{parts} ELSE {rest} END AS SMALLINT)"

@@ -3,6 +3,7 @@
 import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,13 @@ from model_rollouts.operators.base import WATCH, StageOperator, pull, wiring
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from model_rollouts.adapters.delta_log import Arm
-    from model_rollouts.adapters.evidently_report import DriftResult
+    from model_rollouts.adapters.drift_report import StageDrift
     from model_rollouts.core.decision import Decision
+    from model_rollouts.core.drift_plan import DriftPlan
     from model_rollouts.core.rollout import Rollout
+    from model_rollouts.wiring import Wiring
 
-_ARMS: tuple["Arm", "Arm"] = ("champion", "challenger")
-_REPORT_ROWS = 5_000  # rows a side in pictures; what decides is counted over all rows
+_OFFLINE_PAST = timedelta(days=7)  # as far back as logged requests are scored again
 _CHECK_ROWS = 50_000
 _SEED = 20130101
 
@@ -119,44 +120,59 @@ class ValidateDataOperator(ReportOperator):
 
 
 class DriftReportOperator(ReportOperator):
-    """Evidently: the challenger's inputs and predictions against the champion's, in the same window."""
+    """Drift over all rows: the challenger against its training data, the champion's past and the champion beside it.
+
+    What drift of a column does, and by which limits, says the plan (see core/drift_plan.py). Evidently's page of a
+    sample comes with it, and its snapshot goes to the workspace of MODEL_ROLLOUTS_EVIDENTLY_WORKSPACE where one is set.
+    """
 
     def make(self, rollout: "Rollout", stage: int, context: "Context", out_dir: Path) -> dict[str, Any]:
-        """Drift as HTML and JSON."""
-        from model_rollouts.adapters.evidently_report import drift_report
+        """Drift as JSON and HTML."""
+        from model_rollouts.adapters.drift_report import drift_of_stage
 
-        log = wiring().log
-        start, end = stage_window(rollout)
-        frames, totals = {}, {}
-        for arm in _ARMS:
-            frames[arm] = log.stage_frame(rollout.model, rollout.id, stage, arm, start, end, _REPORT_ROWS, _SEED)
-            totals[arm] = log.count_rows(rollout.model, rollout.id, stage, arm, start, end)
-        columns = [c for c in frames["champion"].columns if c.startswith("f_") or c in ("prediction", "score")]
-        result = drift_report(
-            frames["champion"],
-            frames["challenger"],
-            columns,
-            out_dir=out_dir,
-            rows_reference=totals["champion"],
-            rows_current=totals["challenger"],
-            title=f"{rollout.id} stage {stage}: challenger against champion",
-        )
-        return {**judge_drift(result, context["params"].get("on_drift", "report")), "files": result.files}
+        parts, (start, end) = wiring(), stage_window(rollout)
+        plan = drift_plan_of(rollout, context["params"].get("on_drift"))
+        version = parts.registry.resolve(rollout.model, rollout.challenger)
+        of = stage_drift(parts, rollout, stage, start, end)
+        report = drift_of_stage(parts.drift_log, of, parts.profiles.training_profile(version), plan, out_dir)
+        if parts.settings.evidently_workspace and report.snapshot is not None:
+            from model_rollouts.adapters.evidently_workspace import keep_snapshot
+
+            folder = Path(parts.settings.evidently_workspace)
+            try:
+                keep_snapshot(folder, rollout.model, rollout.id, stage, report.snapshot)
+            except Exception as error:  # the workspace is one more place to look at it; it decides nothing
+                self.log.warning("the snapshot is not in the workspace %s: %s", folder, error)
+        return {
+            "state": report.finding.state,
+            "detail": report.finding.detail[:1000],
+            "files": report.files,
+            "metrics": report.metrics,
+        }
 
 
-def judge_drift(result: "DriftResult", on_drift: str) -> dict[str, Any]:
-    """What a drift result means for the stage, by the plan's choice.
+def drift_plan_of(rollout: "Rollout", on_drift: str | None) -> "DriftPlan":
+    """The plan's drift; a form that says hold is heard where the plan is from before it knew of drift."""
+    from model_rollouts.core.drift_plan import DriftRole
 
-    Where drift is only reported, a comparison that could not be made is reported too. Where it holds the stage, that
-    is missing evidence.
-    """
-    metrics = {} if result.share is None else {"drift_share": result.share}
-    if not result.computed:
-        state = "missing" if on_drift == "hold" else "ok"
-        return {"state": state, "detail": f"not fully computed: {result.reason}"[:1000], "metrics": metrics}
-    drifted = any(column.drifted for column in result.columns.values())
-    state = "failed" if drifted and on_drift == "hold" else "ok"
-    return {"state": state, "detail": result.reason, "metrics": metrics}
+    plan = rollout.plan.drift
+    return replace(plan, role=DriftRole.HOLD) if on_drift == DriftRole.HOLD else plan
+
+
+def stage_drift(parts: "Wiring", rollout: "Rollout", stage: int, start: datetime, end: datetime) -> "StageDrift":
+    """What a stage's drift is looked for in: its window, and the champion's time before the rollout."""
+    from model_rollouts.adapters.drift_report import StageDrift
+    from model_rollouts.core.rollout import EventKind
+
+    offline = rollout.plan.stage(stage).offline
+    events = parts.store.events(rollout_id=rollout.id)
+    began = min((e.at for e in events if e.kind is EventKind.STARTED), default=start)
+    until = start if offline else min(began, start)
+    seconds = rollout.plan.drift.reference_seconds
+    length = timedelta(seconds=seconds) if seconds else _OFFLINE_PAST if offline else end - start
+    return StageDrift(
+        rollout.model, rollout.id, stage, rollout.champion, (start, end), (until - length, until), offline
+    )
 
 
 def stage_window(rollout: "Rollout") -> tuple[datetime, datetime]:
