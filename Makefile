@@ -64,9 +64,9 @@ types: $(READY) ## mypy, strict
 	# On its own: seen from here, its folder would be the package mlflow.
 	cd mlflow/flights && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py replay.py
 
-lock: $(READY) ## compile requirements.in to requirements.txt
+lock: $(READY) ## compile requirements*.in to requirements.txt
 	@echo "locking requirements.txt"
-	$(BIN)/uv pip compile requirements.in -o requirements.txt --python-version 3.11 -q --no-emit-index-url
+	$(BIN)/uv pip compile requirements.in requirements-spark.in -o requirements.txt --python-version 3.11 -q --no-emit-index-url
 
 clean: ## remove what the demo, the tests and the checks wrote (the environment stays)
 	@rm -rf .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache reports/out

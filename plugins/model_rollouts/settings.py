@@ -1,9 +1,10 @@
 """Every setting, typed, from the environment (prefix MODEL_ROLLOUTS_)."""
 
 from pathlib import Path
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_rollouts.core.plan import Pattern
@@ -23,6 +24,12 @@ class Settings(BaseSettings):
     log_vacuum_hours: int = Field(
         24, ge=1, le=8_760, description="Hours that files stay which are no longer part of a Delta log: readers' time"
     )
+    engine: Literal["duckdb", "postgresql", "spark"] = Field(
+        "duckdb",
+        description="What runs the log's queries: duckdb in this process, postgresql where the log is (log_url), or "
+        "spark over the Delta tables",
+    )
+    spark_master: str = Field("local[*]", min_length=1, description="Spark's master, where the engine is spark")
     gateway_url: str = Field(
         "http://127.0.0.1:8600",
         description="Where operators reach the gateway: the own address of each process, separated by commas",
@@ -69,6 +76,20 @@ class Settings(BaseSettings):
                 "leave it empty for Delta tables in log_dir"
             )
         return value
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.engine == "postgresql" and not self.log_url:
+            raise ValueError(
+                "engine is postgresql and log_url is empty: the queries run where the log is; set "
+                "MODEL_ROLLOUTS_LOG_URL=postgresql://..., or MODEL_ROLLOUTS_ENGINE=duckdb or spark for Delta tables"
+            )
+        if self.engine == "spark" and self.log_url:
+            raise ValueError(
+                "engine is spark and log_url is set: Spark reads Delta tables only; unset MODEL_ROLLOUTS_LOG_URL, or "
+                "set MODEL_ROLLOUTS_ENGINE=postgresql or duckdb for a log in PostgreSQL"
+            )
+        return self
 
     @field_validator("gateway_url")
     @classmethod

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
     from model_rollouts.adapters.delta_report_log import DeltaReportLog
     from model_rollouts.adapters.environment import MlflowEnvironments
-    from model_rollouts.adapters.log_places import LogRoot
+    from model_rollouts.adapters.log_places import LogRoot, QueryEngine
     from model_rollouts.adapters.log_upkeep import LogUpkeep
     from model_rollouts.adapters.mlflow_monitoring import MlflowMonitoringRuns
     from model_rollouts.adapters.mlflow_profiles import MlflowProfiles
+    from model_rollouts.adapters.postgres_log import PostgresLog
     from model_rollouts.adapters.sql_store import SqlStore
     from model_rollouts.data_rollbacks import DataRollbacks
     from model_rollouts.drills import Drills
@@ -47,13 +48,31 @@ class Wiring:
         return MlflowRegistry(self.settings.mlflow_tracking_uri, sync_stages=self.settings.sync_stages)
 
     @cached_property
-    def log_root(self) -> "LogRoot":
+    def log_store(self) -> "Path | PostgresLog":
         """Where the prediction log is: the database of `log_url`, or else the Delta tables in `log_dir`."""
         if not self.settings.log_url:
             return self.settings.log_dir
         from model_rollouts.adapters.postgres_log import PostgresLog
 
         return PostgresLog(self.settings.log_url)
+
+    @cached_property
+    def log_root(self) -> "LogRoot":
+        """The prediction log, with the engine that it is asked by."""
+        if self.settings.engine == "duckdb":
+            return self.log_store
+        from model_rollouts.adapters.log_places import EngineLog
+
+        engine: QueryEngine
+        if self.settings.engine == "postgresql":
+            from model_rollouts.adapters.postgres_engine import PostgresEngine
+
+            engine = PostgresEngine()
+        else:
+            from model_rollouts.adapters.spark_engine import SparkEngine
+
+            engine = SparkEngine(self.settings.spark_master)
+        return EngineLog(self.log_store, engine)
 
     def delta_log_dir(self, what: str) -> "Path":
         """The folder of the Delta log, for what can't read another one.
@@ -70,7 +89,7 @@ class Wiring:
 
     @cached_property
     def log(self) -> "DeltaPredictionLog":
-        """The prediction log, read with DuckDB."""
+        """The prediction log, asked by the engine of the settings."""
         from model_rollouts.adapters.delta_log import DeltaPredictionLog
 
         return DeltaPredictionLog(self.log_root)
@@ -81,7 +100,7 @@ class Wiring:
         from model_rollouts.adapters.log_upkeep import LogUpkeep
 
         days, hours = self.settings.log_retention_days, self.settings.log_vacuum_hours
-        return LogUpkeep(self.log_root, self.store, days, hours)
+        return LogUpkeep(self.log_store, self.store, days, hours)
 
     @cached_property
     def gateway(self) -> Gateways:

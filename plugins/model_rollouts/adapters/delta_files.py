@@ -19,7 +19,7 @@ from model_rollouts.adapters.log_places import EngineTable, LogPlace, LogTable, 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["LogReadError", "columns_of", "current_files", "run", "run_local"]
+__all__ = ["LogReadError", "columns_of", "connect", "current_files", "run", "run_local"]
 
 _TRIES = 3
 _STATS_SLACK = timedelta(seconds=1)  # engines may cut the statistics' timestamps to milliseconds
@@ -139,13 +139,13 @@ def run_local(
                 given |= {f"files_{name}": files} if files else {}
             else:
                 assert not isinstance(place, EngineTable)  # noqa: S101 - for the type checker: they are plain
-                connection = connection or _connect()
+                connection = connection or connect()
                 found = _loaded(connection, name, place, start, end, sql)
             if not sources and not found:
                 return None
             sources[name] = found or f"(SELECT {NO_ROWS[name]} WHERE false)"
         try:
-            return (connection or _connect()).execute(sql.format(**sources), given)
+            return (connection or connect()).execute(sql.format(**sources), given)
         except duckdb.IOException as error:  # vacuumed between the listing and the reading: list again
             if attempt == _TRIES - 1:
                 raise LogReadError(f"files of {places}: {error}") from error
@@ -154,7 +154,8 @@ def run_local(
     raise AssertionError("unreachable")
 
 
-def _connect() -> "duckdb.DuckDBPyConnection":
+def connect() -> "duckdb.DuckDBPyConnection":
+    """An empty database in memory, with times in UTC."""
     import duckdb
 
     return duckdb.connect(config={**_CONFIG, "temp_directory": tempfile.gettempdir()})

@@ -16,9 +16,9 @@ from model_rollouts.adapters.delta_schema import SCHEMAS
 from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.postgres_log import PostgresColumn, PostgresTable
 
-_SLACK = timedelta(seconds=1)  # as the files of a Delta table have some: the queries choose for themselves
+SLACK = timedelta(seconds=1)  # as the files of a Delta table have some: the queries choose for themselves
 _BLOCK = 8 << 20
-_KINDS = {"double": pa.float64(), "string": pa.string()}
+KINDS = {"double": pa.float64(), "string": pa.string()}
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def fetched(
             raise ValueError(f"time is {moment.isoformat()} without a zone; give UTC")
     with tempfile.TemporaryFile(prefix="rollouts-log-") as file:
         try:
-            schema = _copy_out(table, start - _SLACK, end + _SLACK, wanted, limit, file)
+            schema = _copy_out(table, start - SLACK, end + SLACK, wanted, limit, file)
         except (psycopg.Error, UnicodeError) as error:
             raise LogReadError(f"{table} can't be read: {error}") from error
         if not file.tell():
@@ -59,7 +59,7 @@ def _copy_out(
         if missing := types.keys() - {column.name for column in found}:
             raise LogReadError(f"{table} has no column {', '.join(sorted(missing))}; it is no table of this log")
         columns = [column for column in found if column.name == "ts" or wanted(column.name)]
-        columns = [column for column in columns if column.name in types or column.kind in _KINDS]
+        columns = [column for column in columns if column.name in types or column.kind in KINDS]
         query = sql.SQL("SELECT {} FROM {} WHERE ts >= {} AND ts < {}{}").format(
             sql.SQL(", ").join(map(_selected, columns)),
             table.identifier,
@@ -73,7 +73,7 @@ def _copy_out(
         ):
             for block in copy:
                 file.write(block)
-    return pa.schema([(column.name, types.get(column.name) or _KINDS[column.kind]) for column in columns])
+    return pa.schema([(column.name, types.get(column.name) or KINDS[column.kind]) for column in columns])
 
 
 def _selected(column: PostgresColumn) -> sql.Composable:
