@@ -45,7 +45,15 @@ class Settings(BaseSettings):
     mlflow_ui_url: str = Field("", description="MLflow's address for links, when a browser needs another one")
     sync_stages: bool = Field(False, description="Also move registry stages, for teams still on stages")
     expectations_dir: Path = Field(Path("expectations"), description="Great Expectations suites, as JSON")
+    data_check_rows: int = Field(
+        5_000_000,
+        ge=1_000,
+        description="Most rows that data checks look at; beyond, a sample of requests: 5 s a million",
+    )
     reports_dir: Path = Field(Path("reports/out"), description="Scratch folder for reports before upload")
+    evidently_workspace: str = Field(
+        "", description="Folder of an Evidently workspace that gets each stage's drift (`evidently ui --workspace`)"
+    )
     airflow_url: str = Field("", description="Airflow's API server, asked to run the DAGs of data rollbacks")
     airflow_token: SecretStr | None = Field(
         None, description="Bearer token of Airflow's API; or give user and password"

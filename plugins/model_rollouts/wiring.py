@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_rollouts.adapters.airflow_client import AirflowClient
+    from model_rollouts.adapters.delta_drift import DeltaDriftLog
     from model_rollouts.adapters.delta_log import DeltaPredictionLog
     from model_rollouts.adapters.delta_report_log import DeltaReportLog
     from model_rollouts.adapters.environment import MlflowEnvironments
@@ -210,6 +211,13 @@ class Wiring:
             models=[name.strip() for name in self.settings.watched_models.split(",") if name.strip()],
             default_pattern=self.settings.default_pattern,
         )
+
+    @cached_property
+    def drift_log(self) -> "DeltaDriftLog":
+        """Columns of the log in counts."""
+        from model_rollouts.adapters.delta_drift import DeltaDriftLog
+
+        return DeltaDriftLog(self.log_root)
 
     @cached_property
     def profiles(self) -> "MlflowProfiles":

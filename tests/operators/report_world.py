@@ -35,14 +35,18 @@ class World:
         """Start the rollout and open its first stage."""
         client = make_client(self.wiring.settings.mlflow_tracking_uri)
         client.create_registered_model(self.model)
-        run = client.create_run(client.create_experiment(self.model))
-        for _ in range(2):
-            client.create_model_version(self.model, source=f"runs:/{run.info.run_id}/model", run_id=run.info.run_id)
+        self.make_versions(client)
         store, cause = self.wiring.store, Cause("test", self.opened_at, "a test")
         store.apply(core.adopt(self.model, "1", cause))
         store.apply(core.start(self.id, self.plan, "2", "salt", store.traffic(self.model), cause))
         store.apply(core.open_stage(store.rollout(self.id), store.traffic(self.model), 0, cause))
         self.run_id = self.wiring.stage_runs.open(store.rollout(self.id), 0)
+
+    def make_versions(self, client: Any) -> None:
+        """Register two versions that have no model behind them."""
+        run = client.create_run(client.create_experiment(self.model))
+        for _ in range(2):
+            client.create_model_version(self.model, source=f"runs:/{run.info.run_id}/model", run_id=run.info.run_id)
 
     @property
     def id(self) -> str:
@@ -90,7 +94,9 @@ class World:
         }
 
 
-def make_world(plan: Plan, mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def make_world(
+    plan: Plan, mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[World] = World
+) -> World:
     """A world whose adapters are those that the operators use."""
     settings = Settings(
         store_url=f"sqlite:///{tmp_path / 'rollouts.db'}",
@@ -101,6 +107,6 @@ def make_world(plan: Plan, mlflow_server: str, tmp_path: Path, monkeypatch: pyte
     wiring = Wiring(settings)
     monkeypatch.setattr("model_rollouts.wiring.shared", lambda: wiring)
     wiring.store.migrate()
-    world = World(wiring, plan)
+    world = kind(wiring, plan)
     world.open()
     return world

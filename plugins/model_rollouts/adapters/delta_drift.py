@@ -84,17 +84,20 @@ class DeltaDriftLog:
             LogReadError: The log can't be read.
             ValueError: The limit is out of its bounds.
         """
-        import pandas as pd
+        given = {"rollout": rollout_id, "stage": stage, "arm": arm}
+        return self._sample(model, ARM_ROWS, given, window, columns, limit, seed)
 
-        if not 1 <= limit <= MOST_SAMPLED:
-            raise ValueError(f"limit is {limit}, must be between 1 and {MOST_SAMPLED}")
-        named = list(columns.items())
-        if not named:
-            return pd.DataFrame()
-        given = {"rollout": rollout_id, "stage": stage, "arm": arm, "limit": limit, "seed": str(seed)}
-        result = run(sample_query(named, ARM_ROWS), self._where(model, window), given | _times(window))
-        frame = pd.DataFrame(columns=range(len(named))) if result is None else result.df()
-        return frame.set_axis([name for name, _ in named], axis=1)
+    def champion_sample(
+        self,
+        model: str,
+        version: str,
+        window: tuple[datetime, datetime],
+        columns: Mapping[str, str],
+        limit: int,
+        seed: int,
+    ) -> "pd.DataFrame":
+        """A sample of a version's answers as champion, in or out of rollouts; the rest as for `stage_sample`."""
+        return self._sample(model, CHAMPION_ROWS, {"version": version}, window, columns, limit, seed)
 
     def stage_profiles(
         self,
@@ -138,6 +141,28 @@ class DeltaDriftLog:
         return found.get("champion") or _no_rows(bins, columns)
 
     # --- inside
+
+    def _sample(
+        self,
+        model: str,
+        condition: str,
+        given: Mapping[str, Any],
+        window: tuple[datetime, datetime],
+        columns: Mapping[str, str],
+        limit: int,
+        seed: int,
+    ) -> "pd.DataFrame":
+        import pandas as pd
+
+        if not 1 <= limit <= MOST_SAMPLED:
+            raise ValueError(f"limit is {limit}, must be between 1 and {MOST_SAMPLED}")
+        named = list(columns.items())
+        if not named:
+            return pd.DataFrame()
+        drawn = {**given, **_times(window), "limit": limit, "seed": str(seed)}
+        result = run(sample_query(named, condition), self._where(model, window), drawn)
+        frame = pd.DataFrame(columns=range(len(named))) if result is None else result.df()
+        return frame.set_axis([name for name, _ in named], axis=1)
 
     def _profiles(
         self,

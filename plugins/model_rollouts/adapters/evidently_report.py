@@ -74,6 +74,68 @@ class DriftResult:
     files: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Two samples as Evidently shows them.
+
+    Attributes:
+        columns: The columns that could be compared, the drifted ones first.
+        uncomparable: Why each of the others could not.
+        rows: Rows of the reference and of the current sample that were used.
+        html: Evidently's page; None where no column could be compared.
+        snapshot: Evidently's own result, for its workspaces; None likewise.
+    """
+
+    columns: tuple[ColumnDrift, ...]
+    uncomparable: Mapping[str, str]
+    rows: tuple[int, int]
+    html: str | None
+    snapshot: Any
+
+
+def picture(
+    reference: "pd.DataFrame",
+    current: "pd.DataFrame",
+    columns: Sequence[str],
+    *,
+    max_rows: int = MAX_ROWS,
+    seed: int = 0,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+) -> Picture:
+    """Show two samples column by column.
+
+    Args:
+        reference: What the columns looked like.
+        current: What they look like.
+        columns: Columns to compare. Numbers are compared as numbers, everything else as categories.
+        max_rows: Most rows a side; larger frames are sampled by `seed`.
+        seed: Another seed draws another sample.
+        name: The snapshot's name.
+        tags: The snapshot's tags.
+
+    Raises:
+        DriftReportError: Evidently's answer is of an unknown form.
+    """
+    reference, current = (
+        frame.sample(max_rows, random_state=seed) if len(frame) > max_rows else frame for frame in (reference, current)
+    )
+    sides = {}
+    uncomparable = {}
+    for column in columns:
+        pair, problem = _comparable(column, reference, current)
+        if pair is None:
+            uncomparable[column] = problem
+        else:
+            sides[column] = pair
+    found, html, snapshot = _compare(sides, name, tags) if sides else ([], None, None)
+    for drift in [d for d in found if math.isnan(d.score)]:
+        found.remove(drift)
+        uncomparable[drift.column] = f"{drift.method} gave no number"
+    found.sort(key=lambda d: (not d.drifted, d.column))
+    return Picture(tuple(found), uncomparable, (len(reference), len(current)), html, snapshot)
+
+
 def drift_report(
     reference: "pd.DataFrame",
     current: "pd.DataFrame",
@@ -110,22 +172,8 @@ def drift_report(
     for name, total, frame in (("rows_reference", rows_reference, reference), ("rows_current", rows_current, current)):
         if total < len(frame):
             raise ValueError(f"{name} is {total}, must be at least the sample's {len(frame)} rows")
-    reference, current = (
-        frame.sample(max_rows, random_state=seed) if len(frame) > max_rows else frame for frame in (reference, current)
-    )
-    sides = {}
-    uncomparable = {}
-    for column in columns:
-        pair, problem = _comparable(column, reference, current)
-        if pair is None:
-            uncomparable[column] = problem
-        else:
-            sides[column] = pair
-    found, html = _compare(sides) if sides else ([], None)
-    for drift in [d for d in found if math.isnan(d.score)]:
-        found.remove(drift)
-        uncomparable[drift.column] = f"{drift.method} gave no number"
-    found.sort(key=lambda d: (not d.drifted, d.column))
+    shown = picture(reference, current, columns, max_rows=max_rows, seed=seed)
+    found, uncomparable = shown.columns, shown.uncomparable
     computed = not uncomparable
     drifted = [d.column for d in found if d.drifted]
     share = len(drifted) / len(found) if computed else None
@@ -139,15 +187,15 @@ def drift_report(
         share=share,
         columns={d.column: d for d in found},
         uncomparable=uncomparable,
-        rows_reference=len(reference),
-        rows_current=len(current),
+        rows_reference=shown.rows[0],
+        rows_current=shown.rows[1],
         total_reference=rows_reference,
         total_current=rows_current,
         files=(out_dir / "drift.json", out_dir / "drift.html"),
     )
     summary = {key: value for key, value in asdict(result).items() if key != "files"}
     result.files[0].write_text(json.dumps({"title": title, **summary}, indent=2), encoding="utf-8")
-    result.files[1].write_text(_render(title, result, html), encoding="utf-8")
+    result.files[1].write_text(_render(title, result, shown.html), encoding="utf-8")
     return result
 
 
@@ -172,8 +220,10 @@ def _comparable(column: str, reference: "pd.DataFrame", current: "pd.DataFrame")
     return (values[0], values[1]), ""
 
 
-def _compare(sides: dict[str, tuple[Any, Any]]) -> tuple[list[ColumnDrift], str]:
-    """Each column's drift, and Evidently's page."""
+def _compare(
+    sides: dict[str, tuple[Any, Any]], name: str | None, tags: Sequence[str]
+) -> tuple[list[ColumnDrift], str, Any]:
+    """Each column's drift, Evidently's page, and its snapshot."""
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently's switch for its telemetry
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
@@ -182,27 +232,34 @@ def _compare(sides: dict[str, tuple[Any, Any]]) -> tuple[list[ColumnDrift], str]
 
     shown: dict[str, str] = {}  # name on the page -> column
     for column in sides:
-        name = column.translate(_HARMLESS)
-        while name in shown:
-            name += "'"
-        shown[name] = column
+        text = harmless(column)
+        while text in shown:
+            text += "'"
+        shown[text] = column
     frames = []
     for side in (0, 1):
-        series = {name: _harmless(sides[column][side]).reset_index(drop=True) for name, column in shown.items()}
+        series = {text: _harmless(sides[column][side]).reset_index(drop=True) for text, column in shown.items()}
         frames.append(pd.DataFrame(series))
-    numeric = [name for name, column in shown.items() if is_numeric_dtype(sides[column][0])]
-    categorical = [name for name in shown if name not in numeric]
+    numeric = [text for text, column in shown.items() if is_numeric_dtype(sides[column][0])]
+    categorical = [text for text in shown if text not in numeric]
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
     before, now = (Dataset.from_pandas(frame, data_definition=definition) for frame in frames)
-    snapshot = Report([DataDriftPreset(columns=list(shown))]).run(now, before)
+    snapshot = Report([DataDriftPreset(columns=list(shown))]).run(
+        now, before, name=name and harmless(name), tags=[harmless(tag) for tag in tags]
+    )
     metrics = snapshot.dict()["metrics"]
-    return _columns(metrics, shown), snapshot.get_html_str(as_iframe=False)
+    return _columns(metrics, shown), snapshot.get_html_str(as_iframe=False), snapshot
+
+
+def harmless(text: str) -> str:
+    """A text that can't run in Evidently's page."""
+    return text.translate(_HARMLESS)
 
 
 def _harmless(series: Any) -> Any:
     from pandas.api.types import is_numeric_dtype
 
-    return series if is_numeric_dtype(series) else series.map(lambda value: str(value).translate(_HARMLESS))
+    return series if is_numeric_dtype(series) else series.map(lambda value: harmless(str(value)))
 
 
 def _columns(metrics: Iterable[dict[str, Any]], shown: dict[str, str]) -> list[ColumnDrift]:
@@ -245,7 +302,15 @@ def _render(title: str, result: DriftResult, html: str | None) -> str:
         heading("Columns"),
         table(("column", "method", "score", "threshold", "drift"), columns),
     ]
-    own = page(title, body)
+    return with_picture(page(title, body), html)
+
+
+def with_picture(own: str, html: str | None) -> str:
+    """A page of this package with Evidently's own below it, where there is one.
+
+    Raises:
+        DriftReportError: Evidently's page is of an unknown form.
+    """
     if html is None:
         return own
     content = own[own.index("<body>") + len("<body>") : own.index("</body>")]
