@@ -17,7 +17,8 @@ from model_rollouts.core.bucketing import in_share
 
 pytestmark = pytest.mark.timeout(3600 if FULL else 300)
 
-KILLS = 50 if FULL else 4
+#: By where the log is.
+KILLS = {"delta": 50 if FULL else 3, "postgresql": 10 if FULL else 2}
 RATE, SHARE, SEED = 300.0, 50.0, 20261125
 _LOAD_SECONDS = (0.2, 1.5)
 _START_SECONDS = (0.5, 4.0)
@@ -65,12 +66,15 @@ def _live_and_die(gateway: GatewayProcess, mover: Mover, number: int, rng: rando
     return life
 
 
+@pytest.mark.parametrize("place", KILLS)
 def test_what_was_answered_is_in_the_log_exactly_once_however_often_the_process_is_killed(
-    registry: str, tmp_path: Path
+    registry: str, tmp_path: Path, request: pytest.FixtureRequest, place: str
 ) -> None:
-    rng, lives, early = random.Random(SEED), [], 0
-    with serving(tmp_path, registry) as (gateway, mover):
-        for number in range(KILLS):
+    rng, lives, early, kills = random.Random(SEED), [], 0, KILLS[place]
+    url = request.getfixturevalue("postgres_server") if place == "postgresql" else None
+    more = {} if url is None else {"MODEL_ROLLOUTS_LOG_URL": url}
+    with serving(tmp_path, registry, **more) as (gateway, mover):
+        for number in range(kills):
             lives.append(_live_and_die(gateway, mover, number, rng))
             if number % _STARTS_KILLED == _STARTS_KILLED - 1:
                 gateway.launch()
@@ -79,7 +83,7 @@ def test_what_was_answered_is_in_the_log_exactly_once_however_often_the_process_
                 early += 1
             gateway.start()
         gateway.wait(lambda: drained(gateway))
-    rows = logged(tmp_path, MODEL)
+    rows = logged(tmp_path, MODEL, url)
 
     asked = {each.request_id: each for life in lives for each in life.asked}
     answered = {name for name, each in asked.items() if each.answered}
@@ -89,8 +93,8 @@ def test_what_was_answered_is_in_the_log_exactly_once_however_often_the_process_
     between = {name.split("-")[0] for name in unanswered & by_id.keys()}
     unmarked = answered - set(served["request_id"])
     say(
-        "kill",
-        kills=KILLS + early,
+        f"kill-{place}",
+        kills=kills + early,
         kills_while_starting=early,
         kills_between_append_and_answer=len(between),
         requests=len(asked),
@@ -105,7 +109,7 @@ def test_what_was_answered_is_in_the_log_exactly_once_however_often_the_process_
         unanswered_served=len(unanswered & set(served["request_id"])),
     )
     assert {each.status for each in asked.values()} <= {0, 200}, "nothing but death keeps an answer back"
-    assert len(answered) > 20 * KILLS, "there was load"
+    assert len(answered) > 20 * kills, "there was load"
     assert rows[rows.duplicated(["request_id", "arm"], keep=False)].empty
     missing = {
         each.request_id: life.expected_arms(each) - by_id.get(each.request_id, set())

@@ -20,6 +20,7 @@ from tests.chaos.client import Asked
 
 from bench.servers import free_port
 from bench.serving import GatewayProcess, end_with_us
+from model_rollouts.adapters.postgres_log import SCHEMA
 from model_rollouts.core.gates import Gate, Metric
 from model_rollouts.core.patterns.common import CONTROL_PERCENT
 from model_rollouts.core.plan import FULL_SHARE, Pattern, Plan, Stage
@@ -114,12 +115,22 @@ def drained(gateway: GatewayProcess) -> bool:
     return bool(seen["spool"]["bytes"] == 0 and seen["mirror"]["waiting"] == 0)
 
 
-def logged(root: Path, model: str) -> pd.DataFrame:
-    """The prediction log."""
-    from deltalake import DeltaTable
-
+def logged(root: Path, model: str, url: str | None = None) -> pd.DataFrame:
+    """The prediction log: a Delta table under a gateway's folder, or in PostgreSQL."""
     columns = ["request_id", "version", "arm", "cohort", "served", "status", "error", "prediction"]
-    return DeltaTable(str(root / "log" / model / "predictions")).to_pandas(columns=columns)
+    if url is None:
+        from deltalake import DeltaTable
+
+        return DeltaTable(str(root / "log" / model / "predictions")).to_pandas(columns=columns)
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url)
+    try:
+        table = sa.Table(f"{model}.predictions", sa.MetaData(), schema=SCHEMA, autoload_with=engine)
+        with engine.connect() as connection:
+            return pd.read_sql(sa.select(*(table.c[name] for name in columns)), connection)
+    finally:
+        engine.dispose()
 
 
 @dataclass
