@@ -13,7 +13,7 @@ from model_rollouts.core.drift_finding import ColumnDrift, DriftFinding, Sides, 
 from model_rollouts.core.drift_plan import Comparison, DriftLimits, DriftPlan
 from model_rollouts.core.profile import ColumnProfile, Grid, column_of_numbers, grid_of
 
-PSI = DriftLimits(psi=0.2, missing=None)
+PSI = DriftLimits(psi=0.2, wasserstein=None, missing=None)
 RNG = np.random.default_rng(0)
 
 
@@ -47,7 +47,7 @@ def test_a_value_that_takes_over_is_seen_where_the_reference_has_one_value_alone
     told = compare_column("f_x", *pair([3.0] * 100, [4.0] * 100), PSI)
     assert told.exceeded == ("psi",)
     assert compare_column("f_x", *pair([3.0] * 100, [3.0] * 100), PSI) == ColumnDrift(
-        "f_x", told.role, (100, 100), (100, 100), PSI, psi=0.0, js=0.0, missing=0.0, psi_of_chance=0.0
+        "f_x", told.role, (100, 100), (100, 100), PSI, psi=0.0, js=0.0, wasserstein=0.0, missing=0.0, psi_of_chance=0.0
     )
 
 
@@ -103,9 +103,10 @@ def test_what_can_not_be_compared_is_never_no_drift(reference: Any, current: Any
 
 
 def test_a_limit_on_what_has_no_number_is_a_problem() -> None:
-    told = compare_column("f_x", *pair([3.0] * 100, [3.0] * 100), DriftLimits(wasserstein=0.1))
+    told = compare_column("f_x", *pair([3.0] * 100, [4.0] * 100), DriftLimits(psi=None, wasserstein=0.1))
     assert "no standard deviation" in told.problem
     assert told.wasserstein is None
+    assert compare_column("f_x", *pair([3.0] * 100, [4.0] * 100), DriftLimits(wasserstein=0.1)).problem == ""
 
 
 def test_a_new_text_is_seen_and_categories_only_one_side_looked_for_are_others() -> None:

@@ -33,7 +33,8 @@ def test_it_comes_back_from_the_store_as_it_was() -> None:
 
 @pytest.mark.parametrize("pattern", list(Pattern))
 def test_the_form_puts_it_into_the_plan_of_every_pattern(pattern: Pattern) -> None:
-    plan = plan_from(pattern, {"on_drift": "hold", "drift": GIVEN})
+    horizon = {"horizon_seconds": 604_800.0} if pattern is Pattern.AB_TEST else {}
+    plan = plan_from(pattern, {"on_drift": "hold", "drift": GIVEN, **horizon})
     assert plan.drift == DriftPlan.from_dict({**GIVEN, "role": "hold"})
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 

@@ -199,7 +199,7 @@ def compare_column(
     if reference.kind == "number":
         known["wasserstein"], far = _moved(reference, current, limits.wasserstein, level)
         exceeded += ["wasserstein"] if far else []
-        if known["wasserstein"] is None and limits.wasserstein is not None:
+        if known["wasserstein"] is None and limits.wasserstein is not None and not exceeded:
             problem = "the reference is one number alone, which has no standard deviation to measure wasserstein by"
     return ColumnDrift(**known, exceeded=tuple(exceeded), problem=problem)
 
@@ -259,8 +259,10 @@ def _moved(
     positions = [reference.grid.position(index) for index in indices]
     before, now = ([column.counts.get(index, 0) for index in indices] for column in (reference, current))
     distance, unit = wasserstein(positions, before, now), standard_deviation(positions, before)
-    if distance is None or not unit:
+    if distance is None or (distance and not unit):
         return None, False
+    if not unit:
+        return 0.0, False  # all of both sides is one number
     mean, bound = wasserstein_of_chance(positions, before, now, level)
     return distance / unit, limit is not None and (distance - mean) / unit >= limit and distance > bound
 

@@ -40,7 +40,7 @@ class DriftLimits:
 
     psi: float | None = 0.2
     js: float | None = None
-    wasserstein: float | None = None
+    wasserstein: float | None = 0.1
     missing: float | None = 0.1
 
     def __post_init__(self) -> None:
