@@ -449,6 +449,50 @@ def test_at_its_end_the_process_waits_for_the_mirror_no_longer_than_it_may(gatew
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("share", "answers", "scores_too"), [(100.0, "2", "1"), (0.0, "1", "2")])
+def test_a_second_score_is_as_late_as_it_would_have_been_as_the_answer(
+    gateway: Start, rollout: Any, share: float, answers: str, scores_too: str
+) -> None:
+    """Or a busy gateway would make the version that callers wait for look slower than the other."""
+
+    async def run() -> None:
+        async with gateway(challenger_timeout_seconds=10.0, champion_timeout_seconds=10.0) as g:
+            busy, entered = threading.Event(), threading.Event()
+
+            def slow(data: Any) -> Any:
+                if (data["x"] == 1).any():
+                    entered.set()
+                    assert busy.wait(10)
+                return data["x"].to_numpy() * 2
+
+            def steady(data: Any) -> Any:
+                time.sleep(0.05)
+                return data["x"].to_numpy() * 2
+
+            names = {"1": "7", "2": "2"}  # the first champion is loaded before the test says what it does
+            g.models.predicts[names[answers]], g.models.predicts[names[scores_too]] = slow, steady
+            percent = {"mirror_percent": 100.0} if share == 0 else {}
+            control = 0.0 if share == 0 else 50.0
+            a, b = [name for name in map(str, range(20)) if in_share("s:control", name, 50.0)][:2]
+            g.set(Traffic("m", "7", "2", share, control, "r1", 0, "s", revision=2, **percent))
+            await g.routes_by(2)
+            first = asyncio.create_task(g.score(1.0, request_id=a))
+            await g.happens(entered.is_set)
+            second = asyncio.create_task(g.score(2.0, request_id=b))
+            await asyncio.sleep(0.4)  # the time that the second one waits for its turn
+            busy.set()
+            assert [(await each).status_code for each in (first, second)] == [200, 200]
+            await mirrored(g, 2)
+            answered, scored = {}, {}
+            for row in await g.rows():
+                (answered if row["served"] else scored)[row["request_id"]] = row["latency_ms"]
+            assert min(answered.values()) > 400
+            assert 50 <= scored[a] < 350, "it would have had no call to wait for but its own"
+            assert answered[b] + 40 < scored[b] < answered[b] + 350, "its turn would have come as late"
+
+    asyncio.run(run())
+
+
 # --- versions that are known to be quick
 
 

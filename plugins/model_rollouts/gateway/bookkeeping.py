@@ -111,6 +111,12 @@ class Bookkeeper:
                         request.document,
                         request.payload,
                         len(request.call.body),
-                        request.lead_ms,
+                        _around_ms(request, indices[0]),
                     )
                 )
+
+
+def _around_ms(request: Request, index: int) -> float:
+    """What the caller waited besides what the version that answered took for itself; see `Mirrored`."""
+    answered = request.final[index]
+    return request.lead_ms if answered.call_ms is None else answered.latency_ms - answered.call_ms

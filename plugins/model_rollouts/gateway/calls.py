@@ -10,6 +10,7 @@ from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.protocols import MLFLOW, Codec
 from model_rollouts.gateway.records import Context
 from model_rollouts.gateway.routing import Arm, Route
+from model_rollouts.gateway.scorer import call_ms
 from model_rollouts.gateway.scoring_protocol import Document
 from model_rollouts.gateway.sent_marks import Receipt
 
@@ -64,12 +65,22 @@ class Reply:
 
 @dataclass(slots=True)
 class Attempt:
-    """What a version made of one row of a request; `latency_ms` is from taking the request."""
+    """What a version made of one row of a request.
+
+    Attributes:
+        index: The row.
+        arm: Whose version.
+        result: What it made of it.
+        latency_ms: From taking the request.
+        call_ms: Of that, what the version took for itself: to read the request, and for the call that the result came
+            from; None: there was no such call.
+    """
 
     index: int
     arm: Arm
     result: Answer | Failure
     latency_ms: float
+    call_ms: float | None
 
 
 @dataclass(slots=True)
@@ -104,11 +115,15 @@ class Request:
         """Rows that go to an arm."""
         return [index for index, way in enumerate(self.routes) if way.arm is arm]
 
-    def note(self, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure]) -> None:
-        """What a version made of rows."""
-        latency = elapsed_ms(self.call.taken)
+    def note(
+        self, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure], reading_ms: float = 0.0
+    ) -> None:
+        """What a version made of rows, which it took `reading_ms` to read for it alone."""
+        latency, call = elapsed_ms(self.call.taken), call_ms(results)
+        if call is not None:
+            call += reading_ms
         for index, result in zip(indices, results, strict=True):
-            self.final[index] = attempt = Attempt(index, arm, result, latency)
+            self.final[index] = attempt = Attempt(index, arm, result, latency, call)
             self.attempts.append(attempt)
 
 

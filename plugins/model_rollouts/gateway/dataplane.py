@@ -4,6 +4,7 @@ What can't be logged is not answered, and a challenger's failure is answered by 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -145,8 +146,11 @@ class DataPlane:
         if challenger is None:
             raise AssertionError("rows are routed to a challenger that is there alone")
         results: Results
+        began = time.perf_counter()
+        reading_ms = 0.0
         try:
             payload = await self._read_again(request, challenger)
+            reading_ms = elapsed_ms(began)
             asked = payload if len(indices) == payload.rows else payload.take(indices)
             results = await challenger.scorer.score(asked, request.document.params, self._challenger_seconds)
         except Exception as error:  # good for the champion, so whatever it is, it is the challenger that fails
@@ -154,7 +158,7 @@ class DataPlane:
         else:
             request.challenger_payload = payload
             results = _fitting(request, results)
-        request.note(Arm.CHALLENGER, indices, results)
+        request.note(Arm.CHALLENGER, indices, results, reading_ms)
         await self._ask_champion(request, [i for i, r in zip(indices, results, strict=True) if isinstance(r, Failure)])
 
     async def _read_again(self, request: Request, challenger: Version) -> Payload:

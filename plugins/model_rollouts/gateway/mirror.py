@@ -214,7 +214,7 @@ class Mirror:
         rows: list[dict[str, Any]] = []
         results = iter(outcome.results)
         for mirrored, payload in zip(group, outcome.payloads, strict=True):
-            latency = mirrored.lead_ms + outcome.latency_ms
+            latency = mirrored.around_ms + outcome.latency_ms
             for index, result in zip(mirrored.indices, results, strict=False):
                 features = None if payload is None else (payload, index)
                 # a mirrored row counts for the version that gave it

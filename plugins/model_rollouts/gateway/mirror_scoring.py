@@ -13,7 +13,7 @@ from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.payload import Payload, joined
 from model_rollouts.gateway.records import Context
 from model_rollouts.gateway.routing import Arm
-from model_rollouts.gateway.scorer import Results
+from model_rollouts.gateway.scorer import Results, call_ms
 from model_rollouts.gateway.scoring_protocol import Document
 from model_rollouts.gateway.settings import GatewaySettings
 
@@ -30,8 +30,9 @@ class Mirrored:
         document: The request, decoded.
         payload: All its rows, as the champion reads them.
         size: Bytes of its body.
-        lead_ms: From taking the request to the start of scoring. Time in the mirror's queue does not count: no
-            caller would have waited it.
+        around_ms: What the caller waited besides the call of the version that answered it: reading, the version's
+            turn, what else the process did. With the other version the caller would have waited as long for that,
+            and would never have waited in the mirror's queue.
     """
 
     context: Context
@@ -41,7 +42,7 @@ class Mirrored:
     document: Document
     payload: Payload
     size: int
-    lead_ms: float
+    around_ms: float
 
     @property
     def version(self) -> Version | None:
@@ -76,7 +77,8 @@ class Outcome:
 
     Attributes:
         results: One a row, request after request.
-        latency_ms: What it took, for each of them.
+        latency_ms: What reading and the call took, for each of them; from asking to the end, where there was not one
+            call.
         payloads: How it read each request; None: it could not.
         crowded: It never came to it, because too much waited. A version that hangs or is too slow has failed instead.
     """
@@ -122,7 +124,8 @@ class MirrorScorer:
         started = time.perf_counter()
         parts = [m.payload if len(m.indices) == m.payload.rows else m.payload.take(m.indices) for m in group]
         results = await version.scorer.score(joined(parts), {}, self._timeouts[group[0].arm])
-        return Outcome(results, _ms_since(started), [m.payload for m in group])
+        took = call_ms(results)
+        return Outcome(results, _ms_since(started) if took is None else took, [m.payload for m in group])
 
     async def _ask(self, version: Version, mirrored: Mirrored) -> Outcome:
         """What the version makes of the rows. The champion could read them, so whatever goes wrong is its failure."""
@@ -130,6 +133,7 @@ class MirrorScorer:
         try:
             payload, waited = await self._read(version, mirrored, within)
             started += waited
+            reading_ms = _ms_since(started)
             asked, params = payload.take(mirrored.indices), mirrored.document.params
             results = await version.scorer.score(asked, params, within)
         except _CrowdedError:
@@ -139,7 +143,8 @@ class MirrorScorer:
             return Outcome([Failure("timeout", reason)] * rows, _ms_since(started), [None])
         except Exception as error:
             return Outcome([failure(error)] * rows, _ms_since(started), [None])
-        return Outcome(results, _ms_since(started), [payload])
+        took = call_ms(results)
+        return Outcome(results, _ms_since(started) if took is None else reading_ms + took, [payload])
 
     async def _read(self, version: Version, mirrored: Mirrored, within: float) -> tuple[Payload, float]:
         """The rows as the version reads them, and the seconds that they had to wait for the thread to do so.

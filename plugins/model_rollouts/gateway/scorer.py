@@ -27,6 +27,25 @@ _RECENT = 0.2  # weight of the newest call in the mean time of a call
 _log = structlog.get_logger(__name__)
 
 
+class Called(Results):
+    """Results that came from one call of the version.
+
+    Attributes:
+        call_ms: What it took, for all that were in it; not what they waited for the version's turn.
+    """
+
+    __slots__ = ("call_ms",)
+
+    def __init__(self, results: Results, call_ms: float) -> None:
+        super().__init__(results)
+        self.call_ms = call_ms
+
+
+def call_ms(results: Sequence[Answer | Failure]) -> float | None:
+    """What the call took that results came from; None: there was none, or more than one."""
+    return results.call_ms if isinstance(results, Called) else None
+
+
 class Scorer(Protocol):
     """Something that scores rows."""
 
@@ -39,7 +58,7 @@ class Scorer(Protocol):
         """So many rows take less than a millisecond in one call, every time; 0: nothing is known."""
 
     async def score(self, payload: Payload, params: Mapping[str, Any], within: float) -> Results:
-        """One result a row, in order. Never raises for what the model does.
+        """One result a row, in order; `Called` where they are of one call. Never raises for what the model does.
 
         Args:
             payload: The rows.
@@ -283,14 +302,27 @@ class MicroBatcher:
         if self._called is not None:
             self._called(rows)
         payload = joined([job.payload for job in jobs])
+        began = time.perf_counter()
         results = split(self._predict(payload, jobs[0].params), rows)
-        if len(jobs) == 1:
-            return [results]
-        parts, start = [], 0
-        for job in jobs:
-            parts.append(results[start : start + job.payload.rows])
-            start += job.payload.rows
-        return parts
+        took = (time.perf_counter() - began) * 1000
+        return dealt(Called(results, took), [job.payload.rows for job in jobs])
+
+
+def dealt(results: Results, rows: Sequence[int]) -> list[Results]:
+    """Results by request.
+
+    Args:
+        results: Of all of them, one after the other.
+        rows: How many each of them has.
+    """
+    took = call_ms(results)
+    parts: list[Results] = []
+    start = 0
+    for count in rows:
+        part = results[start : start + count]
+        parts.append(part if took is None else Called(part, took))
+        start += count
+    return parts
 
 
 def _given_up(rows: int) -> Results:

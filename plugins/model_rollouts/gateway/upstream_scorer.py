@@ -1,6 +1,7 @@
 """Scores rows on a version's own server: one queue a version, on the event loop."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from model_rollouts.gateway.answers import Failure, OutputError, failure
 from model_rollouts.gateway.inputs import off_loop
 from model_rollouts.gateway.payload import Payload, Table, joined
-from model_rollouts.gateway.scorer import Results
+from model_rollouts.gateway.scorer import Called, Results, dealt
 from model_rollouts.gateway.upstream_address import Address
 from model_rollouts.gateway.upstream_http import RefusedError, UpstreamError, UpstreamHttp
 from model_rollouts.gateway.upstream_protocols import MlflowProtocol, OpenInferenceProtocol, WireProtocol
@@ -196,10 +197,8 @@ class UpstreamScorer:
             await self._ask(jobs[:half], again=True)
             await self._ask(jobs[half:], again=True)
             return
-        start = 0
-        for job in jobs:
-            _deliver(job, results[start : start + job.payload.rows])
-            start += job.payload.rows
+        for job, part in zip(jobs, dealt(results, [job.payload.rows for job in jobs]), strict=True):
+            _deliver(job, part)
 
     async def _rows(self, payload: Payload, params: Mapping[str, Any], until: float, again: bool) -> Results:
         """Results of one request's rows, those that can be had."""
@@ -224,8 +223,10 @@ class UpstreamScorer:
         if seconds <= 0:
             return late
         self._batched(payload.rows)
+        began = time.perf_counter()
         try:
-            return await self.server.score(payload, params, seconds, again=again)
+            results = await self.server.score(payload, params, seconds, again=again)
+            return Called(results, (time.perf_counter() - began) * 1000)
         except (RefusedError, OutputError):
             raise
         except TimeoutError:
