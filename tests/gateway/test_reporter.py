@@ -1,11 +1,13 @@
 """What a gateway tells the store."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from model_rollouts.core.errors import IllegalTransitionError
 from model_rollouts.gateway.reporter import Reporter
+from model_rollouts.gateway.shipments import left_behind, try_lock
 
 Until = Callable[..., None]
 
@@ -134,6 +137,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from model_rollouts.gateway.reporter import Reporter
+from model_rollouts.gateway.shipments import left_behind, try_lock
 
 def away():
     raise ConnectionError("away")
@@ -186,3 +190,49 @@ def test_without_a_place_to_keep_them_reports_are_told_all_the_same(store: Store
         until(lambda reporter=reporter: reporter.waiting == 0)  # type: ignore[misc]
         reporter.stop()
     assert [step[1] for step in store.taken] == ["damaged.json", "reports.json"]
+
+
+def test_what_an_id_that_does_not_come_back_could_not_tell_is_told_by_another(
+    store: Store, tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_rollouts.gateway.reporter._LOOK_SECONDS", 0.05)
+    files = {name: tmp_path / name / "reports.json" for name in ("dead", "alive", "sibling", "g1")}
+    for name, file in files.items():
+        file.parent.mkdir()
+        if name != "g1":
+            other = Reporter(Store().open, f"gateway {name}", 60.0, file)
+            other._steps = None  # type: ignore[assignment]  # it can't tell
+            other.start()
+            other.roll_back(f"of-{name}", "it failed", {"failures": 10})
+            other.stop()
+            assert file.stat().st_size > 50
+    alive = try_lock(tmp_path / "alive")
+    assert alive is not None
+    others = partial(left_behind, tmp_path, {"g1", "sibling"}, "reports.json")
+    reporter = Reporter(store.open, "gateway g1", 0.01, files["g1"], others)
+    try:
+        reporter.start()
+        until(lambda: store.taken == [("roll_back", "of-dead", "gateway g1", "it failed", {"failures": 10})])
+        until(lambda: not files["dead"].exists())
+        assert files["alive"].exists()
+        os.close(alive)  # it dies, too
+        until(lambda: [taken[1] for taken in store.taken] == ["of-dead", "of-alive"])
+        assert files["sibling"].exists(), "that one will be started again"
+    finally:
+        reporter.stop()
+
+
+def test_reports_are_not_removed_before_they_are_safe(store: Store, tmp_path: Path, until: Until) -> None:
+    left = tmp_path / "dead" / "reports.json"
+    left.parent.mkdir()
+    left.write_text('[{"rollout_id": "r", "stage": null, "reason": "it failed", "evidence": {}}]')
+    broken = tmp_path / "broken" / "reports.json"
+    broken.parent.mkdir()
+    broken.write_text("[{")
+    others = partial(left_behind, tmp_path, {"g1"}, "reports.json")
+    reporter = Reporter(store.open, "gateway g1", 0.01, tmp_path / "no folder" / "reports.json", others)
+    reporter.start()
+    until(lambda: [taken[1] for taken in store.taken] == ["r"])
+    reporter.stop()
+    assert left.exists()
+    assert broken.exists(), "somebody has to look at it"

@@ -21,11 +21,12 @@ from model_rollouts.gateway.missing_evidence import MissingEvidence
 from model_rollouts.gateway.reporter import Reporter
 from model_rollouts.gateway.serving import Leave
 from model_rollouts.gateway.settings import GatewaySettings
-from model_rollouts.gateway.shipments import quoted
+from model_rollouts.gateway.shipments import left_behind, quoted
 from model_rollouts.gateway.spool import Spool
 from model_rollouts.gateway.upstream import Upstreams
 from model_rollouts.wiring import Wiring
 
+_REPORTS = "reports.json"
 _GC_THRESHOLD = (20_000, 20, 20)  # requests leave little that only the collector finds; looking for it takes time
 
 
@@ -75,8 +76,9 @@ class Parts:
             recorder.batch,
         )
         upstreams = Upstreams(in_process, settings, recorder.batch)
-        kept = settings.spool_dir / quoted(settings.gateway_id) / "reports.json"
-        reporter = Reporter(lambda: wiring.service, actor, settings.retry_seconds, kept)
+        kept = settings.spool_dir / quoted(settings.gateway_id) / _REPORTS
+        others = partial(left_behind, settings.spool_dir, {settings.gateway_id, *settings.sibling_ids}, _REPORTS)
+        reporter = Reporter(lambda: wiring.service, actor, settings.retry_seconds, kept, others)
         follower = Follower(
             poll=lambda: wiring.store.all_traffic(),  # noqa: PLW0108  # the store is opened with the first poll, not now
             adopt=lambda model: wiring.service.adopt(model, actor=actor),

@@ -1,12 +1,12 @@
 """Tells the store what a gateway found out, from a thread of its own, again and again until the store has it.
 
 Callers are protected before anybody is told: what is reported here has taken effect in this process already. What the
-store does not have yet is in a file, and told at the next start.
+store does not have yet is in a file, and told at the next start, or by another process of the machine.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -19,6 +19,8 @@ from model_rollouts.core.errors import IllegalTransitionError, NotFoundError
 from model_rollouts.core.rollout import ACTIVE, Rollout, State
 
 _REASON_CHARS = 1000
+_LOOK_SECONDS = 60.0  # between two looks for what others left behind
+_NOTHING = b"[]"
 
 _log = structlog.get_logger(__name__)
 
@@ -64,13 +66,23 @@ class Reporter:
         actor: Who reports.
         retry_seconds: Wait after a try that failed, for the report that did; others do not wait for it.
         file: Keeps what waits, for the next start; nobody else may write to it once this one has started.
+        left_behind: Such files of processes that have ended and may not come back. They are told and removed.
     """
 
-    def __init__(self, steps: Callable[[], Steps], actor: str, retry_seconds: float, file: Path) -> None:
+    def __init__(
+        self,
+        steps: Callable[[], Steps],
+        actor: str,
+        retry_seconds: float,
+        file: Path,
+        left_behind: Callable[[], Iterable[Path]] = tuple,
+    ) -> None:
         self._steps = steps
         self._actor = actor
         self._retry_seconds = retry_seconds
         self._file = file
+        self._left_behind = left_behind
+        self._look_at = 0.0
         self._changed = threading.Condition()
         self._waiting: dict[tuple[str, int | None], _Report] = {}
         self._due: dict[tuple[str, int | None], float] = {}
@@ -80,7 +92,7 @@ class Reporter:
     def start(self) -> None:
         """Begin to tell, with what an earlier process could not."""
         with self._changed:
-            self._waiting = {report.key: report for report in self._kept()} | self._waiting
+            self._waiting = {report.key: report for report in _kept(self._file)} | self._waiting
             if self._waiting:
                 self._keep()
         self._thread.start()
@@ -123,12 +135,17 @@ class Reporter:
 
     def _work(self) -> None:
         while True:
+            if not self._stopped and time.monotonic() >= self._look_at:
+                self._inherit()
+                self._look_at = time.monotonic() + _LOOK_SECONDS
             with self._changed:
-                while (report := self._next()) is None:
+                report = self._next()
+                if report is None:
                     if self._stopped:
                         return
-                    due = min(self._due.values(), default=inf)
-                    self._changed.wait(None if due == inf else max(0.0, due - time.monotonic()))
+                    due = min([self._look_at, *self._due.values()])
+                    self._changed.wait(max(0.0, due - time.monotonic()))
+                    continue
             told = self._tell(report)
             with self._changed:
                 del self._waiting[report.key]
@@ -138,6 +155,20 @@ class Reporter:
                 else:  # behind all others
                     self._waiting[report.key] = report
                     self._due[report.key] = inf if self._stopped else time.monotonic() + self._retry_seconds
+
+    def _inherit(self) -> None:
+        """Take over what others could not tell: it is in the own file before theirs goes."""
+        try:
+            for file in self._left_behind():
+                reports = {report.key: report for report in _kept(file)}
+                with self._changed:
+                    self._waiting = reports | self._waiting
+                    kept = self._keep() if reports else file.read_bytes() == _NOTHING
+                if kept:
+                    file.unlink()
+                    _log.info("reports_taken_over", reports=len(reports), file=str(file))
+        except OSError as error:
+            _log.error("others_reports_not_read", error=f"{type(error).__name__}: {error}"[:500])
 
     def _next(self) -> _Report | None:
         now = time.monotonic()
@@ -175,20 +206,23 @@ class Reporter:
             except IllegalTransitionError as again:
                 raise RuntimeError(f"the rollout moves on: {again}") from error  # another try finds it where it is then
 
-    def _keep(self) -> None:
-        """Have the file say what waits. A report is told without it, too."""
+    def _keep(self) -> bool:
+        """Have the file say what waits, if it can be. A report is told without it, too."""
         fresh = self._file.with_suffix(".new")
         try:
             fresh.write_bytes(orjson.dumps([asdict(report) for report in self._waiting.values()], default=str))
             fresh.replace(self._file)
         except (OSError, TypeError) as error:
             _log.error("reports_not_kept", file=str(self._file), error=f"{type(error).__name__}: {error}"[:500])
+            return False
+        return True
 
-    def _kept(self) -> list[_Report]:
-        try:
-            return [_Report(**each) for each in orjson.loads(self._file.read_bytes())]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError) as error:
-            _log.error("kept_reports_not_read", file=str(self._file), error=f"{type(error).__name__}: {error}"[:500])
-            return []
+
+def _kept(file: Path) -> list[_Report]:
+    try:
+        return [_Report(**each) for each in orjson.loads(file.read_bytes())]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        _log.error("kept_reports_not_read", file=str(file), error=f"{type(error).__name__}: {error}"[:500])
+        return []

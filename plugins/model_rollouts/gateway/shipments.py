@@ -223,6 +223,24 @@ class Orphans:
         return None
 
 
+def left_behind(root: Path, not_of: Collection[str], name: str) -> Iterator[Path]:
+    """A file of each id whose folder no process holds; this process holds it while the file is looked at.
+
+    Args:
+        root: Folder of all spools.
+        not_of: Ids whose folders are left alone.
+        name: Of the file.
+    """
+    left_alone = {quoted(gateway_id) for gateway_id in not_of}
+    for file in sorted(root.glob(f"*/{name}")):
+        if file.parent.name in left_alone or (lock := try_lock(file.parent)) is None:
+            continue
+        try:
+            yield file
+        finally:
+            os.close(lock)
+
+
 def try_lock(folder: Path) -> int | None:
     """The lock's descriptor, or None while a process holds it. The kernel lets go when the process dies."""
     folder.mkdir(exist_ok=True)
