@@ -38,8 +38,8 @@ demo: $(READY) ## start everything and roll out good and bad models under real t
 test: $(READY) ## every test, with real servers
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-statistics: $(READY) ## what the decisions promise, simulated at full size (3 minutes)
-	@exec $(BIN)/python -m pytest tests/acceptance -m acceptance
+test-statistics: $(READY) ## what the decisions promise, simulated at full size (2 minutes)
+	@exec $(BIN)/python -m pytest -n 2 tests/acceptance -m acceptance
 
 test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes)
 	@CHAOS=full exec $(BIN)/python -m pytest tests/chaos -s
