@@ -21,22 +21,34 @@ _MICROSECOND = timedelta(microseconds=1)
 def first_rows(condition: str, within: str = "stage, request_id, arm") -> str:
     """Common table `counted`: rows of `condition` from `$low` to `$high`, repeats `within` the same left out.
 
-    A request that comes back in another stage counts there too, so that each stage can be counted by itself.
+    A request that comes back in another stage counts there too, so that each stage can be counted by itself. Rows of
+    ids that were logged once are no repeats: only the others are put in order, which takes time and memory.
     """
+    seen = f"""(
+        SELECT request_id, arm, stage, unit_id, status, latency_ms, prediction, epoch_us(ts) AS us
+        FROM {{predictions}}
+        WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
+    ) AS seen"""
     return f"""
-seen AS (
-    SELECT request_id, arm, stage, unit_id, status, latency_ms, prediction, epoch_us(ts) AS us
-    FROM {{predictions}}
-    WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
+repeated AS (
+    SELECT request_id FROM {{predictions}}
+    WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high AND request_id IS NOT NULL
+    GROUP BY {within} HAVING count(*) > 1
 ),
 counted AS (
+    SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us FROM {seen}
+    WHERE request_id IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM repeated WHERE repeated.request_id = seen.request_id)
+    UNION ALL
     SELECT * FROM (
         -- Of rows with one time the failed and the slow come first: a tie never hides harm.
-        SELECT *, lag(us) OVER (
+        SELECT seen.*, lag(us) OVER (
             PARTITION BY {within}
             ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
         ) AS earlier_us
-        FROM seen
+        FROM {seen}
+        WHERE request_id IS NULL
+            OR EXISTS (SELECT 1 FROM repeated WHERE repeated.request_id = seen.request_id)
     ) AS in_order
     WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 )
@@ -109,7 +121,7 @@ SELECT window_at, arm, count(*) AS due, count(first_label) AS labelled,
 FROM judged GROUP BY window_at, arm
 """
 
-_LABELS = f"""
+LABELS = f"""
     SELECT request_id, {first_of("label", "epoch_us(ts)", "label IS NOT NULL")} AS label,
         {first_of("value", "epoch_us(ts)", "value IS NOT NULL")} AS value
     FROM {{outcomes}}
@@ -121,12 +133,12 @@ SAMPLE = f"""
 WITH chosen AS (
     SELECT * FROM {{predictions}}
     WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND (%s)
-    ORDER BY md5($seed || coalesce(request_id, '')), ts, arm LIMIT $limit
+    ORDER BY md5($seed || coalesce(request_id, '')), ts, arm, prediction, latency_ms LIMIT $limit
 ),
-labels AS ({_LABELS})
+labels AS ({LABELS})
 SELECT chosen.*, labels.label, labels.value
 FROM chosen LEFT JOIN labels ON labels.request_id = chosen.request_id
-ORDER BY chosen.ts, chosen.request_id, chosen.arm
+ORDER BY chosen.ts, chosen.request_id, chosen.arm, chosen.prediction, chosen.latency_ms
 """
 
 SCORE_MEANS = f"""
@@ -145,7 +157,7 @@ OUTCOME_SAMPLE = """
 SELECT * FROM (
     SELECT * FROM {outcomes} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high
     ORDER BY md5($seed || coalesce(request_id, '')), ts, label, value LIMIT $limit
-) AS chosen ORDER BY ts, request_id
+) AS chosen ORDER BY ts, request_id, label, value
 """
 
 OUTCOME_COUNT = "SELECT count(*) FROM {outcomes} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high"

@@ -45,11 +45,12 @@ def valued(rows: str, columns: str, until: str = "{rows}.us + $maturity", timed:
     return joined(rows, columns, until, outcomes, timed)
 
 
-# From `tallies` (metric, arm, look, unit, n requests, y of them 1) to the sums over pairs of a unit's requests: the
-# pairs within a look, and those of a look with all earlier ones.
+# From `tallies` (metric, arm, look, unit, n requests, y of them 1, how many such units it stands for) to the sums over
+# pairs of a unit's requests: the pairs within a look, and those of a look with all earlier ones.
 _CLUSTERS = f"""
 averages AS (
-    SELECT metric, arm, look, sum(n) AS total, sum(y) / sum(n) AS mean FROM tallies GROUP BY metric, arm, look
+    SELECT metric, arm, look, sum(units * n) AS total, sum(units * y) / sum(units * n) AS mean
+    FROM tallies GROUP BY metric, arm, look
 ),
 -- A unit that asks for nothing in the looks that are wanted has no new pairs.
 wanted AS (SELECT DISTINCT arm, unit FROM tallies WHERE look >= $fresh),
@@ -57,7 +58,7 @@ spreads AS (
     SELECT *, CASE WHEN total > 1 THEN mean * (1 - mean) * total / (total - 1) ELSE 0 END AS spread FROM averages
 ),
 clusters AS (
-    SELECT metric, arm, look, unit, n, y, total, mean, spread,
+    SELECT metric, arm, look, unit, n, y, units, total, mean, spread,
         {_whole("y - n * mean", _PARTS)} AS residual,
         {_whole("n * sqrt(spread)", _PARTS)} AS deviation,
         {_whole("n * spread", _PARTS)} AS variance,
@@ -81,18 +82,19 @@ growth AS (
 ),
 sums AS (
     SELECT metric, arm, look,
-        sum(n) AS judged,
-        sum(2 * earlier_n * n + n * n) AS squares,
-        {_parts("2 * earlier_residual * residual + residual * residual + no_pairs", _PARTS**2)} AS products,
-        {_parts("2 * earlier_deviation * deviation + scale_within", _PARTS**2)} AS scale,
-        {_parts("2 * earlier_variance * variance + noise_within", _PARTS**2)} AS noise
+        sum(units * n) AS judged,
+        sum(units * (2 * earlier_n * n + n * n)) AS squares,
+        {_parts("units * (2 * earlier_residual * residual + residual * residual + no_pairs)", _PARTS**2)} AS products,
+        {_parts("units * (2 * earlier_deviation * deviation + scale_within)", _PARTS**2)} AS scale,
+        {_parts("units * (2 * earlier_variance * variance + noise_within)", _PARTS**2)} AS noise
     FROM growth WHERE look >= $fresh GROUP BY metric, arm, look
 )
 """
 
 _QUANTILES = {"latency_p50": "0.50", "latency_p95": "0.95", "latency_p99": "0.99"}
 _SLOW_TALLIES = "\n".join(
-    f"    UNION ALL SELECT prefix || '{metric}', arm, look, unit, answered, slow_{at} FROM wide WHERE answered > 0"
+    f"    UNION ALL SELECT prefix || '{metric}', arm, look, unit, answered, slow_{at}, units FROM wide"
+    " WHERE answered > 0"
     for at, metric in enumerate(_QUANTILES, start=1)
 )
 # Of fewer than 100 answers the 99 % quantile is the largest, which nothing is slower than: hence "at least as slow".
@@ -100,6 +102,9 @@ _SLOW_COUNTS = ",\n".join(
     f"        count(*) FILTER (NOT failed AND latency_ms >= cuts[{at}]) AS slow_{at}"
     for at in range(1, len(_QUANTILES) + 1)
 )
+_TALLIED = f"""count(*) AS asked, count(*) FILTER (failed) AS errors, count(*) FILTER (NOT failed) AS answered,
+{_SLOW_COUNTS}"""
+_TALLIES = "asked, errors, answered, slow_1, slow_2, slow_3"
 
 # Everything is added up by unit and by call; the metrics by call are those with a prefix. Row `new` of an arm and a
 # look has its new units in the place of `judged`.
@@ -112,19 +117,33 @@ limits AS (
     SELECT look, arm, quantile_disc(latency_ms, [{", ".join(_QUANTILES.values())}]) AS cuts
     FROM judged WHERE NOT failed GROUP BY look, arm
 ),
-grouped AS (
-    SELECT '' AS prefix, look, arm, unit, us, latency_ms, failed FROM judged
-    -- A call is of one moment: it has no pairs across looks, and earlier looks are not needed.
-    UNION ALL SELECT 'call_', look, arm, look || ':' || call, us, latency_ms, failed FROM judged WHERE look >= $fresh
+by_unit AS MATERIALIZED (
+    SELECT arm, look, unit, min(us) AS since, {_TALLIED}
+    FROM judged LEFT JOIN limits USING (look, arm) GROUP BY arm, look, unit
+),
+-- A call is of one moment: it has no pairs across looks, and earlier looks are not needed.
+by_call AS (
+    SELECT arm, look, call, {_TALLIED}
+    FROM judged LEFT JOIN limits USING (look, arm) WHERE look >= $fresh GROUP BY arm, look, call
+),
+come_back AS (SELECT arm, unit FROM by_unit GROUP BY arm, unit HAVING count(*) > 1),
+-- What has no pairs across looks adds the same as all that is alike, and stands for it: most calls, in a few rows.
+alike AS (
+    SELECT '' AS prefix, arm, look, {_TALLIES} FROM by_unit
+    WHERE NOT EXISTS (SELECT 1 FROM come_back WHERE come_back.arm = by_unit.arm AND come_back.unit = by_unit.unit)
+    UNION ALL
+    SELECT 'call_' AS prefix, arm, look, {_TALLIES} FROM by_call
 ),
 wide AS MATERIALIZED (
-    SELECT prefix, arm, look, unit, count(*) AS asked, count(*) FILTER (failed) AS errors,
-        count(*) FILTER (NOT failed) AS answered, min(us) AS since,
-{_SLOW_COUNTS}
-    FROM grouped LEFT JOIN limits USING (look, arm) GROUP BY prefix, arm, look, unit
+    SELECT '' AS prefix, arm, look, unit, {_TALLIES}, 1 AS units FROM by_unit
+    WHERE EXISTS (SELECT 1 FROM come_back WHERE come_back.arm = by_unit.arm AND come_back.unit = by_unit.unit)
+    UNION ALL
+    SELECT prefix, arm, look, 'alike' || ':' || look || ':' || {_TALLIES.replace(", ", " || ':' || ")} AS unit,
+        {_TALLIES}, count(*) AS units
+    FROM alike GROUP BY prefix, arm, look, {_TALLIES}
 ),
-tallies(metric, arm, look, unit, n, y) AS MATERIALIZED (
-    SELECT prefix || 'error_rate', arm, look, unit, asked, errors FROM wide
+tallies(metric, arm, look, unit, n, y, units) AS MATERIALIZED (
+    SELECT prefix || 'error_rate', arm, look, unit, asked, errors, units FROM wide
 {_SLOW_TALLIES}
 ),
 {_CLUSTERS},
@@ -132,7 +151,7 @@ tallies(metric, arm, look, unit, n, y) AS MATERIALIZED (
 firsts AS (
     SELECT unit, arg_min(arm, struct_pack(since, arm, look)) AS arm,
         arg_min(look, struct_pack(since, arm, look)) AS look
-    FROM wide WHERE prefix = '' GROUP BY unit
+    FROM by_unit GROUP BY unit
 )
 SELECT metric, arm, look, judged, squares, products, scale, noise FROM sums
 UNION ALL
@@ -145,7 +164,7 @@ due AS (SELECT look, arm, request_id, unit, us, prediction FROM placed WHERE sta
 labelled AS ({joined("due", "look, arm, unit, prediction")}),
 tallies AS MATERIALIZED (
     SELECT 'label' AS metric, arm, look, unit, count(*) AS n,
-        count(*) FILTER (first_label IS DISTINCT FROM prediction) AS y
+        count(*) FILTER (first_label IS DISTINCT FROM prediction) AS y, 1 AS units
     FROM labelled WHERE first_label IS NOT NULL GROUP BY arm, look, unit
 ),
 {_CLUSTERS}
@@ -209,7 +228,8 @@ pairs AS (
     FROM answered GROUP BY look, unit, request_id, us
 ),
 tallies AS MATERIALIZED (
-    SELECT 'pair' AS metric, 'challenger' AS arm, look, unit, count(*) AS n, count(*) FILTER (NOT agreed) AS y
+    SELECT 'pair' AS metric, 'challenger' AS arm, look, unit, count(*) AS n, count(*) FILTER (NOT agreed) AS y,
+        1 AS units
     FROM pairs GROUP BY look, unit
 ),
 {_CLUSTERS}
