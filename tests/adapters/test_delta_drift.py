@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,27 @@ def test_a_sample_is_bounded_seeded_and_of_one_arm(log: DeltaDriftLog) -> None:
     for limit in (0, 50_001):
         with pytest.raises(ValueError, match=f"limit is {limit}, must be between 1 and 50000"):
             log.stage_sample("delays", "ro", 1, "champion", WINDOW, columns, limit, 0)
+
+
+def test_a_sample_of_a_large_log_is_of_slices_spread_over_the_whole_time(tmp_path: Path) -> None:
+    rows = [row(at, "champion", {"x": float(at)}, ts=START + timedelta(milliseconds=36 * at)) for at in range(20_000)]
+    assert log_appender(tmp_path, "g1").append("delays", "predictions", rows, 1)
+    log = DeltaDriftLog(tmp_path)
+    columns = {"f_x": "DOUBLE"}
+    drawn = [log.stage_sample("delays", "ro", 1, "champion", WINDOW, columns, 500, seed) for seed in (0, 0, 7)]
+    assert [len(each) for each in drawn] == [500, 500, 500]
+    assert drawn[0].equals(drawn[1])
+    assert not drawn[0].equals(drawn[2])
+    for each in drawn:
+        per_tenth = np.histogram(each["f_x"], bins=10, range=(0, 20_000))[0]
+        assert per_tenth.min() >= 20, per_tenth
+
+
+def test_a_sample_of_rows_of_one_moment_is_as_large_as_any_other(tmp_path: Path) -> None:
+    rows = [row(at, "champion", {"x": float(at)}, ts=START + timedelta(seconds=7)) for at in range(3_000)]
+    assert log_appender(tmp_path, "g1").append("delays", "predictions", rows, 1)
+    drawn = DeltaDriftLog(tmp_path).stage_sample("delays", "ro", 1, "champion", WINDOW, {"f_x": "DOUBLE"}, 100, 3)
+    assert len(drawn) == 100
 
 
 def frame(**columns: Any) -> pd.DataFrame:

@@ -8,15 +8,17 @@ from model_rollouts.adapters.delta_drift_queries import (
     MISSING,
     NOT_FINITE,
     REST,
+    SLICES,
     STAGE_EVIDENCE,
     Bins,
     counted,
     counts_query,
     is_number,
     sample_query,
+    slice_parameters,
 )
 from model_rollouts.adapters.delta_files import columns_of, run
-from model_rollouts.adapters.delta_queries import ARM_ROWS, CHAMPION_ROWS, microseconds
+from model_rollouts.adapters.delta_queries import ARM_ROWS, CHAMPION_ROWS, ROW_COUNT, microseconds
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
 from model_rollouts.adapters.log_places import LogRoot, log_table
 from model_rollouts.core.profile import (
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 ANSWERS = ("prediction", "score")
 MOST_SAMPLED = 50_000
+_TIMES_AS_MANY = 4  # rows to draw a sample from: enough for any seed to differ
 _MOST_AT_ONCE = 40  # columns of one query: more are counted in further passes, or its text would have no end
 _MANY_NUMBERS = 20  # different numbers from which on predictions are numbers and no classes
 _NONE = Grid(0.0, 1.0)  # of a column without a number: it has no counts
@@ -159,9 +162,17 @@ class DeltaDriftLog:
         named = list(columns.items())
         if not named:
             return pd.DataFrame()
-        drawn = {**given, **_times(window), "limit": limit, "seed": str(seed)}
-        result = run(sample_query(named, condition), self._where(model, window), drawn)
-        frame = pd.DataFrame(columns=range(len(named))) if result is None else result.df()
+        sql, where, times = sample_query(named, condition), self._where(model, window), _times(window)
+        counted_rows = run(ROW_COUNT % condition, where, {**given, **times})
+        rows = int(counted_rows.fetchall()[0][0]) if counted_rows else 0
+        few = -(-SLICES * _TIMES_AS_MANY * limit // rows) if rows else SLICES
+        frame = pd.DataFrame(columns=range(len(named)))
+        for slices in (few, SLICES) if few < SLICES else (SLICES,):  # all of them where the rows are not spread in time
+            own = {**given, **times, **slice_parameters(times["low"], times["high"], slices, seed)}
+            result = run(sql, where, {**own, "limit": limit, "seed": str(seed)})
+            frame = frame if result is None else result.df()
+            if len(frame) >= limit:
+                break
         return frame.set_axis([name for name, _ in named], axis=1)
 
     def _profiles(

@@ -8,6 +8,7 @@ from model_rollouts.adapters.delta_pair_queries import quoted
 from model_rollouts.core.profile import LARGEST, STEP, Grid
 
 MISSING, NOT_FINITE, REST = 2_000_000_000, 2_000_000_001, 2_000_000_002  # no bin of a grid is so far away
+SLICES, _SPREAD = 4096, 1597  # neighbouring slices are far from each other in the order in which they are taken
 STAGE_EVIDENCE = "rollout_id = $rollout AND stage = $stage AND arm = cohort"
 _NUMBERS = ("DOUBLE", "FLOAT", "REAL", "DECIMAL", "HUGEINT", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINTEGER")
 
@@ -55,16 +56,33 @@ SELECT arm, col, bin, count(*) AS n FROM (
 
 
 def sample_query(columns: Sequence[tuple[str, str]], condition: str) -> str:
-    """The query for a sample of some columns, drawn by a hash of request id and seed."""
+    """The query for a sample of some columns: rows of chosen slices of time, drawn by a hash of request id and seed.
+
+    Of `SLICES` equally long slices between `$low` and `$high`, `$slices` are looked into, spread over the whole time:
+    a hash of every row of a large log would take longer than all its scores.
+    """
     named = "".join(f", {quoted(name)} AS c{at}" for at, (name, _) in enumerate(columns))
     kept = ", ".join(f"c{at}" for at in range(len(columns)))
     return f"""
 SELECT {kept} FROM (
     SELECT request_id, ts{named} FROM {{predictions}}
     WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND ({condition})
+        AND mod(CAST(floor((epoch_us(ts) - $low) / $slice_us) AS BIGINT) * {_SPREAD} + $first, {SLICES}) < $slices
     ORDER BY md5($seed || coalesce(request_id, '')), ts LIMIT $limit
 ) AS chosen ORDER BY ts, request_id
 """
+
+
+def slice_parameters(low: int, high: int, slices: int, seed: int) -> dict[str, Any]:
+    """Parameters of `sample_query`.
+
+    Args:
+        low: Microseconds since 1970.
+        high: Likewise.
+        slices: How many are looked into, 1 to SLICES.
+        seed: Another seed looks into others.
+    """
+    return {"slice_us": (high - low + 1) / SLICES, "slices": slices, "first": seed % SLICES}
 
 
 def counted(rows: Sequence[tuple[Any, ...]]) -> Mapping[str, Mapping[int, Mapping[int, int]]]:
