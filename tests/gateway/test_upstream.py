@@ -377,6 +377,49 @@ def test_addresses_that_cannot_hold_are_refused_at_the_start(template: str, reas
         GatewaySettings(upstreams={"m": template})
 
 
+def test_a_token_goes_to_the_servers_of_its_key_and_to_no_other() -> None:
+    upstreams = {"m": "mlflow+http://h{version}", "m/7": "mlflow+http://own", "n": "mlflow+http://n{version}"}
+    settings = GatewaySettings(upstreams=upstreams, upstream_tokens={"m": "hush", "n": "quiet"})
+    found = {
+        (model, version): address_of(settings.upstreams, model, version, settings.upstream_tokens)
+        for model, version in (("m", "6"), ("m", "7"), ("n", "7"))
+    }
+    assert [each and each.token for each in found.values()] == ["hush", None, "quiet"]
+    assert "hush" not in f"{found} {settings!r}"
+
+    async def heads(token: str | None) -> list[bytes]:
+        async with stand_in() as server:
+            http = UpstreamHttp(Limits(1.0, 10_000))
+            try:
+                upstream = UpstreamServer(Address("mlflow", server.url, token=token), http)
+                await upstream.check()
+                await upstream.score(xs(1.0), {}, 2.0, again=False)
+            finally:
+                await http.close()
+            return server.heads
+
+    for token, shown in (("hush", True), (None, False)):
+        got = asyncio.run(heads(token))
+        assert len(got) == 2
+        assert [b"Authorization: Bearer hush\r\n" in head for head in got] == [shown, shown]
+        assert [b"uthorization" in head for head in got] == [shown, shown]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        ({"n": "hush"}, "must be one of upstreams: m"),
+        ({"m/7": "hush"}, "must be one of upstreams: m"),
+        ({"m": ""}, "visible ASCII"),
+        ({"m": "two words"}, "visible ASCII"),
+        ({"m": "line\r\nX: y"}, "visible ASCII"),
+    ],
+)
+def test_tokens_that_nobody_could_be_shown_are_refused_at_the_start(tokens: dict[str, str], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        GatewaySettings(upstreams={"m": "mlflow+http://h{version}"}, upstream_tokens=tokens)
+
+
 def test_a_models_name_cannot_choose_the_host() -> None:
     with pytest.raises(ValueError, match="must be host"):
         address_of({"m@evil/x": "mlflow+http://{model}-{version}"}, "m@evil/x", "1")

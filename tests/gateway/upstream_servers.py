@@ -141,6 +141,7 @@ class StandIn:
         self.respond = respond
         self.hangs_up_after: bytes | None = None  # as uvicorn does after an exception
         self.bodies: list[bytes] = []
+        self.heads: list[bytes] = []
         self.connections = 0
         self.url = ""
         self._writers: set[asyncio.StreamWriter] = set()
@@ -152,6 +153,7 @@ class StandIn:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 size = next((int(h[15:]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length:")), 0)
                 body = await reader.readexactly(size)
+                self.heads.append(head)
                 self.bodies += [body] if head.startswith(b"POST") else []
                 answer = self.respond(body) if head.startswith(b"POST") else ok(b"")
                 content = answer if isinstance(answer, bytes) else await answer

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from model_rollouts.core.breaker import failures_to_trip
 from model_rollouts.gateway.spool import OnLogFailure
-from model_rollouts.gateway.upstream_address import check
+from model_rollouts.gateway.upstream_address import check, check_tokens
 from model_rollouts.settings import Settings
 
 _MOST_PORT = 65_535
@@ -68,6 +68,9 @@ class GatewaySettings(Settings):
         {},
         description="Versions that have a server of their own: model or model/version -> mlflow+http://host:port or "
         "oip+http://host:port, with {model} and {version}",
+    )
+    upstream_tokens: dict[str, SecretStr] = Field(
+        {}, description="A key of upstreams -> bearer token that the gateway shows the servers named there"
     )
     upstream_calls: int = Field(4, ge=1, le=1_000, description="Calls in flight to one version's server")
     upstream_connect_seconds: float = Field(1.0, gt=0, le=60, description="Time to connect to a version's server")
@@ -142,6 +145,7 @@ class GatewaySettings(Settings):
                 f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1 "
                 "or set MODEL_ROLLOUTS_GATEWAY_TOKEN"
             )
+        check_tokens(self.upstream_tokens, self.upstreams)
         if self.processes > 1 and self.port + self.processes > _MOST_PORT:
             raise ValueError(
                 f"port is {self.port} and processes {self.processes}, so the last one would listen on "

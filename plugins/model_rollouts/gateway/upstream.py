@@ -95,7 +95,7 @@ class Upstreams:
             WarmUpError: It fails on the version's input example.
             Exception: MLflow is away, or there is no such version.
         """
-        address = address_of(self._settings.upstreams, model, version)
+        address = address_of(self._settings.upstreams, model, version, self._settings.upstream_tokens)
         if address is None:
             return self._inner.load(model, version, serving=serving)
         metadata, example = _metadata(self._settings.mlflow_tracking_uri, model, version)

@@ -6,13 +6,19 @@ host that this process can reach.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
+from pydantic import SecretStr
+
 Protocol = Literal["mlflow", "oip"]
 
+NO_TOKENS: Mapping[str, SecretStr] = MappingProxyType({})
+
 _SCHEME = re.compile(r"(mlflow|oip)\+(https?)://")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 _EXAMPLES = "mlflow+http://flights-{version}:8080 or oip+http://kserve:8080/v2/models/{model}/versions/{version}"
 
@@ -25,27 +31,34 @@ class Address:
         protocol: `mlflow` (`mlflow models serve`) or `oip` (Open Inference Protocol: MLServer, KServe, Triton).
         url: Base of its paths, without a slash at its end.
         version: The version that its answers have to name, where the URL asks for one; else "".
+        token: What it wants to be shown, or None.
     """
 
     protocol: Protocol
     url: str
     version: str = ""
+    token: str | None = field(default=None, repr=False)
 
 
-def address_of(upstreams: Mapping[str, str], model: str, version: str) -> Address | None:
+def address_of(
+    upstreams: Mapping[str, str], model: str, version: str, tokens: Mapping[str, SecretStr] = NO_TOKENS
+) -> Address | None:
     """A version's server; None where it is served in this process.
 
     Args:
         upstreams: The setting: `model` or `model/version` -> URL template.
         model: Registered model name.
         version: Its number.
+        tokens: The setting: a key of `upstreams` -> token of the servers that are named there, and of no others.
 
     Raises:
         ValueError: The template does not hold, or the names make no address.
     """
-    own = upstreams.get(f"{model}/{version}")
-    template = own if own is not None else upstreams.get(model)
-    return None if template is None else _address(template, model, version, one=own is not None)
+    key = f"{model}/{version}" if f"{model}/{version}" in upstreams else model
+    if key not in upstreams:
+        return None
+    found = _address(upstreams[key], model, version, one=key != model)
+    return replace(found, token=tokens[key].get_secret_value()) if key in tokens else found
 
 
 def check(upstreams: Mapping[str, str]) -> None:
@@ -62,6 +75,19 @@ def check(upstreams: Mapping[str, str]) -> None:
             _address(template, "model", version or "1", one=bool(version))
         except ValueError as error:
             raise ValueError(f"upstreams has {template!r} for {key}: {error}") from error
+
+
+def check_tokens(tokens: Mapping[str, SecretStr], upstreams: Mapping[str, str]) -> None:
+    """Refuse tokens that nobody would be shown, or that HTTP can't carry.
+
+    Raises:
+        ValueError: A key names no server, or a token is not of visible ASCII characters.
+    """
+    for key, token in tokens.items():
+        if key not in upstreams:
+            raise ValueError(f"upstream_tokens has {key!r}, must be one of upstreams: {', '.join(upstreams) or 'none'}")
+        if not _TOKEN.fullmatch(token.get_secret_value()):
+            raise ValueError(f"upstream_tokens for {key!r} must be visible ASCII characters without blanks")
 
 
 def _address(template: str, model: str, version: str, *, one: bool) -> Address:

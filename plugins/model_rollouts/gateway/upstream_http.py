@@ -1,6 +1,7 @@
 """HTTP calls to servers of versions: pooled, bounded in time and in size, with every reason told."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,16 @@ class UpstreamHttp:
         while self._sessions:
             await self._sessions.popitem()[1].close()
 
-    async def call(self, method: str, url: str, body: bytes | None, seconds: float, *, fresh: bool = False) -> bytes:
+    async def call(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        seconds: float,
+        *,
+        fresh: bool = False,
+        token: str | None = None,
+    ) -> bytes:
         """The body of a good answer.
 
         It is sent a second time only where a pooled connection turned out to be closed before a byte was sent.
@@ -63,28 +73,31 @@ class UpstreamHttp:
             body: JSON, or None.
             seconds: Time for all of it.
             fresh: Use a connection that nobody has used: a server that failed on a request may be hanging up.
+            token: Bearer token to show, or None.
 
         Raises:
             TimeoutError: It took longer.
             RefusedError: The answer is 4xx or 5xx, other than that it has no room now.
             UpstreamError: There is no answer, or none that can be used.
         """
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         try:
             async with asyncio.timeout(seconds):
                 try:
-                    return await self._once(method, url, body, fresh)
+                    return await self._once(method, url, body, fresh, headers)
                 except aiohttp.ClientConnectionError as error:
                     if not _nothing_sent(error):
                         raise
-                    return await self._once(method, url, body, fresh)
+                    return await self._once(method, url, body, fresh, headers)
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamError(f"no connection to {url} within {self._limits.connect_seconds:g} s") from error
         except aiohttp.ClientError as error:
             raise UpstreamError(f"no answer from {url}: {type(error).__name__}: {error}") from error
 
-    async def _once(self, method: str, url: str, body: bytes | None, fresh: bool) -> bytes:
+    async def _once(self, method: str, url: str, body: bytes | None, fresh: bool, headers: Mapping[str, str]) -> bytes:
         session = self._sessions.get(fresh) or self._sessions.setdefault(fresh, self._session(fresh))
-        headers = {} if body is None else {"Content-Type": "application/json"}
         async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
             content = await self._read(answer, url)
             if answer.status == _OK:

@@ -57,7 +57,9 @@ class UpstreamServer:
             OutputError: The answer, or the question, can't be put into the protocol.
         """
         body = await off_loop(payload.rows * _ROW_BYTES, self._protocol.encode, payload, params)
-        answer = await self._http.call("POST", self.url + self._protocol.score_path, body, seconds, fresh=again)
+        answer = await self._http.call(
+            "POST", self.url + self._protocol.score_path, body, seconds, fresh=again, token=self._address.token
+        )
         results: Results = await off_loop(
             len(answer), self._protocol.decode, answer, payload.rows, self._address.version
         )
@@ -70,7 +72,9 @@ class UpstreamServer:
             UpstreamDownError: It is not; says why.
         """
         try:
-            await self._http.call("GET", self.url + self._protocol.ready_path, None, _READY_SECONDS)
+            await self._http.call(
+                "GET", self.url + self._protocol.ready_path, None, _READY_SECONDS, token=self._address.token
+            )
         except TimeoutError as error:
             raise UpstreamDownError(f"{self.url} does not say within {_READY_SECONDS:g} s that it is ready") from error
         except UpstreamError as error:
