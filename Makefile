@@ -23,7 +23,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos bench-decisions bench-switch bench-gateway lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos bench-decisions bench-switch bench-gateway bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-switch: $(READY) ## a switch and a rollback under 200 requests a second: d
 
 bench-gateway: $(READY) ## the gateway beside other servers: docs/benchmarks/gateway.md (10 minutes; needs wrk)
 	@exec $(BIN)/python -m bench.gateway
+
+bench-compare: $(READY) ## evidence and comparison beside a bare scan: docs/benchmarks/compare.md (ARGS=--full: an hour)
+	@exec $(BIN)/python -m bench.compare $(ARGS)
 
 lint: $(READY) ## style, imports, layers
 	@$(BIN)/ruff check .

@@ -27,7 +27,9 @@ _DESCRIBE = "DESCRIBE SELECT * FROM {rows}"
 NO_ROWS = {
     "outcomes": "NULL::VARCHAR AS request_id, NULL::TIMESTAMPTZ AS ts, NULL::VARCHAR AS label, NULL::DOUBLE AS value",
 }
-_CONFIG = {"autoinstall_known_extensions": "false", "TimeZone": "UTC"}
+# What does not fit waits in the temporary folder: a log of any size is read beside the other tasks of a machine.
+MEMORY = "1500MB"
+_CONFIG = {"autoinstall_known_extensions": "false", "TimeZone": "UTC", "memory_limit": MEMORY}
 
 
 def current_files(path: Path, start: datetime, end: datetime) -> list[str]:
@@ -155,7 +157,7 @@ def run_local(
 
 
 def connect() -> "duckdb.DuckDBPyConnection":
-    """An empty database in memory, with times in UTC."""
+    """An empty database, with times in UTC and bounded memory."""
     import duckdb
 
     return duckdb.connect(config={**_CONFIG, "temp_directory": tempfile.gettempdir()})

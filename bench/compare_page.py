@@ -1,0 +1,164 @@
+"""The benchmark of evidence and comparison as a page and a picture."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from bench.compare_log import NUMBERS, ROWS_A_DAY, TEXTS
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "compare.md"
+_GIB = 2**30
+_SIZE, _HUGE = 20_000_000, 100_000_000
+_NAMES = {
+    "bare": "*limit*: bare scan, count, least and greatest of each column",
+    "evidence": "all evidence (requests, labels, units, repeat labels, values), looks of an hour",
+    "comparison": "comparison: all metrics, stage and rollout, and all slices",
+    "look": "one look of a minute, what is its own",
+    "look_units": "the same, what its units did before",
+    "report": "drift report with Evidently's page",
+}
+
+Result = dict[str, Any]
+
+
+def write(results: Sequence[Result]) -> None:
+    """The page, and the picture beside it."""
+    OUT.write_text(page(results), encoding="utf-8")
+    picture(results).savefig(OUT.with_suffix(".svg"))
+    print(f"wrote {OUT}")
+
+
+def of(result: Result, step: str, what: str = "seconds") -> float:
+    """A step's number; the median where it was measured several times."""
+    return float(median(each[what] for each in result["steps"] if each["step"] == step))
+
+
+def ratio(result: Result, what: str = "seconds") -> float:
+    """Evidence and comparison together, of the bare scan."""
+    return (of(result, "evidence", what) + of(result, "comparison", what)) / of(result, "bare", what)
+
+
+def peak(result: Result) -> float:
+    """Peak memory of evidence and comparison, in GiB."""
+    return max(of(result, step, "peak") for step in ("evidence", "comparison")) / _GIB
+
+
+def page(results: Sequence[Result]) -> str:
+    """The Markdown page."""
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    rows = "\n".join(
+        f"| {result['rows']:,} | {_NAMES[step]} | {of(result, step):.1f} | {of(result, step, 'cpu_seconds'):.1f} | "
+        f"{of(result, step, 'peak') / 2**20:,.0f} |"
+        for result in results
+        for step in _NAMES
+    )
+    promises = "\n".join(
+        f"| {what} | {found} | {bound} | {'not measured' if holds is None else 'yes' if holds else '**no**'} |"
+        for what, found, bound, holds in _promises(results)
+    )
+    return f"""# Evidence and comparison over a whole log
+
+Written by `make bench-compare` (`bench/compare.py`); do not edit. One machine ({machine}). A synthetic Delta
+log, {ROWS_A_DAY:,} predictions a day with {NUMBERS} numbers and {TEXTS} texts as inputs, request ids of 32 random
+digits, units of 20 requests, nine of ten predictions with a label and a value; files of a million rows. Every step runs
+in a process of its own, imports included. Ratios are of one run on one machine; the seconds of processor tell how far
+other work on the machine got in the way.
+
+| predictions | work | seconds | of processor | peak MiB |
+| --- | --- | --- | --- | --- |
+{rows}
+
+![Seconds by rows](compare.svg)
+
+## What was promised
+
+| | measured | bound | holds |
+| --- | --- | --- | --- |
+{promises}
+"""
+
+
+def _promises(results: Sequence[Result]) -> list[tuple[str, str, str, bool | None]]:
+    by_rows = {result["rows"]: result for result in results}
+    size = min(results, key=lambda each: abs(each["rows"] - _SIZE))
+    rows = f"{size['rows']:,}"
+    told: list[tuple[str, str, str, bool | None]] = [
+        (
+            f"evidence and comparison of {rows}, of the bare scan",
+            f"{ratio(size):.1f} times ({ratio(size, 'cpu_seconds'):.1f} by processor)",
+            "at most 5",
+            ratio(size) <= 5 if size["rows"] >= _SIZE else None,
+        ),
+        ("peak memory of it", f"{peak(size):.2f} GiB", "at most 2", peak(size) <= 2 if size["rows"] >= _SIZE else None),
+    ]
+    small, large = min(by_rows), max(by_rows)
+    if small < large:
+        grown = {
+            size: sum(of(by_rows[size], step, "cpu_seconds") for step in ("evidence", "comparison")) / size
+            for size in (small, large)
+        }
+        off = grown[large] / grown[small] - 1
+        told.append(
+            (
+                f"processor time a row at {large:,}, against {small:,}",
+                f"{off:+.0%}",
+                "at most +20 %",
+                off <= 0.2 if large >= _HUGE else None,
+            )
+        )
+    if large < _HUGE:
+        told.append((f"the same at {_HUGE:,}, peak memory of it", "", "at most 4 GiB", None))
+    else:
+        told.append(
+            (f"peak memory at {large:,}", f"{peak(by_rows[large]):.2f} GiB", "at most 4", peak(by_rows[large]) <= 4)
+        )
+    last = by_rows[large]
+    report = of(last, "report")
+    watch = of(last, "look") + of(last, "look_units")
+    told += [
+        (
+            f"one look at {ROWS_A_DAY:,} rows a day, {large:,} rows into the rollout",
+            f"{watch:.1f} s ({of(last, 'look'):.1f} s without what units did before)",
+            "at most 1 s",
+            watch <= 1,
+        ),
+        (f"Evidently's page for a stage of {large:,}", f"{report:.1f} s", "at most 15 s", report <= 15),
+    ]
+    for result in results:
+        if drift := result.get("drift"):
+            alike = drift["drifted"] == drift["evidently_drifted"]
+            told.append(
+                (
+                    f"drift scores, {drift['rows']:,} x {drift['columns']} against as many, of Evidently's preset",
+                    f"1/{drift['ratio']:.0f}, {'the same' if alike else 'other'} columns called drifted",
+                    "at most 1/50, the same",
+                    alike and drift["ratio"] >= 50 if drift["rows"] >= 1_000_000 else None,
+                )
+            )
+    return told
+
+
+def picture(results: Sequence[Result]) -> Figure:
+    """Seconds of each step, by size."""
+    with mpl.rc_context({"svg.hashsalt": "compare", "font.size": 9}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        axes = figure.subplots()
+        steps = ("bare", "comparison", "evidence")
+        colors = {"bare": "#999999", "comparison": "#009E73", "evidence": "#0072B2"}
+        width = 0.8 / len(steps)
+        for place, step in enumerate(steps):
+            at = [group + (place - 1) * width for group in range(len(results))]
+            bars = axes.bar(at, [of(each, step) for each in results], width, color=colors[step], label=step)
+            axes.bar_label(bars, [f"{of(each, step):,.0f}" for each in results], fontsize=7, padding=2)
+        axes.set_xticks(range(len(results)), [f"{each['rows']:,} rows" for each in results])
+        axes.set_ylabel("seconds")
+        axes.legend(frameon=False)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure
