@@ -15,7 +15,9 @@ from model_rollouts.adapters import delta_drift
 from model_rollouts.adapters.delta_drift import DeltaDriftLog, bins_of
 from model_rollouts.adapters.delta_drift_queries import Bins, is_number
 from model_rollouts.adapters.log_errors import LogReadError
-from model_rollouts.adapters.log_places import LogRoot, log_appender
+from model_rollouts.adapters.log_places import EngineLog, LogRoot, log_appender
+from model_rollouts.adapters.postgres_engine import PostgresEngine
+from model_rollouts.adapters.postgres_log import PostgresLog
 from model_rollouts.core.profile import LARGEST, Grid
 from model_rollouts.training_profile import profile_frame
 
@@ -119,6 +121,24 @@ def test_a_model_without_rows_has_empty_columns_and_a_broken_log_is_an_error(log
     damage(log.root, "delays", "predictions")
     with pytest.raises(LogReadError):
         log.stage_profiles("delays", "ro", 1, WINDOW, columns, BINS)
+
+
+def test_counting_inside_of_postgresql_gives_the_same(
+    rows: list[dict[str, Any]], tmp_path: Path, postgres_server: str
+) -> None:
+    database = PostgresLog(postgres_server, schema="drift inside")
+    for root in (tmp_path, database):
+        assert log_appender(root, "g1").append("delays", "predictions", rows, 1)
+    here, inside = DeltaDriftLog(tmp_path), DeltaDriftLog(EngineLog(database, PostgresEngine()))
+    columns = here.columns("delays", *WINDOW)
+    assert inside.columns("delays", *WINDOW) == columns
+    as_numbers = BINS | {"prediction": Grid(1.0, 1.0)}
+    for bins in (BINS, as_numbers):
+        found = [log.stage_profiles("delays", "ro", 1, WINDOW, columns, bins) for log in (here, inside)]
+        assert found[0] == found[1]
+        assert found[0]["champion"]["prediction"].values == 200
+    drawn = [log.stage_sample("delays", "ro", 1, "champion", WINDOW, columns, 50, 1) for log in (here, inside)]
+    assert drawn[0]["prediction"].tolist() == drawn[1]["prediction"].tolist()
 
 
 def test_a_sample_is_bounded_seeded_and_of_one_arm(log: DeltaDriftLog) -> None:
