@@ -125,7 +125,7 @@ def _facts(cuts: Sequence[Cut]) -> str:
     features = "".join(f", {quoted(cut.column)} AS c{at}" for at, cut in enumerate(cuts))
     bands = "".join(f", {_band(at, cut)} AS b{at}" for at, cut in enumerate(cuts))
     names = "".join(f", b{at}" for at in range(len(cuts)))
-    first = first_rows(f"{_OF_ROLLOUT} AND (request_id IS NULL OR request_id IN (SELECT request_id FROM careful))")
+    first = first_rows(f"{_OF_ROLLOUT} AND coalesce(request_id, '') IN (SELECT request_id FROM careful)")
     first = first.replace("epoch_us(ts) AS us", f"epoch_us(ts) AS us, served, score{features}")
     # Rows are made narrow before they meet their outcomes, which takes the memory.
     narrow = f"""stage, CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS challenger, us, prediction,
@@ -137,8 +137,8 @@ def _facts(cuts: Sequence[Cut]) -> str:
     kept = f"stage, challenger, us, prediction, answered, got, usable_score, any_bin, any_log, hour, day{names}"
     return f"""
 careful AS (
-    SELECT request_id FROM {{predictions}}
-    WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high AND request_id IS NOT NULL
+    SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
+    WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
     GROUP BY request_id
     HAVING count(CASE WHEN arm = 'champion' THEN 1 END) > 1 OR count(CASE WHEN arm = 'challenger' THEN 1 END) > 1
     UNION
@@ -160,7 +160,7 @@ plain AS (
     FROM (
         SELECT request_id, arm, stage, served, status, latency_ms, prediction, score, epoch_us(ts) AS us{features}
         FROM {{predictions}}
-        WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $from AND epoch_us(ts) < $high AND request_id IS NOT NULL
+        WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $from AND epoch_us(ts) < $high
     ) AS asked
 ),
 answers AS (
@@ -171,7 +171,7 @@ answers AS (
     FROM (
         SELECT plain.*, known.label_us, known.label, known.value_us, known.value
         FROM plain LEFT JOIN known ON known.request_id = plain.request_id
-        WHERE NOT EXISTS (SELECT 1 FROM careful WHERE careful.request_id = plain.request_id)
+        WHERE NOT EXISTS (SELECT 1 FROM careful WHERE careful.request_id = coalesce(plain.request_id, ''))
     ) AS once
     UNION ALL
     SELECT {kept}, first_label_us, first_label, first_value FROM judged

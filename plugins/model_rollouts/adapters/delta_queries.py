@@ -31,14 +31,13 @@ def first_rows(condition: str, within: str = "stage, request_id, arm") -> str:
     ) AS seen"""
     return f"""
 repeated AS (
-    SELECT request_id FROM {{predictions}}
-    WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high AND request_id IS NOT NULL
+    SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
+    WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
     GROUP BY {within} HAVING count(*) > 1
 ),
 counted AS (
     SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us FROM {seen}
-    WHERE request_id IS NOT NULL
-        AND NOT EXISTS (SELECT 1 FROM repeated WHERE repeated.request_id = seen.request_id)
+    WHERE NOT EXISTS (SELECT 1 FROM repeated WHERE repeated.request_id = coalesce(seen.request_id, ''))
     UNION ALL
     SELECT * FROM (
         -- Of rows with one time the failed and the slow come first: a tie never hides harm.
@@ -47,8 +46,7 @@ counted AS (
             ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
         ) AS earlier_us
         FROM {seen}
-        WHERE request_id IS NULL
-            OR EXISTS (SELECT 1 FROM repeated WHERE repeated.request_id = seen.request_id)
+        WHERE coalesce(request_id, '') IN (SELECT request_id FROM repeated)
     ) AS in_order
     WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 )
