@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         "spark over the Delta tables",
     )
     spark_master: str = Field("local[*]", min_length=1, description="Spark's master, where the engine is spark")
+    batch_url: SecretStr | None = Field(
+        None, description="Database of a mapped PostgreSQL table (rollouts compare --mapping), postgresql://..."
+    )
     gateway_url: str = Field(
         "http://127.0.0.1:8600",
         description="Where operators reach the gateway: the own address of each process, separated by commas",

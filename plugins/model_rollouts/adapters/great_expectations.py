@@ -1,28 +1,27 @@
 """Data checks of the log with Great Expectations: is the evidence what the contract says it is?"""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_rollouts.adapters.checked_rows import FrameRows, Rows
 from model_rollouts.adapters.delta_schema import feature_column
-from model_rollouts.adapters.html_page import banner, heading, note, page, table
-from model_rollouts.core.errors import RolloutError
+from model_rollouts.adapters.expectations import EXAMPLES, Evaluation, SuiteError, evaluate
+from model_rollouts.adapters.html_page import banner, heading, link, note, page, table
 from model_rollouts.ports import ModelVersion
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_EXAMPLES = 5
 _EXAMPLE_LENGTH = 100
+_PART = "Evaluated on one part of the rows alone, as it can't be added up."
 _ANY_TIME = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 
 
-class SuiteError(RolloutError):
-    """A suite that can't check anything."""
+__all__ = ["FailedExpectation", "SuiteError", "ValidationResult", "required_features", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +56,10 @@ class ValidationResult:
         reason: One sentence for a person.
         evaluated: How many expectations were evaluated.
         failed: Those that do not hold.
-        rows_checked: Rows of the frame.
-        rows_total: Rows that the frame was drawn from.
-        files: The result as JSON and as HTML.
+        rows_checked: Rows that were looked at.
+        rows_total: Rows that there are.
+        files: The result as JSON and as HTML, and the folder of Great Expectations' own pages where asked for.
+        sampled: How many expectations could be evaluated on a part of `rows_checked` alone.
     """
 
     success: bool
@@ -69,6 +69,7 @@ class ValidationResult:
     rows_checked: int
     rows_total: int
     files: tuple[Path, ...]
+    sampled: int = 0
 
 
 def required_features(version: ModelVersion) -> list[str]:
@@ -78,49 +79,61 @@ def required_features(version: ModelVersion) -> list[str]:
 
 def validate(
     suite_path: Path,
-    frame: "pd.DataFrame",
+    rows: "pd.DataFrame | Rows",
     *,
     out_dir: Path,
-    rows_total: int,
+    rows_total: int | None = None,
     window: tuple[datetime, datetime] | None = None,
     required: Sequence[str] = (),
     missing_tolerance: float = 0.0,
+    more: Sequence[Mapping[str, Any]] = (),
+    docs: bool = False,
 ) -> ValidationResult:
-    """Check a frame of the log against a suite, and write down what was found.
+    """Check rows of the log against a suite, and write down what was found.
 
     Args:
         suite_path: An ExpectationSuite as JSON; the parameters `window_start` and `window_end` are given to it.
-        frame: Rows of the log.
-        out_dir: Gets `data_checks_<suite>.json` and `.html`.
-        rows_total: Rows that the frame was drawn from, at least its own.
+        rows: Rows of the log, or a frame with some of them.
+        out_dir: Gets `data_checks_<suite>.json` and `.html`, and with `docs` the folder `data_docs_<suite>`.
+        rows_total: Rows that a frame was drawn from, at least its own; None: it is all there is.
         window: Times [start, end) that the rows must lie in, UTC.
         required: Columns that must be there and be filled (see `required_features`).
         missing_tolerance: Share of rows in which a required column may be empty, 0 to 1.
+        more: Expectations beside those of the suite, as JSON types.
+        docs: Whether to make Great Expectations' own pages too.
 
     Raises:
         SuiteError: The suite has no expectations.
         ValueError: rows_total or missing_tolerance is out of its bounds.
     """
-    if rows_total < len(frame):
-        raise ValueError(f"rows_total is {rows_total}, must be at least the frame's {len(frame)} rows")
+    import pandas as pd
+
+    if isinstance(rows, pd.DataFrame):
+        rows = FrameRows(rows, len(rows) if rows_total is None else rows_total)
+    checked: Rows = rows
     if not 0 <= missing_tolerance < 1:
         raise ValueError(f"missing_tolerance is {missing_tolerance}, must be at least 0 and below 1")
     spec = json.loads(Path(suite_path).read_text(encoding="utf-8"))
     if not spec.get("expectations"):
         raise SuiteError(f"{suite_path} has no expectations, so it could only pass; add some")
-    spec["expectations"] = [*spec["expectations"], *_required(required, missing_tolerance)]
-    results = _evaluate(spec, frame, window or _ANY_TIME)
+    spec["expectations"] = [*spec["expectations"], *_required(required, missing_tolerance), *more]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    pages = (out_dir / f"data_docs_{spec['name']}",) if docs else ()
+    evaluation = evaluate(spec, checked, window or _ANY_TIME, *pages)
+    results = _sorted(evaluation)
     failed = tuple(_failure(result) for result in results if not result["success"])
-    if not len(frame):
-        reason = f"no rows to check, of {rows_total:,} in the log"
+    if not checked.checked:
+        reason = f"no rows to check, of {checked.total:,} in the log"
     elif failed:
         reason = f"{len(failed)} of {len(results)} expectations do not hold: " + "; ".join(map(_sentence, failed[:3]))
     else:
         reason = f"all {len(results)} expectations hold"
-    success = bool(len(frame)) and bool(results) and not failed
-    out_dir.mkdir(parents=True, exist_ok=True)
+    if 0 < checked.checked < checked.total:
+        reason += f" (on {checked.checked:,} of {checked.total:,} rows)"
+    success = bool(checked.checked) and bool(results) and not failed
     files = (out_dir / f"data_checks_{spec['name']}.json", out_dir / f"data_checks_{spec['name']}.html")
-    outcome = ValidationResult(success, reason, len(results), failed, len(frame), rows_total, files)
+    counts = (len(results), failed, checked.checked, checked.total)
+    outcome = ValidationResult(success, reason, *counts, (*files, *pages), len(evaluation.sampled))
     summary = {key: value for key, value in asdict(outcome).items() if key != "files"}
     document = {**summary, "suite": spec["name"], "results": results}
     files[0].write_text(json.dumps(document, indent=2, default=str), encoding="utf-8")
@@ -138,28 +151,12 @@ def _required(columns: Iterable[str], tolerance: float) -> list[dict[str, Any]]:
     return expectations
 
 
-def _evaluate(
-    spec: Mapping[str, Any], frame: "pd.DataFrame", window: tuple[datetime, datetime]
-) -> list[dict[str, Any]]:
+def _sorted(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Every expectation's result as JSON types, the failed ones first, without tracebacks."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx
-    from great_expectations.core import ExpectationSuite
-
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(False)
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
-    suite = ExpectationSuite(name=spec["name"], expectations=spec["expectations"], meta=spec.get("meta"))
-    asset = context.data_sources.add_pandas("log").add_dataframe_asset("rows")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-    outcome = batch.validate(
-        suite,
-        result_format={"result_format": "BASIC", "partial_unexpected_count": _EXAMPLES},
-        expectation_parameters={"window_start": window[0], "window_end": window[1]},
-    )
-    results = [_plain(result.to_json_dict()) for result in outcome.results]
-    if len(results) != len(spec["expectations"]):
-        raise SuiteError(f"{len(results)} of {len(spec['expectations'])} expectations were evaluated; none may be lost")
+    results = []
+    for i, found in enumerate(evaluation.results):
+        result = _plain(found.to_json_dict())
+        results.append(result | ({"why": f"{result['why']} {_PART}".strip()} if i in evaluation.sampled else {}))
     return sorted(results, key=lambda result: (result["success"], result["expectation"], result["column"]))
 
 
@@ -201,7 +198,7 @@ def _failure(result: Mapping[str, Any]) -> FailedExpectation:
         condition=result["condition"],
         unexpected=found.get("unexpected_count"),
         checked=found.get("element_count"),
-        examples=tuple(str(example)[:_EXAMPLE_LENGTH] for example in examples[:_EXAMPLES]),
+        examples=tuple(str(example)[:_EXAMPLE_LENGTH] for example in examples[:EXAMPLES]),
         detail=" ".join(part for part in (result["why"], result["error"]) if part),
     )
 
@@ -216,6 +213,12 @@ def _render(name: str, outcome: ValidationResult, results: Sequence[Mapping[str,
     rows = f"{outcome.rows_checked:,} of {outcome.rows_total:,} rows were checked."
     body = [banner("pass" if outcome.success else "fail", "passed" if outcome.success else "failed", outcome.reason)]
     body.append(note(rows if outcome.rows_checked == outcome.rows_total else f"A sample: {rows}"))
+    if outcome.sampled:
+        body.append(
+            note(f"{outcome.sampled} expectations can't be added up and were evaluated on a part of these rows.")
+        )
+    if any(file.is_dir() for file in outcome.files):
+        body.append(link(f"data_docs_{name}/index.html", "Data Docs: the same as Great Expectations shows it (online)"))
     if outcome.failed:
         body += [
             heading("What does not hold"),

@@ -48,6 +48,11 @@ def note(text: str) -> str:
     return f'<p class="dim">{escape(text)}</p>'
 
 
+def link(address: str, text: str) -> str:
+    """A paragraph that leads to a file beside the page; the address is one that we made."""
+    return f'<p><a href="{escape(address)}">{escape(text)}</a></p>'
+
+
 def banner(state: str, headline: str, text: str) -> str:
     """The result, first thing on the page.
 

@@ -50,7 +50,7 @@ class MlflowStageRuns:
         return run_id
 
     def log(self, run_id: str, files: Sequence[Path], metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Add artifacts, metrics and tags.
+        """Add artifacts, metrics and tags; of a folder all that is in it, under its name.
 
         Raises:
             FileNotFoundError: A file is missing; nothing is logged then.
@@ -61,7 +61,10 @@ class MlflowStageRuns:
         if missing := [str(file) for file in files if not file.exists()]:
             raise FileNotFoundError(f"{', '.join(missing)}: no such file to log to run {run_id}")
         for file in files:
-            self._client.log_artifact(run_id, str(file))
+            if file.is_dir():
+                self._client.log_artifacts(run_id, str(file), file.name)
+            else:
+                self._client.log_artifact(run_id, str(file))
         now = get_current_time_millis()
         self._client.log_batch(
             run_id,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _DRIFT_ROWS = 5_000  # a side
-_CHECK_ROWS = 50_000
 _SEED = 20130101
 
 
@@ -95,32 +94,28 @@ class LiveDriftOperator(LiveReportOperator):
 
 
 class LiveDataChecksOperator(LiveReportOperator):
-    """Great Expectations over the window's rows of the champion, and over the outcomes that came in it."""
+    """Great Expectations over all of the window's rows of the champion, and over the outcomes that came in it."""
 
     def make(self, measured: Mapping[str, Any], params: Mapping[str, Any], out_dir: Path) -> dict[str, Any]:
         """Validation as JSON and HTML; the result is {"ok", "detail"}."""
-        from model_rollouts.adapters.great_expectations import required_features, validate
+        from model_rollouts.adapters.checked_rows import champion_rows, outcome_rows
+        from model_rollouts.adapters.feature_contract import feature_expectations
+        from model_rollouts.adapters.great_expectations import validate
 
         parts, model, version = wiring(), measured["model"], measured["version"]
-        span, suites = span_of(measured, "window"), parts.settings.expectations_dir
-        frame = parts.log.champion_frame(model, version, *span, _CHECK_ROWS, _SEED)
-        results = {
-            "predictions": validate(
-                suites / "live.json",
-                frame,
-                out_dir=out_dir,
-                rows_total=parts.log.count_champion_rows(model, version, *span),
-                window=span,
-                required=required_features(parts.registry.resolve(model, version)),
-                missing_tolerance=float(params["max_missing"]),
-            )
-        }
-        outcomes = parts.log.outcomes_frame(model, *span, _CHECK_ROWS, _SEED)
-        if len(outcomes):  # whether any came is told by their coverage
-            total = parts.log.count_outcomes(model, *span)
-            results["outcomes"] = validate(
-                suites / "outcomes.json", outcomes, out_dir=out_dir, rows_total=total, window=span
-            )
+        span, suites, most = (
+            span_of(measured, "window"),
+            parts.settings.expectations_dir,
+            parts.settings.data_check_rows,
+        )
+        found = parts.registry.resolve(model, version)
+        profile, results = parts.profiles.training_profile(found), {}
+        with champion_rows(parts.log_root, model, version, *span, most=most) as rows:
+            more = feature_expectations(found, profile, rows.columns, float(params["max_missing"]))
+            results["predictions"] = validate(suites / "live.json", rows, out_dir=out_dir, window=span, more=more)
+        with outcome_rows(parts.log_root, model, *span, most=most) as rows:
+            if rows.checked:  # whether any came is told by their coverage
+                results["outcomes"] = validate(suites / "outcomes.json", rows, out_dir=out_dir, window=span)
         ok = all(result.success for result in results.values())
         detail = "; ".join(f"{name}: {result.reason}" for name, result in results.items())
         return {

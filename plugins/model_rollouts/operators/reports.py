@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 _OFFLINE_PAST = timedelta(days=7)  # as far back as logged requests are scored again
-_CHECK_ROWS = 50_000
-_SEED = 20130101
 
 
 class ReportOperator(StageOperator):
@@ -74,39 +72,29 @@ class CompareOperator(ReportOperator):
 
 
 class ValidateDataOperator(ReportOperator):
-    """Great Expectations over the stage's rows: can the evidence be trusted at all?
+    """Great Expectations over all of the stage's rows: can the evidence be trusted at all?
 
-    Predictions always; outcomes where a gate of the stage is judged on labels.
+    Predictions always, with the inputs that the challenger's signature and training profile ask for; outcomes where a
+    gate of the stage is judged on labels. Beyond `data_check_rows` rows it is a sample of requests, and says so.
     """
 
     def make(self, rollout: "Rollout", stage: int, context: "Context", out_dir: Path) -> dict[str, Any]:
-        """Validation of predictions and outcomes as JSON and HTML."""
-        from model_rollouts.adapters.great_expectations import required_features, validate
+        """Validation of predictions and outcomes as JSON and HTML, with Data Docs."""
+        from model_rollouts.adapters.checked_rows import outcome_rows, stage_rows
+        from model_rollouts.adapters.feature_contract import feature_expectations
+        from model_rollouts.adapters.great_expectations import validate
 
-        parts = wiring()
-        start, end = stage_window(rollout)
+        parts, span, results = wiring(), stage_window(rollout), {}
+        suites, most = parts.settings.expectations_dir, parts.settings.data_check_rows
         version = parts.registry.resolve(rollout.model, rollout.challenger)
-        frame = parts.log.stage_frame(rollout.model, rollout.id, stage, None, start, end, _CHECK_ROWS, _SEED)
-        results = {
-            "predictions": validate(
-                parts.settings.expectations_dir / "predictions.json",
-                frame,
-                out_dir=out_dir,
-                # counted after the sample was drawn: the log only grows
-                rows_total=parts.log.count_rows(rollout.model, rollout.id, stage, None, start, end),
-                window=(start, end),
-                required=required_features(version),
-            )
-        }
+        profile = parts.profiles.training_profile(version)
+        with stage_rows(parts.log_root, rollout.model, rollout.id, stage, *span, most=most) as rows:
+            more = feature_expectations(version, profile, rows.columns)
+            suite = suites / "predictions.json"
+            results["predictions"] = validate(suite, rows, out_dir=out_dir, window=span, more=more, docs=True)
         if any(gate.metric.matures and gate.role.holds_up for gate in rollout.plan.stage(stage).gates):
-            outcomes = parts.log.outcomes_frame(rollout.model, start, end, _CHECK_ROWS, _SEED)
-            results["outcomes"] = validate(
-                parts.settings.expectations_dir / "outcomes.json",
-                outcomes,
-                out_dir=out_dir,
-                rows_total=parts.log.count_outcomes(rollout.model, start, end),
-                window=(start, end),
-            )
+            with outcome_rows(parts.log_root, rollout.model, *span, most=most) as rows:
+                results["outcomes"] = validate(suites / "outcomes.json", rows, out_dir=out_dir, window=span, docs=True)
         if not all(result.rows_checked for result in results.values()):
             state = "missing"
         else:
