@@ -20,7 +20,7 @@ from model_rollouts.adapters.delta_files import current_files
 from model_rollouts.adapters.delta_log import DeltaLogWriter, DeltaPredictionLog
 from model_rollouts.adapters.delta_schema import LogContractError, table_path
 from model_rollouts.adapters.log_errors import LogReadError
-from model_rollouts.adapters.log_places import LogRoot, log_appender
+from model_rollouts.adapters.log_places import EngineLog, LogRoot, log_appender
 from model_rollouts.adapters.log_upkeep import Care, LogUpkeep, TableUpkeep
 from model_rollouts.adapters.log_upkeep_delta import DeltaCaretaker
 from model_rollouts.adapters.postgres_log import COMMITS, PostgresLog
@@ -255,6 +255,13 @@ def test_a_model_that_is_not_in_the_log_is_refused(log_root: LogRoot, known: Sql
 
 def test_a_log_that_is_not_there_yet_needs_no_care(log_root: LogRoot, known: SqlStore) -> None:
     assert LogUpkeep(log_root, known).run() == []
+
+
+def test_it_is_the_same_whichever_engine_the_log_is_asked_by(log_root: LogRoot, known: SqlStore) -> None:
+    fill(log_root, commits=2)
+    assert not isinstance(log_root, EngineLog)
+    engine: Any = None  # upkeep asks none
+    assert cared(EngineLog(log_root, engine), known, 10)["predictions"].rows_dropped == 20
 
 
 def test_files_must_stay_for_an_hour(tmp_path: Path, known: SqlStore) -> None:

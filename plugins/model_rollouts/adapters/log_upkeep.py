@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from model_rollouts.adapters.delta_schema import SCHEMAS, TableName, table_path
-from model_rollouts.adapters.log_places import LogRoot
+from model_rollouts.adapters.log_places import EngineLog, LogRoot
 from model_rollouts.core.data_rollback import DataRollbackKind
 from model_rollouts.core.errors import NotReadyError, RolloutError
 from model_rollouts.core.log_retention import Kept, kept
@@ -109,9 +109,10 @@ class LogUpkeep:
     ) -> None:
         if vacuum_hours < 1:
             raise ValueError(f"vacuum_hours is {vacuum_hours}, must be at least 1: readers need the files they listed")
-        self._root, self._store, self._clock = root, store, clock
+        self._root = root.root if isinstance(root, EngineLog) else root  # whoever is asked, the tables are the same
+        self._store, self._clock = store, clock
         self._retention_days, self._vacuum_hours = retention_days, vacuum_hours
-        self._caretaker = _caretaker(root)
+        self._caretaker = _caretaker(self._root)
 
     def run(self, model: str | None = None, *, dry_run: bool = False) -> list[TableUpkeep]:
         """Care for every table, or for those of one model. A table that fails does not hold up the others.
