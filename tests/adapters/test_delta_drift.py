@@ -73,7 +73,7 @@ def test_every_row_of_the_evidence_is_in_one_bin_of_each_column(log: DeltaDriftL
         finite = [each for each in numbers if each is not None and abs(each) <= LARGEST]
         x = found[arm]["f_x"]
         assert x.counts == Counter(GRID.index(each) for each in finite)
-        assert x.missing + x.not_finite == 200 - len(finite)
+        assert (x.missing, x.rows) == (sum(each is None for each in numbers), 200)
         texts = Counter(each["features"][ODD] for each in of_arm)
         carrier = found[arm][f"f_{ODD}"]
         assert carrier.categories == {ODD: texts[ODD], "UA": texts["UA"], "never": 0}

@@ -76,10 +76,13 @@ class DriftWorld(World):
         return told
 
 
+OFFLINE = Stage(share=0.0, gates=(Gate(Metric.ERROR_RATE),), bake_seconds=0.0, deadline_seconds=7200.0, offline=True)
+
+
 @pytest.fixture
 def make(mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def made(**drift: Any) -> DriftWorld:
-        plan = Plan(Pattern.CANARY, (STAGE,), drift=DriftPlan.from_dict(drift))
+    def made(stage: Stage = STAGE, **drift: Any) -> DriftWorld:
+        plan = Plan(Pattern.CANARY, (stage,), drift=DriftPlan.from_dict(drift))
         world = make_world(plan, mlflow_server, tmp_path, monkeypatch, DriftWorld)
         assert isinstance(world, DriftWorld)
         return world
@@ -166,6 +169,19 @@ def test_without_a_profile_the_champions_time_before_the_rollout_is_the_referenc
     assert told["training"]["columns"]["f_carrier"]["drifted"] is False
     assert told["before"]["columns"]["prediction"]["drifted"] is True
     assert told["before"]["columns"]["prediction"]["rows"] == {"reference": 900, "current": 1_500}
+
+
+@pytest.mark.parametrize(("shift", "state"), [(0.0, "ok"), (1.0, "failed")])
+def test_an_offline_stage_is_compared_with_the_requests_that_were_scored_again(
+    make: Any, shift: float, state: str
+) -> None:
+    world = make(OFFLINE, **HOLD)
+    world.log("predictions", world.rows("champion", 900, 4, **BEFORE))
+    world.log("predictions", world.rows("challenger", 800, 5, shift=shift, served=False))
+    assert world.drift()["state"] == state
+    told = world.told()
+    assert told["comparisons"]["champion"]["columns"]["f_x"]["rows"] == {"reference": 900, "current": 800}
+    assert told["sample"]["rows_reference"] == 900
 
 
 def test_a_log_or_a_profile_that_can_not_be_read_fails_the_task(make: Any, tmp_path: Path) -> None:
