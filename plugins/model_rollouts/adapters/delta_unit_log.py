@@ -147,7 +147,8 @@ class DeltaUnitLog:
         _check_tolerance(tolerance)
         given = {} if tolerance is None else {"tolerance": tolerance}
         sql = PAIR_CLUSTERS % (SAME_TEXT if tolerance is None else SAME_NUMBER)
-        sums = _cluster_sums(self._looks(sql, model, rollout_id, windows, fresh, given))
+        # As `pair_counts`: an answer a moment after the last look may be the other one of a pair.
+        sums = _cluster_sums(self._looks(sql, model, rollout_id, windows, fresh, given, beyond=REPEAT))
         return [sums.get(("pair", "challenger", at), _NOTHING) for at in range(fresh, len(windows))]
 
     def value_sums(
@@ -243,8 +244,9 @@ class DeltaUnitLog:
         given: dict[str, Any],
         maturity: timedelta | None = None,
         since: datetime | None = None,
+        beyond: timedelta = timedelta(0),
     ) -> list[tuple[Any, ...]]:
-        """Run a query over all looks; with outcomes if there is a maturity, and from an earlier time if it is given."""
+        """Run a query over all looks; with outcomes if there is a maturity, and from and to other times if given."""
         _check_order(windows, fresh)
         outcomes = {} if maturity is None else outcome_parameters(maturity)
         if fresh == len(windows):
@@ -254,7 +256,7 @@ class DeltaUnitLog:
         parameters = window_parameters(rollout_id, plain) | given | outcomes
         parameters |= {"stages": [window.stage for window in windows], "fresh": fresh}
         read_from = start if since is None else min(start, since - REPEAT)
-        tables = {"predictions": (log_table(self.root, model, "predictions"), read_from, end)}
+        tables = {"predictions": (log_table(self.root, model, "predictions"), read_from, end + beyond)}
         if maturity is not None:
             tables["outcomes"] = (log_table(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
         result = self._run(sql, tables, parameters)

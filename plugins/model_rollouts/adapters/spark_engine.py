@@ -93,12 +93,14 @@ class SparkEngine:
         kept: list[DataFrame] = []
         try:
             for name, made in before:
-                kept.append(spark.sql(made, args=dict(parameters)).persist())
+                # Worked out here, and without its past: a table that is kept by its plan is planned anew, with all
+                # that it is made of, each time that it is named.
+                kept.append(spark.sql(made, args=dict(parameters)).localCheckpoint(eager=True))
                 kept[-1].createOrReplaceTempView(name)
             result = spark.sql(text, args=dict(parameters)).toArrow()
         finally:
             for each in kept:
-                each.unpersist()
+                each._jdf.logicalPlan().rdd().unpersist(False)  # Spark frees it too, but only when Java collects it
         columns = [column.to_pylist() for column in result.columns]
         return Rows(result.schema, list(zip(*columns, strict=True)))
 
