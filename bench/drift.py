@@ -107,7 +107,8 @@ def write_log(root: Path, rows: int) -> DeltaDriftLog:
                 for field in SCHEMAS["predictions"]
             }
             table["request_id"] = pa.array(np.char.add(f"{arm}-", np.arange(start, start + size).astype(str)))
-            at = np.datetime64(START.replace(tzinfo=None), "us") + np.arange(start, start + size) % 86_400_000_000
+            spread = np.arange(start, start + size) * (86_400_000_000 // rows)
+            at = np.datetime64(START.replace(tzinfo=None), "us") + spread
             table["ts"] = pa.array(at, pa.timestamp("us")).cast(SCHEMAS["predictions"].field("ts").type)
             write_deltalake(str(path), pa.table(table | columns), mode="append", partition_by=["day"])
     return DeltaDriftLog(root)
