@@ -19,7 +19,9 @@ from tests.adapters.unit_log import DAY, START, Bench, Row, outcome, row
 from model_rollouts.adapters.comparison import write_comparison
 from model_rollouts.adapters.comparison_facts import NAMES, Asked, Facts, read_facts
 from model_rollouts.adapters.delta_log import REPEAT_SECONDS
-from model_rollouts.adapters.log_places import LogRoot
+from model_rollouts.adapters.log_places import EngineLog, LogRoot
+from model_rollouts.adapters.postgres_engine import PostgresEngine
+from model_rollouts.adapters.postgres_log import PostgresLog
 from model_rollouts.core.decision import Decision, decide
 from model_rollouts.core.evidence import LATENCY_BINS, Look, latency_bin
 
@@ -213,6 +215,32 @@ def check_slices(facts: Facts, rows: Sequence[Row], outcomes: Sequence[Row]) -> 
             sums["requests"] for part in facts.parts if part.dimension == dimension for sums in part.arms.values()
         )
         assert counted == len(rows), dimension
+
+
+def alike(found: Any, expected: Any) -> None:
+    known = [{name: value for name, value in sums.items() if value is not None} for sums in (found, expected)]
+    assert known[0] == pytest.approx(known[1], rel=1e-9, abs=1e-9)
+
+
+def test_inside_of_postgresql_the_sums_are_the_same(postgres_server: str, tmp_path: Path) -> None:
+    predictions, outcomes = random_rows(random.Random(3), 300)
+    stored = PostgresLog(postgres_server, schema="compared inside")
+    for root in (tmp_path, stored):
+        log = Bench(root)
+        log.predictions(*predictions)
+        log.outcomes(*outcomes)
+    expected, found = (read_facts(root, asked()) for root in (tmp_path, EngineLog(stored, PostgresEngine())))
+    assert found.arms.keys() == expected.arms.keys()
+    for place, arm in expected.arms.items():
+        alike(found.arms[place].sums, arm.sums)
+        assert (found.arms[place].latency, found.arms[place].delay) == (arm.latency, arm.delay)
+        places = [[(s.bin, s.tenth, s.truth, s.n) for s in facts.arms[place].scores] for facts in (found, expected)]
+        assert places[0] == places[1]
+    slices = [{(part.dimension, part.label): part.arms for part in facts.parts} for facts in (found, expected)]
+    assert slices[0].keys() == slices[1].keys()
+    for part, arms in slices[1].items():
+        for side, sums in arms.items():
+            alike(slices[0][part][side], sums)
 
 
 def test_the_log_of_another_rollout_is_not_read(log_root: LogRoot) -> None:

@@ -256,7 +256,7 @@ def _sorted_rows(
             dimension = next(at for at, part in enumerate(parts) if part is not None)
             slices[dimension, parts[dimension]][_ARMS[says["challenger"]]].append(sums)
     for facts in arms.values():
-        facts.scores.sort(key=lambda each: each.bin)
+        facts.scores.sort(key=lambda each: (each.bin, each.tenth, each.truth))
     made = [
         Part(
             *_named(dimension, part, cuts, values),

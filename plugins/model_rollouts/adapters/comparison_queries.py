@@ -134,7 +134,7 @@ def _facts(cuts: Sequence[Cut]) -> str:
         {BIN} AS any_bin,
         CASE WHEN latency_ms > $floor AND isfinite(latency_ms) THEN ln(latency_ms) ELSE ln($floor) END AS any_log,
         {_hour()} AS hour, {_day()} AS day{bands}"""
-    kept = f"stage, challenger, us, prediction, answered, got, usable_score, any_bin, any_log, hour, day{names}"
+    kept = f"stage, challenger, prediction, answered, got, usable_score, any_bin, any_log, hour, day{names}"
     return f"""
 careful AS (
     SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
@@ -164,7 +164,7 @@ plain AS (
     ) AS asked
 ),
 answers AS (
-    SELECT {kept},
+    SELECT {kept}, us,
         CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label_us END AS first_label_us,
         CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label END AS first_label,
         CASE WHEN value_us >= us - $slack AND value_us <= us + $maturity THEN value END AS first_value
@@ -174,7 +174,7 @@ answers AS (
         WHERE NOT EXISTS (SELECT 1 FROM careful WHERE careful.request_id = coalesce(plain.request_id, ''))
     ) AS once
     UNION ALL
-    SELECT {kept}, first_label_us, first_label, first_value FROM judged
+    SELECT {kept}, us, first_label_us, first_label, first_value FROM judged
 ),
 due AS (
     SELECT answers.*, answered = 1 AND us + $maturity <= $as_of AS is_due,
