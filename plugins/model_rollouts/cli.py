@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model_rollouts.cli_batch import compare, drift
 from model_rollouts.cli_log import log
 from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import message, print_json, print_table, require_known, told, wiring
@@ -28,6 +29,8 @@ app.add_typer(db, name="db")
 app.add_typer(log, name="log")
 app.command()(replay)
 app.command()(recompute)
+app.command()(compare)
+app.command()(drift)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

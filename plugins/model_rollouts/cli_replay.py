@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_rollouts.cli_shared import print_json, print_table, require_known, told, wiring
+from model_rollouts.cli_shared import mapped_log, moment, print_json, print_table, require_known, told, wiring
 from model_rollouts.core.errors import NotFoundError, PlanError, RolloutError
 from model_rollouts.core.gates import Gate
 from model_rollouts.core.plan import Plan
 
 if TYPE_CHECKING:
+    from model_rollouts.adapters.log_places import LogRoot
     from model_rollouts.core.decision import Decision
     from model_rollouts.core.rollout import Rollout
     from model_rollouts.replay.step import Step
@@ -44,6 +45,10 @@ def replay(
     salt: Annotated[
         str, typer.Option(help="Deals the units over a period; another one shows what is chance.")
     ] = "replay",
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="YAML that says which columns of a team's own table are the log's (docs/batch.md)."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Judge logged predictions again, look by look, by the code that judges live ones.
@@ -58,11 +63,14 @@ def replay(
         if champion or challenger or since:
             if rollout or not (champion and challenger and since):
                 raise RolloutError("a period needs --champion, --challenger and --from, and no --rollout")
-            period = (_moment(since), _moment(until) if until else datetime.now(UTC))
-            _show(_over_period(parts, model, (champion, challenger), period, plan, changes, salt), as_json)
+            period = (moment(since), moment(until) if until else datetime.now(UTC))
+            log = mapped_log(parts, mapping, model, champion, challenger) if mapping else parts.log_root
+            _show(_over_period(log, model, (champion, challenger), period, plan, changes, salt), as_json)
             return
-        if until or plan:
-            raise RolloutError("--to and --plan belong to a period; give --champion, --challenger and --from too")
+        if until or plan or mapping:
+            raise RolloutError(
+                "--to, --plan and --mapping belong to a period; give --champion, --challenger and --from too"
+            )
         require_known(parts.store, model)
         _replay_rollout(parts, _named(parts, model, rollout), changes, as_json)
 
@@ -147,7 +155,7 @@ def _replay_rollout(parts: "Wiring", rollout: "Rollout", changes: dict[str, Any]
 
 
 def _over_period(
-    parts: "Wiring",
+    log: "LogRoot",
     model: str,
     versions: tuple[str, str],
     period: tuple[datetime, datetime],
@@ -162,7 +170,7 @@ def _over_period(
         plan = _with_changed_gates(Plan.from_dict(json.loads(plan_file.read_text(encoding="utf-8"))), changes)
     else:
         plan = plan_canary(CanaryParameters.from_dict(changes))
-    return simulate(parts.delta_log_dir("a simulated replay"), model, *versions, plan, *period, salt=salt)
+    return simulate(log, model, *versions, plan, *period, salt=salt)
 
 
 def _with_changed_gates(plan: Plan, changes: dict[str, Any]) -> Plan:
@@ -196,14 +204,6 @@ def _change(text: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value  # plain text, such as a role
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise RolloutError(f"time is {text!r}, must be ISO 8601, such as 2026-05-01T12:00") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _show(steps: "Iterable[Step]", as_json: bool) -> None:

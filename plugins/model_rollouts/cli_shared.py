@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,7 @@ import typer
 from model_rollouts.core.errors import NotFoundError, RolloutError
 
 if TYPE_CHECKING:
+    from model_rollouts.adapters.mapped_log import MappedLog
     from model_rollouts.ports import RolloutStore
     from model_rollouts.wiring import Wiring
 
@@ -29,6 +31,35 @@ def require_known(store: "RolloutStore", model: str) -> None:
     if store.traffic(model) is None:
         known = ", ".join(traffic.model for traffic in store.all_traffic()) or "none"
         raise NotFoundError(f"the store knows no model {model!r}; it knows: {known}")
+
+
+def moment(text: str) -> datetime:
+    """A time that a person gave; one without a zone is UTC.
+
+    Raises:
+        RolloutError: It is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise RolloutError(f"time is {text!r}, must be ISO 8601, such as 2026-05-01T12:00") from error
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def mapped_log(parts: "Wiring", mapping: Path, model: str, champion: str, challenger: str) -> "MappedLog":
+    """A team's own tables as a log.
+
+    Raises:
+        MappingError: The mapping is wrong, of another model, or its tables do not have what it says.
+    """
+    from model_rollouts.adapters.batch_mapping import MappingError, load_mapping
+    from model_rollouts.adapters.mapped_log import MappedLog
+
+    loaded = load_mapping(mapping)
+    if loaded.model != model:
+        raise MappingError(f"{mapping} is of model {loaded.model!r}, not of {model!r}; name that one")
+    url = parts.settings.batch_url
+    return MappedLog(loaded, champion, challenger, url.get_secret_value() if url else "")
 
 
 def print_json(rows: list[dict[str, Any]]) -> None:

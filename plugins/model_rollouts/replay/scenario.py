@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_rollouts.adapters.delta_files import run_local
-from model_rollouts.adapters.delta_queries import microseconds
+from model_rollouts.adapters.delta_queries import FAR, OUTCOME_SLACK, microseconds
 from model_rollouts.adapters.delta_schema import table_path
+from model_rollouts.adapters.log_places import EngineTable, LogPlace, LogRoot, log_table
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.routing import Arm, route
 
@@ -26,24 +27,44 @@ WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND version IN ($champion, $
     AND NOT (arm = 'champion' AND coalesce(cohort, 'champion') = 'challenger')
 ORDER BY ts, request_id, version
 """
+_OUTCOMES = "SELECT *, CAST(ts AS DATE) AS day FROM {outcomes}"
+_BATCH = 50_000
 
 
 class Scenario:
     """Deals the past anew.
 
     Args:
-        source: Root folder of the log to read.
+        source: The log to read.
         root: Root folder of the replay's own log.
         model: Registered model name.
+        start: Outcomes are those of requests from here on, UTC.
+
+    Raises:
+        LogReadError: The outcomes can't be read.
     """
 
-    def __init__(self, source: Path, root: Path, model: str) -> None:
+    def __init__(self, source: LogRoot, root: Path, model: str, start: datetime) -> None:
         self.source, self.root, self.model = source, root, model
-        outcomes = table_path(source.resolve(), model, "outcomes")
         here = table_path(root, model, "outcomes")
         here.parent.mkdir(parents=True, exist_ok=True)
-        if outcomes.exists():
-            here.symlink_to(outcomes, target_is_directory=True)
+        place = log_table(source, model, "outcomes")
+        outcomes = place.place if isinstance(place, EngineTable) else place
+        if not isinstance(outcomes, Path):
+            self._copy_outcomes(outcomes, here, start)
+        elif outcomes.exists():
+            here.symlink_to(outcomes.resolve(), target_is_directory=True)
+
+    @staticmethod
+    def _copy_outcomes(source: LogPlace, here: Path, start: datetime) -> None:
+        result = run_local(_OUTCOMES, {"outcomes": (source, start - OUTCOME_SLACK, FAR)}, {})
+        if result is not None:
+            from deltalake import write_deltalake
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that it copies the rows
+                rows: pa.RecordBatchReader = result.to_arrow_reader(_BATCH)
+            write_deltalake(str(here), rows, mode="append", partition_by=["day"])
 
     def deal(self, traffic: Traffic, start: datetime, end: datetime) -> int:
         """Write the rows of [start, end) as the traffic would have had them logged; returns how many.
@@ -51,7 +72,7 @@ class Scenario:
         Raises:
             LogReadError: The log can't be read.
         """
-        where = (table_path(self.source, self.model, "predictions"), start, end)
+        where = (log_table(self.source, self.model, "predictions"), start, end)
         parameters = {
             "low": microseconds(start),
             "high": microseconds(end),

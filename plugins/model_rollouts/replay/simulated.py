@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
+from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core.decision import Verdict
 from model_rollouts.core.errors import NotFoundError
@@ -49,7 +50,7 @@ class _Registry:
 
 
 def simulate(
-    log_dir: Path,
+    log: LogRoot,
     model: str,
     champion: str,
     challenger: str,
@@ -65,7 +66,7 @@ def simulate(
     judged: it was another one's. What units were worth before is not known, so values are judged without CUPED.
 
     Args:
-        log_dir: Root folder of the prediction log.
+        log: The prediction log.
         model: Registered model name.
         champion: Version that plays the champion.
         challenger: Version that plays the challenger.
@@ -80,7 +81,7 @@ def simulate(
     """
     if not start < end:
         raise ValueError(f"the period is from {start.isoformat()} to {end.isoformat()}, must begin before it ends")
-    with _world(log_dir, model, champion, challenger, start, salt) as (service, scenario, clock):
+    with _world(log, model, champion, challenger, start, salt) as (service, scenario, clock):
         service.start(_ROLLOUT, model, challenger, without_assignment(plan), _ACTOR, "replay")
         look, grace = timedelta(seconds=plan.look_seconds), timedelta(seconds=plan.grace_seconds)
         for stage, setting in enumerate(plan.stages):
@@ -114,7 +115,7 @@ def without_assignment(plan: Plan) -> Plan:
 
 @contextmanager
 def _world(
-    log_dir: Path, model: str, champion: str, challenger: str, start: datetime, salt: str
+    source: LogRoot, model: str, champion: str, challenger: str, start: datetime, salt: str
 ) -> Iterator[tuple[RolloutService, Scenario, _Clock]]:
     clock = _Clock(start)
     with tempfile.TemporaryDirectory(prefix="rollouts-replay-") as folder:
@@ -125,6 +126,6 @@ def _world(
         registry = _Registry(model, champion, challenger)
         service = RolloutService(store, registry, evidence=store, log=log, clock=clock, new_salt=lambda: salt)
         try:
-            yield service, Scenario(log_dir, root / "log", model), clock
+            yield service, Scenario(source, root / "log", model, start), clock
         finally:
             store.close()
