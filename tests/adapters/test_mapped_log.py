@@ -210,9 +210,14 @@ def test_without_latencies_and_labels_neither_is_judged(tmp_path: Path) -> None:
     assert {str(gate.metric) for gate in decision.gates if gate.role.holds_up} == {"error_rate"}
 
 
-def test_arms_may_have_names_of_their_own(tmp_path: Path) -> None:
-    table = warehouse()
-    names = pa.array(["old" if version == 3 else "new" for version in table["model_version"].to_pylist()])
+def test_arms_may_have_names_of_their_own_and_others_are_left_out(tmp_path: Path) -> None:
+    table = warehouse(2_100)
+    names = pa.array(
+        [
+            "other" if i < 100 else {3: "old", 4: "new"}[version]
+            for i, version in enumerate(table["model_version"].to_pylist())
+        ]
+    )
     named = table.set_column(table.schema.get_field_index("model_version"), "group", names)
     text = PREDICTIONS.replace("version: model_version", "arm: group").replace(
         "  features:", "  arms: {{champion: old, challenger: [new, newer]}}\n  features:"
@@ -220,6 +225,7 @@ def test_arms_may_have_names_of_their_own(tmp_path: Path) -> None:
     log = DeltaPredictionLog(mapped(tmp_path, parquet(tmp_path, named), text=text))
     (counts,) = log.request_counts("late flights", ROLLOUT, STAGE, [Window(0, START, END)])
     assert counts[0].requests + counts[1].requests == 2_000
+    assert log.count_rows("late flights", ROLLOUT, STAGE, None, START, END) == 2_000
 
 
 # --- what is refused
