@@ -15,10 +15,12 @@ READY := $(VENV)/.ready
 PATTERN ?=
 CHALLENGERS ?=
 KEEP ?=
+ENGINE ?=
+LOG_URL ?=
 MLFLOW_PORT ?= 5000
 GATEWAY_PORT ?= 8600
 AIRFLOW_PORT ?= 8080
-export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT
+export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG_URL
 
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
@@ -30,6 +32,7 @@ help: ## show this
 	echo
 	echo "  demo: PATTERN=canary,shadow,blue-green,ab-test,gradual (all when left out) KEEP=1"
 	echo "  demo: CHALLENGERS=better,inaccurate,raises,slow (canaries of these) MLFLOW_PORT= GATEWAY_PORT= AIRFLOW_PORT="
+	echo "  demo: ENGINE=spark, or ENGINE=postgresql LOG_URL=postgresql://... (docs/engines.md)"
 	echo "  PYTHON=... names a Python 3.11 to make the environment with"
 
 demo: $(READY) ## start everything and roll out good and bad models under real traffic (minutes)

@@ -34,6 +34,9 @@ class DemoConfig:
         gateway_port: On 127.0.0.1.
         airflow_port: On 127.0.0.1.
         rate: Requests per second.
+        engine: What asks the log; see docs/engines.md.
+        log_url: Database of the log; Delta tables in `home` when empty.
+        spark_master: Where the engine is spark.
         home: Everything this run writes; made anew each time.
         cache: What later runs can use again.
     """
@@ -44,6 +47,9 @@ class DemoConfig:
     gateway_port: int = 8600
     airflow_port: int = 8080
     rate: float = REQUESTS_PER_SECOND
+    engine: str = "duckdb"
+    log_url: str = ""
+    spark_master: str = "local[2]"
     home: Path = REPO / ".local" / "demo"
     cache: Path = REPO / ".local" / "cache"
 
@@ -93,6 +99,9 @@ class DemoConfig:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MODEL_ROLLOUTS_STORE_URL": self.store_url,
             "MODEL_ROLLOUTS_LOG_DIR": str(self.home / "log"),
+            "MODEL_ROLLOUTS_LOG_URL": self.log_url,
+            "MODEL_ROLLOUTS_ENGINE": self.engine,
+            "MODEL_ROLLOUTS_SPARK_MASTER": self.spark_master,
             "MODEL_ROLLOUTS_GATEWAY_URL": self.gateway_url,
             "MODEL_ROLLOUTS_MLFLOW_TRACKING_URI": self.mlflow_url,
             "MODEL_ROLLOUTS_EXPECTATIONS_DIR": str(REPO / "expectations"),
@@ -132,6 +141,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> DemoConfi
         gateway_port=_port("GATEWAY_PORT", given.gateway_port),
         airflow_port=_port("AIRFLOW_PORT", given.airflow_port),
         rate=given.rate,
+        engine=environment.get("ENGINE") or "duckdb",
+        log_url=environment.get("LOG_URL") or "",
     )
 
 
