@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model_rollouts.cli_batch import compare, drift
+from model_rollouts.cli_doctor import doctor
 from model_rollouts.cli_log import log
 from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import message, print_json, print_table, require_known, told, wiring
@@ -31,6 +32,7 @@ app.command()(replay)
 app.command()(recompute)
 app.command()(compare)
 app.command()(drift)
+app.command()(doctor)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
