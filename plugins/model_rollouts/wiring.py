@@ -3,7 +3,6 @@
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from model_rollouts.core.errors import NotReadyError
 from model_rollouts.ports import DataUndo, Gateways, GoldenRequests, MonitoringLog, Registry, StageRuns
 from model_rollouts.settings import Settings
 
@@ -74,19 +73,6 @@ class Wiring:
 
             engine = SparkEngine(self.settings.spark_master)
         return EngineLog(self.log_store, engine)
-
-    def delta_log_dir(self, what: str) -> "Path":
-        """The folder of the Delta log, for what can't read another one.
-
-        Raises:
-            NotReadyError: The log is in PostgreSQL.
-        """
-        if self.settings.log_url:
-            raise NotReadyError(
-                f"{what} can only read a Delta log (MODEL_ROLLOUTS_LOG_DIR), and MODEL_ROLLOUTS_LOG_URL is set: "
-                "unset it and name a folder with the log's Delta tables"
-            )
-        return self.settings.log_dir
 
     @cached_property
     def log(self) -> "DeltaPredictionLog":

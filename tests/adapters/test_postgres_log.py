@@ -27,7 +27,6 @@ from model_rollouts.adapters.delta_log import DeltaLogWriter, DeltaPredictionLog
 from model_rollouts.adapters.json_lines import JsonLines
 from model_rollouts.adapters.log_places import log_table
 from model_rollouts.adapters.postgres_log import PostgresLog, stored_name
-from model_rollouts.core.errors import NotReadyError
 from model_rollouts.gateway.log_writer import open_writer
 from model_rollouts.gateway.spool import Spool
 from model_rollouts.settings import Settings
@@ -530,10 +529,7 @@ def test_the_settings_choose_the_log(postgres_server: str, tmp_path: Path) -> No
         lambda: parts.monitoring_log.root,  # type: ignore[attr-defined]
     ]
     assert all(root() is parts.log_root for root in roots)
-    with pytest.raises(NotReadyError, match="MODEL_ROLLOUTS_LOG_URL is set"):
-        parts.delta_log_dir("a replay")
-    folder = Wiring(Settings(log_dir=tmp_path))
-    assert folder.log_root == folder.delta_log_dir("a replay") == tmp_path
+    assert Wiring(Settings(log_dir=tmp_path)).log_root == tmp_path
     with pytest.raises(ValueError, match=r"must be postgresql://"):
         Settings(log_url="mysql://x")
 

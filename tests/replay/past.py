@@ -3,10 +3,9 @@
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from model_rollouts.adapters.delta_log import DeltaLogWriter
+from model_rollouts.adapters.log_places import log_appender
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.plan import Plan
@@ -36,19 +35,19 @@ class Past:
     """Writes rows of requests as time goes by.
 
     Attributes:
-        root: Root folder of the log.
+        root: The log.
         rates: Version -> its rates of errors and wrong predictions.
         per_second: Requests a second.
     """
 
-    root: Path
+    root: Any  # a folder, or a log that is none
     rates: dict[str, dict[str, float]] = field(default_factory=lambda: {"1": GOOD, "2": GOOD})
     per_second: int = 60
     seed: int = 1
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
-        self.writer = DeltaLogWriter(self.root, "past")
+        self.writer = log_appender(self.root, "past")
         self.batch = 0
 
     def mirrored(self, seconds: float, start: datetime = START) -> None:

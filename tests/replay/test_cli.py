@@ -99,7 +99,7 @@ def test_a_canary_is_played_over_a_period(run, past: Past) -> None:
     ("arguments", "said"),
     [
         (["--champion", "1"], "a period needs --champion, --challenger and --from, and no --rollout"),
-        (["--to", "2026-01-01"], "--to and --plan belong to a period"),
+        (["--to", "2026-01-01"], "--to, --plan and --mapping belong to a period"),
         (["--champion", "1", "--challenger", "2", "--from", "yesterday"], "time is 'yesterday', must be ISO 8601"),
         (["--rollout", "nothing"], "there is no rollout 'nothing'"),
         (["--champion", "1", "--challenger", "2", "--from", "2026-01-01", "--set", "stepps=[1]"], "unknown stepps"),

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from tests.replay.past import BAD, MODEL, START, Live, Past, quick_plan
 
+from model_rollouts.adapters.postgres_log import PostgresLog
 from model_rollouts.core.decision import Action, Verdict
 from model_rollouts.core.gates import Gate, Metric, Role
 from model_rollouts.core.plan import Pattern, Plan, Stage
@@ -96,3 +97,13 @@ def test_a_period_without_rows_waits_and_ends_inconclusive(past: Past) -> None:
 def test_a_period_that_ends_before_it_begins_is_refused(past: Past) -> None:
     with pytest.raises(ValueError, match="must begin before it ends"):
         list(simulate(past.root, MODEL, "1", "2", quick_plan(), START, START))
+
+
+def test_a_log_in_postgresql_gives_the_same_steps(past: Past, postgres_server: str) -> None:
+    other = Past(PostgresLog(postgres_server, schema="replay"))
+    for each in (past, other):
+        each.rates["2"] = BAD
+        each.mirrored(60)
+    steps = [[step.decision for step in play(each, quick_plan(steps=[50]), 60)] for each in (past, other)]
+    assert steps[0] == steps[1]
+    assert steps[0][-1].verdict is Verdict.FAIL
