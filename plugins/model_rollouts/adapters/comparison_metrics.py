@@ -159,9 +159,12 @@ def agreement(asked: int, paired: int, agreed: int, why_none: str) -> dict[str, 
 
 
 def cells(facts: Facts, kind: Kind) -> list[Cell]:
-    """What can be tested in the slices."""
+    """What can be tested in the slices; a single part is the whole stage, and no slice of it."""
     made = []
+    parts = Counter(part.dimension for part in facts.parts)
     for part in facts.parts:
+        if parts[part.dimension] == 1:
+            continue
         champion, challenger = (part.arms.get(arm) or dict.fromkeys(NAMES, 0) for arm in ARMS)
 
         def counts(n: str, bad: str, of: tuple[Sums, Sums] = (champion, challenger)) -> tuple[Count, Count]:
