@@ -85,7 +85,7 @@ def page_rows(rows: int) -> list[dict[str, Any]]:
 def scores(log: DeltaDriftLog) -> list[str]:
     """The columns that drifted, by what a stage's report does without its picture."""
     columns = {name: kind for name, kind in log.columns(_MODEL, *WINDOW).items() if name.startswith("f_")}
-    sample = log.stage_sample(_MODEL, _ROLLOUT, 0, "champion", WINDOW, columns, 20_000, SEED)
+    sample = log.stage_sample(_MODEL, _ROLLOUT, 0, "champion", WINDOW, columns, 5_000, SEED)
     arms = log.stage_profiles(_MODEL, _ROLLOUT, 0, WINDOW, columns, bins_of(columns, [sample], None))
     sides = Sides(arms["champion"], arms["challenger"], list(columns), "the champion")
     found = find_drift(DriftPlan(), {Comparison.CHAMPION: sides}).comparisons[Comparison.CHAMPION]

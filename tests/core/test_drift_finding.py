@@ -93,6 +93,7 @@ def test_a_column_that_is_gone_has_drifted_and_its_shape_is_not_known() -> None:
             "the sides are counted by different bins",
         ),
         (texts({"a": 0}, rest=500), texts({"a": 0}, rest=500), "too many different values"),  # ids, free text
+        (texts({"a": 100}, rest=200), texts({"a": 100}, rest=101), "too many different values"),
         (texts({f"v{i}": 1 for i in range(40)}), texts({f"v{i}": 1 for i in range(40)}), "too many different values"),
     ],
 )

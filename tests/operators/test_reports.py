@@ -206,14 +206,26 @@ def test_the_page_has_the_scores_of_all_rows_and_says_that_the_picture_is_a_samp
     world = make()
     world.log("predictions", world.rows("champion", 500, 1) + world.rows("challenger", 400, 2))
     world.drift()
-    with mlflow_at(world.wiring.settings.mlflow_tracking_uri):
-        from mlflow.artifacts import load_text
-
-        html = load_text(f"{world.run().info.artifact_uri}/drift.html")
+    html = html_of(world)
     assert "Scores over all rows: champion 500, challenger 400." in html
     assert "seeded sample of 100 of the champion&#x27;s 500 rows and one of 100 of the challenger&#x27;s 400" in html
     assert "decides nothing" in html
     assert "drawDashboard" in html  # Evidently's own part
+
+
+def test_ids_and_free_texts_do_not_hold_up_the_picture(make: Any) -> None:
+    world = make(**HOLD)
+    for arm in ("champion", "challenger"):
+        rows = world.rows(arm, 3_000, 1)
+        for at, each in enumerate(rows):
+            each["features"]["id"] = f"{arm}-{at}"
+        world.log("predictions", rows)
+    result = world.drift()
+    assert "f_id (it has too many different values" in result["detail"]
+    assert result["state"] == "missing"
+    assert "f_id" in world.told()["sample"]["evidently"]
+    assert len(html_of(world)) < 8_000_000
+    assert "(other values)" in html_of(world)
 
 
 def test_an_old_plan_holds_by_the_forms_word(make: Any) -> None:
@@ -223,6 +235,13 @@ def test_an_old_plan_holds_by_the_forms_word(make: Any) -> None:
     assert drift_plan_of(rollout, "report") == drift_plan_of(rollout, None) == rollout.plan.drift
     held = make(**HOLD)
     assert drift_plan_of(held.wiring.store.rollout(held.id), "report").role is DriftRole.HOLD
+
+
+def html_of(world: DriftWorld) -> str:
+    from mlflow.artifacts import load_text
+
+    with mlflow_at(world.wiring.settings.mlflow_tracking_uri):
+        return str(load_text(f"{world.run().info.artifact_uri}/drift.html"))
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SEED = 20130101
 _CELLS = 1_000_000  # a side, of the picture: Evidently's time grows with them
 _MOST_SHOWN = 60  # columns of the picture
+_MOST_TEXTS = 100  # of a column of it
+_OTHERS = "(other values)"
 _STATES = {"ok": "pass", "failed": "fail", "missing": "inconclusive"}
 _ARMS = ("champion", "challenger")
 _HEADERS = ("column", "role", "values", "PSI", "PSI by chance", "Jensen-Shannon", "Wasserstein, sd",
@@ -147,9 +149,27 @@ def _picture(of: StageDrift, samples: Sequence["pd.DataFrame"], columns: Mapping
         for name in columns
         if plan.role_of(name) is not DriftRole.IGNORE and any(sample[name].notna().any() for sample in samples)
     ]
+    samples = _few_texts(samples, named)
     tags = (of.rollout_id, f"stage {of.stage}")
     name = f"{of.rollout_id} stage {of.stage}"
     return picture(samples[0], samples[1], named[:_MOST_SHOWN], seed=SEED, name=name, tags=tags)
+
+
+def _few_texts(samples: Sequence["pd.DataFrame"], columns: Sequence[str]) -> list["pd.DataFrame"]:
+    """The samples with texts that are not among the commonest as one: Evidently takes minutes for thousands of them."""
+    import pandas as pd
+    from pandas.api.types import is_numeric_dtype
+
+    shown = [sample.copy() for sample in samples]
+    for column in columns:
+        both = pd.concat([sample[column].dropna() for sample in shown])
+        if is_numeric_dtype(both) or both.nunique() <= _MOST_TEXTS:
+            continue
+        common = set(both.value_counts().head(_MOST_TEXTS - 1).index)
+        for sample in shown:
+            known = sample[column].isin(common) | sample[column].isna()
+            sample[column] = sample[column].where(known, _OTHERS)
+    return shown
 
 
 def _metrics(finding: DriftFinding) -> dict[str, float]:
