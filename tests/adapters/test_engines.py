@@ -24,6 +24,7 @@ from model_rollouts.adapters.delta_drift import DeltaDriftLog, bins_of
 from model_rollouts.adapters.delta_files import LogReadError, run
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_monitoring import DeltaMonitoringLog
+from model_rollouts.adapters.delta_report_log import DeltaReportLog
 from model_rollouts.adapters.delta_schema import table_path
 from model_rollouts.adapters.log_places import EngineLog, LogRoot, log_appender, log_table
 from model_rollouts.adapters.postgres_engine import PostgresEngine
@@ -359,6 +360,19 @@ def test_queries_of_several_threads_do_not_see_each_other(logs: Logs) -> None:
         thread.join()
     assert found[0] == expected[0]
     assert found[1][0][0].requests == expected[1][0][0].requests + 1 == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reports_that_keep_a_table_run_here_whichever_engine_is_set(logs: Logs, engine: str) -> None:
+    def asked(root: LogRoot) -> Any:
+        log = DeltaReportLog(root)
+        pairs = log.pairs(MODEL, "ro", 0, START, START + DAY, 0.25)
+        return [pairs, log.arm_units(MODEL, "ro", 0, START, START + DAY, MINUTE, PRIOR)]
+
+    found, expected = asked(logs.asked_by(engine)), asked(logs.folder)
+    assert expected[0].paired
+    assert expected[1].units
+    alike(found, expected)
 
 
 # --- the same evidence, the same decision
