@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from model_rollouts.adapters.great_expectations import SuiteError, ValidationResult, required_features, validate
+from model_rollouts.adapters.feature_contract import feature_expectations
+from model_rollouts.adapters.great_expectations import SuiteError, ValidationResult, validate
 from model_rollouts.ports import ModelVersion
 
 SUITES = Path(__file__).parents[2] / "expectations"
@@ -67,6 +68,12 @@ def check(name: str, frame: pd.DataFrame, out_dir: Path, **options: Any) -> Vali
     )
 
 
+def inputs(*names: str, tolerance: float = 0.0) -> list[dict[str, Any]]:
+    """What is expected of a model's required inputs."""
+    version = ModelVersion("m", "1", inputs=tuple((name, "double") for name in names))
+    return feature_expectations(version, None, (), tolerance)
+
+
 def check_one(name: str, frame: pd.DataFrame, expectation: str, column: str, out_dir: Path) -> ValidationResult:
     """Check against the part of a shipped suite that is of one kind and column: the whole takes a second."""
     spec = json.loads((SUITES / f"{name}.json").read_text())
@@ -94,7 +101,7 @@ def repeat(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_rows_that_keep_the_contract_pass_and_the_files_say_so(tmp_path: Path) -> None:
-    result = check("predictions", predictions(), tmp_path, required=["f_distance", "f_carrier"])
+    result = check("predictions", predictions(), tmp_path, more=inputs("distance", "carrier"))
     assert (result.failed, result.success) == ((), True)
     assert (result.rows_checked, result.rows_total) == (ROWS, 100)
     document = json.loads(result.files[0].read_text())
@@ -221,20 +228,19 @@ def test_a_suite_without_expectations_is_refused(tmp_path: Path) -> None:
 def test_a_required_input_must_be_there_and_filled(tmp_path: Path) -> None:
     frame = predictions()
     frame.loc[0, "f_distance"] = math.nan
-    result = check("predictions", frame, tmp_path, required=["f_distance", "f_gone"])
+    result = check("predictions", frame, tmp_path, more=inputs("distance", "gone"))
     failed = {(f.expectation, f.column, f.unexpected) for f in result.failed}
     assert failed == {
         ("expect_column_values_to_not_be_null", "f_distance", 1),
         ("expect_column_to_exist", "f_gone", None),
         ("expect_column_values_to_not_be_null", "f_gone", None),
     }
-    assert check("predictions", frame, tmp_path, required=["f_distance"], missing_tolerance=0.2).success is True
+    assert check("predictions", frame, tmp_path, more=inputs("distance", tolerance=0.2)).success is True
 
 
-def test_required_inputs_come_from_the_signature() -> None:
-    inputs = (("distance", "double"), ("carrier", "string"))
-    assert required_features(ModelVersion("m", "1", inputs=inputs, optional=frozenset({"carrier"}))) == ["f_distance"]
-    assert required_features(ModelVersion("m", "1")) == []
+def test_an_impossible_tolerance_is_refused() -> None:
+    with pytest.raises(ValueError, match="missing_tolerance is 1, must be at least 0 and below 1"):
+        inputs("distance", tolerance=1)
 
 
 def test_what_callers_sent_is_shown_as_text_and_cut(tmp_path: Path) -> None:

@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 from tests.adapters.unit_log import START, Bench, row
 
+from model_rollouts.adapters.feature_contract import feature_expectations
 from model_rollouts.adapters.great_expectations import ValidationResult, validate
+from model_rollouts.ports import ModelVersion
 
 SUITES = Path(__file__).parents[2] / "expectations"
 SPAN = (START, START + timedelta(hours=1))
 PLAIN: dict[str, Any] = {"rollout_id": None, "stage": None, "cohort": None}
 
 
-def check(root: Path, *rows: dict[str, Any], required: tuple[str, ...] = ("f_x",)) -> ValidationResult:
+def check(root: Path, *rows: dict[str, Any]) -> ValidationResult:
     bench = Bench(root)
     bench.predictions(*rows)
     frame = bench.log.champion_frame("delays", "3", *SPAN)
-    return validate(
-        SUITES / "live.json", frame, out_dir=root / "out", rows_total=len(frame), window=SPAN, required=required
-    )
+    more = feature_expectations(ModelVersion("delays", "3", inputs=(("x", "double"),)), None, frame.columns)
+    return validate(SUITES / "live.json", frame, out_dir=root / "out", rows_total=len(frame), window=SPAN, more=more)
 
 
 def test_answers_in_and_out_of_rollouts_keep_the_contract(tmp_path: Path) -> None:

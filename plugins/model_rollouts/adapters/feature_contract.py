@@ -25,7 +25,12 @@ def feature_expectations(
         profile: Of its training data; None: nothing is known of it.
         logged: Columns of the rows. An optional input that is not logged is not expected.
         missing_tolerance: Share of rows in which a required input may be empty, 0 to 1.
+
+    Raises:
+        ValueError: missing_tolerance is out of its bounds.
     """
+    if not 0 <= missing_tolerance < 1:
+        raise ValueError(f"missing_tolerance is {missing_tolerance}, must be at least 0 and below 1")
     columns = set(logged)
     expectations: list[dict[str, Any]] = []
     for name, _ in version.inputs or ():

@@ -1,17 +1,15 @@
 """Data checks of the log with Great Expectations: is the evidence what the contract says it is?"""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.adapters.checked_rows import FrameRows, Rows
-from model_rollouts.adapters.delta_schema import feature_column
 from model_rollouts.adapters.expectations import EXAMPLES, Evaluation, SuiteError, evaluate
 from model_rollouts.adapters.html_page import banner, heading, link, note, page, table
-from model_rollouts.ports import ModelVersion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +19,7 @@ _PART = "Evaluated on one part of the rows alone, as it can't be added up."
 _ANY_TIME = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 
 
-__all__ = ["FailedExpectation", "SuiteError", "ValidationResult", "required_features", "validate"]
+__all__ = ["FailedExpectation", "SuiteError", "ValidationResult", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +70,6 @@ class ValidationResult:
     sampled: int = 0
 
 
-def required_features(version: ModelVersion) -> list[str]:
-    """The log's columns of the inputs that a version can't do without; none where it has no signature."""
-    return [feature_column(name) for name, _ in version.inputs or () if name not in version.optional]
-
-
 def validate(
     suite_path: Path,
     rows: "pd.DataFrame | Rows",
@@ -84,8 +77,6 @@ def validate(
     out_dir: Path,
     rows_total: int | None = None,
     window: tuple[datetime, datetime] | None = None,
-    required: Sequence[str] = (),
-    missing_tolerance: float = 0.0,
     more: Sequence[Mapping[str, Any]] = (),
     docs: bool = False,
 ) -> ValidationResult:
@@ -97,26 +88,22 @@ def validate(
         out_dir: Gets `data_checks_<suite>.json` and `.html`, and with `docs` the folder `data_docs_<suite>`.
         rows_total: Rows that a frame was drawn from, at least its own; None: it is all there is.
         window: Times [start, end) that the rows must lie in, UTC.
-        required: Columns that must be there and be filled (see `required_features`).
-        missing_tolerance: Share of rows in which a required column may be empty, 0 to 1.
-        more: Expectations beside those of the suite, as JSON types.
+        more: Expectations beside those of the suite, as JSON types (see feature_contract.py).
         docs: Whether to make Great Expectations' own pages too.
 
     Raises:
         SuiteError: The suite has no expectations.
-        ValueError: rows_total or missing_tolerance is out of its bounds.
+        ValueError: rows_total is out of its bounds.
     """
     import pandas as pd
 
     if isinstance(rows, pd.DataFrame):
         rows = FrameRows(rows, len(rows) if rows_total is None else rows_total)
     checked: Rows = rows
-    if not 0 <= missing_tolerance < 1:
-        raise ValueError(f"missing_tolerance is {missing_tolerance}, must be at least 0 and below 1")
     spec = json.loads(Path(suite_path).read_text(encoding="utf-8"))
     if not spec.get("expectations"):
         raise SuiteError(f"{suite_path} has no expectations, so it could only pass; add some")
-    spec["expectations"] = [*spec["expectations"], *_required(required, missing_tolerance), *more]
+    spec["expectations"] = [*spec["expectations"], *more]
     out_dir.mkdir(parents=True, exist_ok=True)
     pages = (out_dir / f"data_docs_{spec['name']}",) if docs else ()
     evaluation = evaluate(spec, checked, window or _ANY_TIME, *pages)
@@ -139,16 +126,6 @@ def validate(
     files[0].write_text(json.dumps(document, indent=2, default=str), encoding="utf-8")
     files[1].write_text(_render(spec["name"], outcome, results), encoding="utf-8")
     return outcome
-
-
-def _required(columns: Iterable[str], tolerance: float) -> list[dict[str, Any]]:
-    meta = {"notes": "The model's signature requires this input."}
-    expectations: list[dict[str, Any]] = []
-    for column in columns:
-        expectations.append({"type": "expect_column_to_exist", "kwargs": {"column": column}, "meta": meta})
-        kwargs = {"column": column, "mostly": 1.0 - tolerance}
-        expectations.append({"type": "expect_column_values_to_not_be_null", "kwargs": kwargs, "meta": meta})
-    return expectations
 
 
 def _sorted(evaluation: Evaluation) -> list[dict[str, Any]]:
