@@ -248,13 +248,13 @@ def test_without_a_profile_the_signature_alone_counts() -> None:
     assert feature_expectations(ModelVersion("delays", "4"), PROFILE, []) == []
 
 
-def test_ranges_categories_and_gaps_are_those_of_the_training_data(delta_log: Path, tmp_path: Path) -> None:
+def test_inputs_may_move_on_from_the_training_data_and_be_no_others(delta_log: Path, tmp_path: Path) -> None:
     def rows(at: int, **features: Any) -> dict[str, Any]:
-        return row(at, features={"distance": 110.0, "carrier": "UA", "hour": 5.0} | features)
+        return row(at, features={"distance": 400.0, "carrier": "UA", "hour": 5.0} | features)
 
-    write(delta_log, [rows(i) for i in range(40)])
+    write(delta_log, [rows(i, carrier="UA" if i % 3 else "new") for i in range(40)])
     write_more = log_appender(delta_log, "more")
-    strange = [rows(40 + i, distance=1e6, carrier="XX", hour=None) for i in range(20)]
+    strange = [rows(40 + i, distance=1e6, carrier="XX", hour=None) for i in range(60)]
     with stage(delta_log) as found_rows:
         more = feature_expectations(VERSION, PROFILE, found_rows.columns)
         assert check(found_rows, tmp_path, more=more).success

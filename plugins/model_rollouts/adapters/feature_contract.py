@@ -1,9 +1,11 @@
 """Expectations of a model's inputs in the log: what its signature asks for, and what its training data looked like.
 
-What training data looked like is no law: live inputs may go beyond it now and then. So numbers may lie outside of the
-range of training by its own width, and a share of the rows may break any of this before it counts.
+What training data looked like is no law: months go on, new shops open, and how far inputs moved is told by drift, with
+limits of its own. A data check holds a stage, so it asks for what only a mistake can break: a number in another unit, a
+code for "nothing" among the numbers, texts of which most were never seen.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +13,9 @@ from model_rollouts.adapters.delta_schema import feature_column
 from model_rollouts.core.profile import ColumnProfile, Profile
 from model_rollouts.ports import ModelVersion
 
-_STRAY = 0.05  # share of rows that may lie beyond the training data
+_STRAY = 0.05  # share of rows whose number may lie far beyond the training data
+_FAR = 100.0  # times the width of the training data's range, or its largest number
+_KNOWN = 0.5  # share of rows whose text has to be one of the training data's
 _MORE_MISSING = 0.05  # share of rows that may lack a value beyond what the training data lacked
 
 
@@ -63,16 +67,18 @@ def _filled(column: str, trained: ColumnProfile) -> dict[str, Any]:
 
 def _like_training(column: str, trained: ColumnProfile) -> list[dict[str, Any]]:
     if trained.kind == "number" and trained.low is not None and trained.high is not None:
-        width = (trained.high - trained.low) or abs(trained.high) or 1.0
-        bounds = {"min_value": trained.low - width, "max_value": trained.high + width}
-        notes = f"Training data had {trained.low:g} to {trained.high:g}; as far again to both sides is let pass."
+        room = _FAR * max(trained.high - trained.low, abs(trained.high), abs(trained.low), 1.0)
+        if not math.isfinite(room):
+            return []
+        bounds = {"min_value": trained.low - room, "max_value": trained.high + room}
+        notes = (
+            f"Training data had {trained.low:g} to {trained.high:g}; beyond {_FAR:g} times that is another unit."
+        )
         return [_expectation("expect_column_values_to_be_between", notes, column=column, mostly=1.0 - _STRAY, **bounds)]
     seen = [text for text, count in trained.categories.items() if count]
     if trained.kind == "text" and seen and not trained.rest:  # else there were too many to know them all
-        notes = f"Training data had {len(seen)} different texts here, and no others."
-        return [
-            _expectation("expect_column_values_to_be_in_set", notes, column=column, value_set=seen, mostly=1.0 - _STRAY)
-        ]
+        notes = f"Training data had {len(seen)} different texts here; most rows should have one of them."
+        return [_expectation("expect_column_values_to_be_in_set", notes, column=column, value_set=seen, mostly=_KNOWN)]
     return []
 
 
