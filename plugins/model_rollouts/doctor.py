@@ -115,9 +115,7 @@ def _gateways(parts: Wiring) -> list[Finding]:
             versions = parts.gateway.versions(traffic.model)
             routed = parts.gateway.routed(traffic.model)
         except RolloutError as error:
-            findings.append(
-                Finding(what, Health.FAILED, str(error), "start it, or mend its address")
-            )
+            findings.append(Finding(what, Health.FAILED, str(error), "start it, or mend its address"))
             continue
         wanted = [version for version in (traffic.champion, traffic.challenger) if version is not None]
         bad = [f"version {version} is {versions.get(version, 'not there')}" for version in wanted]

@@ -71,9 +71,7 @@ def _like_training(column: str, trained: ColumnProfile) -> list[dict[str, Any]]:
         if not math.isfinite(room):
             return []
         bounds = {"min_value": trained.low - room, "max_value": trained.high + room}
-        notes = (
-            f"Training data had {trained.low:g} to {trained.high:g}; beyond {_FAR:g} times that is another unit."
-        )
+        notes = f"Training data had {trained.low:g} to {trained.high:g}; beyond {_FAR:g} times that is another unit."
         return [_expectation("expect_column_values_to_be_between", notes, column=column, mostly=1.0 - _STRAY, **bounds)]
     seen = [text for text, count in trained.categories.items() if count]
     if trained.kind == "text" and seen and not trained.rest:  # else there were too many to know them all
