@@ -1,7 +1,10 @@
 """`rollouts doctor` beside a real store, registry, log and gateway, and beside none of them."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -98,9 +101,37 @@ def test_what_hangs_is_given_up_and_the_rest_is_looked_at(doctor: Doctor, store:
 
 
 def test_a_password_is_not_shown(doctor: Doctor) -> None:
-    _, found = doctor(2.0, MODEL_ROLLOUTS_STORE_URL="postgresql://me:hush@127.0.0.1:9/x")
-    assert found["store"]["health"] == "failed"
+    url = "postgresql://me:hush@127.0.0.1:9/x"
+    http = "http://me:hush@127.0.0.1:9"
+    _, found = doctor(5.0, MODEL_ROLLOUTS_STORE_URL=url, MODEL_ROLLOUTS_MLFLOW_TRACKING_URI=http)
+    assert found["store"]["health"] == found["registry"]["health"] == "failed"
     assert "hush" not in json.dumps(found)
+
+
+def test_an_engine_that_is_not_there_is_told(doctor: Doctor, store: SqlStore) -> None:
+    log = "postgresql://me:hush@127.0.0.1:9/x"
+    _, found = doctor(10.0, MODEL_ROLLOUTS_LOG_URL=log, MODEL_ROLLOUTS_ENGINE="postgresql")
+    assert found["engine"]["health"] == "failed"
+    assert "hush" not in json.dumps(found)
+
+
+def test_the_command_ends_though_something_hangs(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {
+            **{
+                name: value for name, value in os.environ.items() if not name.startswith(("MODEL_ROLLOUTS_", "MLFLOW_"))
+            },
+            "MODEL_ROLLOUTS_STORE_URL": f"sqlite:///{tmp_path / 'none.db'}",
+            "MODEL_ROLLOUTS_MLFLOW_TRACKING_URI": url,
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "600",
+        }
+        command = [str(Path(sys.executable).parent / "rollouts"), "doctor", "--seconds", "1"]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert "no answer within 1 s" in done.stdout
 
 
 def test_beside_a_running_gateway_everything_is_well_and_a_moved_alias_is_told(

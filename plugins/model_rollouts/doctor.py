@@ -1,10 +1,12 @@
 """Looks at everything that a rollout needs, one thing after the other, and says what is wrong with it."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 from model_rollouts.core.errors import RolloutError
@@ -58,23 +60,30 @@ def examine(parts: Wiring, seconds: float = _SECONDS) -> Iterator[Finding]:
         seconds: Time for each of them.
     """
     for what, look, remedy in _LOOKS:
-        # A thread for each: one that hangs is left behind, and the next one is not kept waiting.
-        pool = ThreadPoolExecutor(1, thread_name_prefix=f"look at {what}")
+        said: Queue[Sequence[Finding] | Exception] = Queue()
+        # A thread for each: one that hangs is left behind, and neither the next one nor the end is kept waiting.
+        Thread(target=_ask, args=(look, parts, said), name=f"look at {what}", daemon=True).start()
         try:
-            yield from pool.submit(look, parts).result(seconds)
-        except TimeoutError:
+            answer = said.get(timeout=seconds)
+        except Empty:
             yield Finding(what, Health.FAILED, f"no answer within {seconds:g} s", remedy)
-        except Exception as error:
-            yield Finding(what, Health.FAILED, _said(error), "" if isinstance(error, RolloutError) else remedy)
-        finally:
-            pool.shutdown(wait=False)
+            continue
+        if isinstance(answer, Exception):
+            yield Finding(what, Health.FAILED, _said(answer), "" if isinstance(answer, RolloutError) else remedy)
+        else:
+            yield from answer
+
+
+def _ask(look: Look, parts: Wiring, said: "Queue[Sequence[Finding] | Exception]") -> None:
+    try:
+        said.put(look(parts))
+    except Exception as error:
+        said.put(error)
 
 
 def _store(parts: Wiring) -> list[Finding]:
-    from sqlalchemy import make_url
-
     models = parts.store.all_traffic()
-    where = make_url(parts.settings.store_url).render_as_string(hide_password=True)
+    where = _without_password(parts.settings.store_url)
     if not models:
         return [
             Finding(
@@ -92,7 +101,8 @@ def _registry(parts: Wiring) -> list[Finding]:
 
     uri = parts.settings.mlflow_tracking_uri
     found = make_client(uri).search_registered_models(max_results=1000)
-    findings = [Finding("registry", Health.OK, f"{uri}: {len(found)} registered models")]
+    where = _without_password(uri)
+    findings = [Finding("registry", Health.OK, f"{where}: {len(found)} registered models")]
     for traffic in parts.store.all_traffic():
         try:
             named = parts.registry.resolve(traffic.model, "champion").version
@@ -148,9 +158,22 @@ def _log(parts: Wiring) -> list[Finding]:
 
 
 def _engine(parts: Wiring) -> list[Finding]:
-    engine = parts.settings.engine
-    parts.log.score_means("model-rollouts-doctor", "none", datetime.now(UTC) - _RECENT, datetime.now(UTC))
-    return [Finding("engine", Health.OK, f"{engine} answers")]
+    if parts.settings.engine == "spark":
+        from model_rollouts.adapters.spark_engine import SparkEngine
+
+        return [Finding("engine", Health.OK, f"Spark {SparkEngine(parts.settings.spark_master).check()} answers")]
+    if parts.settings.log_url:
+        from model_rollouts.adapters.postgres_log import PostgresLog
+
+        with PostgresLog(parts.settings.log_url).connect() as connection:
+            version = connection.execute("SHOW server_version").fetchone()
+        detail = f"{parts.settings.engine}, with PostgreSQL {version and version[0]}"
+        return [Finding("engine", Health.OK, detail)]
+    import duckdb
+
+    with duckdb.connect() as database:
+        version = database.execute("SELECT version()").fetchone()
+    return [Finding("engine", Health.OK, f"DuckDB {version and version[0]} answers")]
 
 
 def _files(parts: Wiring) -> list[Finding]:
@@ -202,7 +225,11 @@ _LOOKS: tuple[tuple[str, Look, str], ...] = (
 )
 
 
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", url)
+
+
 def _said(error: Exception) -> str:
     lines = str(error).strip().splitlines() or ["no message"]
     text = lines[0] if isinstance(error, RolloutError | ValueError) else f"{type(error).__name__}: {lines[0]}"
-    return text[:_SAID_CHARS]
+    return _without_password(text)[:_SAID_CHARS]

@@ -9,11 +9,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_rollouts.core.plan import Pattern
 
+_POSTGRESQL = ("postgresql://", "postgresql+psycopg://", "postgres://")
+
 
 class Settings(BaseSettings):
     """Where the parts are. Everything has a default that works on one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="MODEL_ROLLOUTS_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MODEL_ROLLOUTS_",
+        extra="ignore",
+        hide_input_in_errors=True,  # among it are secrets
+    )
 
     store_url: str = Field("sqlite:///.local/rollouts.db", description="SQLAlchemy URL of the rollout store")
     log_dir: Path = Field(Path(".local/log"), description="Root folder of the Delta prediction log")
@@ -81,10 +87,21 @@ class Settings(BaseSettings):
     @field_validator("log_url")
     @classmethod
     def _database(cls, value: str) -> str:
-        if value and not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+        if value and not value.startswith(_POSTGRESQL):
             raise ValueError(
                 f"log_url begins with {value.partition(':')[0][:20]!r}, must be postgresql://...; "
                 "leave it empty for Delta tables in log_dir"
+            )
+        return value
+
+    @field_validator("batch_url")
+    @classmethod
+    def _warehouse(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value() if value else ""
+        if url and not url.startswith(_POSTGRESQL):
+            raise ValueError(
+                "batch_url is of another scheme, must be postgresql://..., postgresql+psycopg://... or postgres://...; "
+                "it is not shown, as there may be a password in it"
             )
         return value
 

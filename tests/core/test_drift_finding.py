@@ -196,6 +196,13 @@ def test_the_stage_holds_by_role_and_what_is_not_known_is_missing_there(
     assert finding(plan, **columns).state == state
 
 
+def test_a_column_that_is_to_hold_and_is_nowhere_is_missing() -> None:
+    found = finding({"columns": {"f_gone": {"role": "hold"}}}, f_a=ALIKE)
+    assert found.state == "missing"
+    assert "not in the log, and to be held by: f_gone" in found.detail
+    assert finding({"columns": {"f_gone": {"role": "report"}}}, f_a=ALIKE).state == "ok"
+
+
 def test_only_the_comparisons_that_the_plan_names_hold() -> None:
     assert finding(HOLD | {"holds": ["before"]}, Comparison.BEFORE, prediction=DRIFTED).state == "failed"
     both = Sides({"prediction": DRIFTED["before"]}, {"prediction": DRIFTED["now"]}, ["prediction"], "x")

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from model_rollouts.core.drift_plan import DriftPlan
 from model_rollouts.core.log_retention import kept
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.rollout import Rollout, State
@@ -39,6 +40,12 @@ def test_an_active_rollout_holds_its_time_the_month_before_and_the_maturity_of_l
     found = kept(10, [rollout(state, began=20, maturity=5 * 86_400)], TRAFFIC, NOW)
     assert found.since == (NOW - timedelta(days=20 + 30 + 5 + 1)).date()
     assert "r1" in found.reason
+
+
+def test_a_rollout_whose_drift_is_measured_from_longer_ago_holds_that_too() -> None:
+    one = rollout(State.BAKING, began=20)
+    plan = replace(one.plan, drift=DriftPlan(reference_seconds=90 * 86_400.0))
+    assert kept(10, [replace(one, plan=plan)], TRAFFIC, NOW).since == (NOW - timedelta(days=20 + 90 + 1)).date()
 
 
 def test_a_promotion_holds_its_time_for_as_long_as_the_old_champion_is_kept() -> None:

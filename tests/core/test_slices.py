@@ -107,6 +107,12 @@ def test_repeat_requests_weigh_less() -> None:
             search([one], {"error_rate": bad})
 
 
+def test_units_with_more_requests_than_a_slice_has_tell_nothing() -> None:
+    (found,) = search([cell(5000, 0, 5000, 0)], {"error_rate": 6000.0}).found
+    assert (found.p, found.finding) == (1.0, False)
+    assert not search([cell(5000, 0, 5000, 2500)], {"error_rate": 6000.0}).findings
+
+
 def test_impossible_and_infinite_numbers_are_no_findings() -> None:
     with pytest.raises(ValueError, match="bad is 300 of 200, must be between 0 and 200"):
         search([cell(200, 0, 200, 300)])

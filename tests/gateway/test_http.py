@@ -159,6 +159,7 @@ def asked(path: str, method: str = "GET", last: str = "Connection: close") -> by
     [
         (asked("/"), b"\r\nconnection: close\r\n\r\nbody"),
         (asked("/empty"), b"\r\n\r\n"),
+        (asked("/", "HEAD"), b"\r\n\r\n"),
         (asked("/").replace(b"1.1", b"1.0"), b"\r\nconnection: close\r\n\r\nbody"),
         (asked("/echo", "POST", "Connection: close\r\nContent-Length: 3") + b"abc", b"\r\n\r\nabc"),
     ],

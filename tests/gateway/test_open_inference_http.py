@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from model_rollouts.core.bucketing import in_share
 from model_rollouts.core.traffic import Traffic
+from model_rollouts.gateway.payload import Column
 
 Start = Callable[..., Any]
 TOKEN = "let-me-in-0123456789"
@@ -67,6 +69,39 @@ def test_a_challenger_without_an_output_that_is_asked_for_has_failed_and_the_cha
             nobody = await infer(g, request(1.0, outputs=[{"name": "weight"}]), X_Request_Id="bad")
             assert nobody.status_code == 400
             assert "bad" not in [r["request_id"] for r in await g.rows()], "the request is wrong, and no evidence"
+
+    asyncio.run(run())
+
+
+def test_answers_that_can_not_stand_in_one_response_are_the_champions(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway(unit_columns={"m": "who"}) as g:
+            g.models.says_no_outputs.add("9")
+            columns = (Column("x", "double"), Column("who", "string"))
+            g.models.columns["9"] = g.models.columns["2"] = columns
+            g.models.predicts["9"] = lambda data: pd.DataFrame({"late": data["x"] * 2, "p": data["x"]})
+            g.models.predicts["2"] = lambda data: pd.DataFrame(
+                {"late": data["x"] * 3, "p": data["x"], "why": data["x"]}
+            )
+            g.set(Traffic("m", "9", "2", 50.0, 0.0, "r1", 0, "s", revision=2))
+            await g.routes_by(2)
+            units = [f"u{i}" for i in range(8)]
+            arms = {unit: in_share("s", unit, 50.0) for unit in units}
+            assert len(set(arms.values())) == 2
+            inputs = [
+                {"name": "x", "shape": [8], "datatype": "FP64", "data": [float(i) for i in range(8)]},
+                {"name": "who", "shape": [8], "datatype": "BYTES", "data": units},
+            ]
+            answer = await infer(g, {"inputs": inputs, "outputs": [{"name": "late"}]}, X_Request_Id="a")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["outputs"][0]["data"] == [2.0 * i for i in range(8)]
+            rows = await g.rows()
+            theirs = sum(arms.values())
+            assert [r["status"] for r in rows if r["arm"] == "challenger"] == ["error"] * theirs
+            assert "beside the champion's answers" in next(r["error"] for r in rows if r["arm"] == "challenger")
+            served = [r["request_id"] for r in rows if r["served"]]
+            assert sorted(served) == [f"a:{i}" for i in range(8)]
+            assert {r["arm"] for r in rows if r["served"]} == {"champion"}
 
     asyncio.run(run())
 

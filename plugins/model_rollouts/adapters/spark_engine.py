@@ -47,6 +47,19 @@ class SparkEngine:
     def __init__(self, master: str = "local[*]") -> None:
         self.master = master
 
+    def check(self) -> str:
+        """Spark's version, once it has answered.
+
+        Raises:
+            LogReadError: Spark or Java is missing, or the master can't be reached.
+        """
+        session = self._session()
+        try:
+            session.sql("SELECT 1").collect()
+        except _errors() as error:
+            raise LogReadError(f"Spark at {self.master}: {error}") from error
+        return str(session.version)
+
     def run(
         self, sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
     ) -> QueryResult | None:

@@ -290,6 +290,7 @@ def _judged(plan: DriftPlan, found: Mapping[Comparison, ComparisonDrift]) -> tup
     holding = plan.role is DriftRole.HOLD or any(rule.role is DriftRole.HOLD for rule in plan.columns.values())
     failed = missing = False
     told = []
+    awaited = {column for column, rule in plan.columns.items() if rule.role is DriftRole.HOLD} if plan.holds else set()
     for kind in Comparison:
         result, judged = found.get(kind), holding and kind in plan.holds
         if result is None or not result.columns:
@@ -298,10 +299,14 @@ def _judged(plan: DriftPlan, found: Mapping[Comparison, ComparisonDrift]) -> tup
                 told.append(f"{TITLES[kind]}: nothing to compare")
             continue
         if judged:
+            awaited -= {each.column for each in result.columns}
             held = [each for each in result.columns if each.role is DriftRole.HOLD]
             failed = failed or any(each.drifted for each in held)
             missing = missing or any(each.problem for each in held)
         told.append(f"{TITLES[kind]}: {_sentence(result)}")
+    if awaited:
+        missing = True
+        told.append(f"not in the log, and to be held by: {', '.join(sorted(awaited))}")
     state = "failed" if failed else "missing" if missing else "ok"
     return state, "; ".join(told) or "nothing to compare"
 

@@ -34,8 +34,9 @@ class Kept:
 def kept(retention_days: int, rollouts: Iterable[Rollout], traffic: Traffic | None, now: datetime) -> Kept:
     """The days of a model's log that stay.
 
-    A rollout holds its own time, the 30 days before it and the maturity of labels before that: while it is active, for
-    as long as its old champion is kept, and until the labels of its last requests have matured.
+    A rollout holds its own time, the 30 days before it, or more where drift is measured from more, and the maturity of
+    labels before that: while it is active, for as long as its old champion is kept, and until the labels of its last
+    requests have matured.
 
     Args:
         retention_days: Days to keep; 0: all.
@@ -57,7 +58,8 @@ def kept(retention_days: int, rollouts: Iterable[Rollout], traffic: Traffic | No
     for rollout in rollouts:
         if why := _needed(rollout, traffic, now):
             maturity = timedelta(seconds=rollout.plan.label_maturity_seconds)
-            first = (rollout.created_at - BEFORE_ROLLOUT - maturity - _SLACK).date()
+            earlier = max(BEFORE_ROLLOUT, timedelta(seconds=rollout.plan.drift.reference_seconds or 0))
+            first = (rollout.created_at - earlier - maturity - _SLACK).date()
             if first < since:
                 since, reason = first, f"{rollout.id} {why}"
     return Kept(since, reason)

@@ -176,6 +176,8 @@ def _fisher(champion: Count, challenger: Count, design_effect: float) -> float:
 
     # As many as would tell as much if they were independent; rounded against a finding.
     n, m = (math.floor(count.n / design_effect) for count in (challenger, champion))
+    if not n or not m:
+        return 1.0  # a single unit, as it were, tells nothing
     bad, other = math.floor(challenger.bad / design_effect), math.ceil(champion.bad / design_effect)
     return float(hypergeom.sf(bad - 1, n + m, min(bad + other, n + m), n))
 

@@ -115,6 +115,10 @@ class Request:
         """Rows that go to an arm."""
         return [index for index, way in enumerate(self.routes) if way.arm is arm]
 
+    def take_back(self, arm: Arm) -> None:
+        """Forget what was noted of an arm."""
+        self.attempts = [attempt for attempt in self.attempts if attempt.arm is not arm]
+
     def note(
         self, arm: Arm, indices: Sequence[int], results: Sequence[Answer | Failure], reading_ms: float = 0.0
     ) -> None:

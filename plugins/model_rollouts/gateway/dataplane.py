@@ -83,6 +83,7 @@ class DataPlane:
         else:
             champion = request.rows_of(Arm.CHAMPION)
             await asyncio.gather(self._ask_champion(request, champion), self._ask_challenger(request, challenger))
+            await self._bring_together(request, challenger)
         final = request.final
         answers = [final[i].result for i in range(len(request.routes))]
         given = [answer for answer in answers if isinstance(answer, Answer)]
@@ -160,6 +161,16 @@ class DataPlane:
             results = _fitting(request, results)
         request.note(Arm.CHALLENGER, indices, results, reading_ms)
         await self._ask_champion(request, [i for i, r in zip(indices, results, strict=True) if isinstance(r, Failure)])
+
+    async def _bring_together(self, request: Request, challengers: Sequence[int]) -> None:
+        """Where the two versions' answers can't stand in one response, the challenger's are failures."""
+        answers = [attempt.result for attempt in request.final.values() if isinstance(attempt.result, Answer)]
+        problem = request.call.codec.problem(answers) if len(answers) == len(request.routes) else None
+        if problem is not None:
+            request.take_back(Arm.CHALLENGER)
+            problem = f"beside the champion's answers: {problem}"
+            request.note(Arm.CHALLENGER, challengers, [Failure("error", problem)] * len(challengers))
+            await self._ask_champion(request, challengers)
 
     async def _read_again(self, request: Request, challenger: Version) -> Payload:
         """The rows as the challenger's signature has them."""

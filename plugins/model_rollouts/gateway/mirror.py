@@ -165,8 +165,12 @@ class Mirror:
                     groups.append([mirrored])
                 else:
                     group.append(mirrored)
-        for group in groups:
-            await self._mirror(lane, group)
+        try:
+            while groups:
+                await self._mirror(lane, groups.pop(0))
+        finally:  # the process ends: nobody scores these any more
+            for group in groups:
+                self._tallies[group[0].model].dropped += len(group)
 
     async def _mirror(self, lane: _Lane, group: Sequence[Mirrored]) -> None:
         """Score and log requests in one call, and count them."""

@@ -51,7 +51,7 @@ class Exchange:
             parts += (name, b": ", value, b"\r\n")
         if not cycle.keep_alive:
             parts.append(_CLOSE)
-        parts += (b"\r\n", body)
+        parts += (b"\r\n", b"" if cycle.scope["method"] == "HEAD" else body)
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         cycle.transport.write(b"".join(parts))
@@ -69,7 +69,7 @@ def exchange(scope: Scope) -> Exchange | None:
 
 
 async def answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> bool:
-    """Answer a request that is no HEAD. Whether the caller was still there, as far as the server says.
+    """Answer a request. Whether the caller was still there, as far as the server says.
 
     Args:
         scope: The request's.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 _OFFLINE_PAST = timedelta(days=7)  # as far back as logged requests are scored again
+# Share of rows in which a required input may be empty: of millions a few are, such as those that could not be read.
+_EMPTY_INPUTS = 0.01
 
 
 class ReportOperator(StageOperator):
@@ -89,7 +91,7 @@ class ValidateDataOperator(ReportOperator):
         version = parts.registry.resolve(rollout.model, rollout.challenger)
         profile = parts.profiles.training_profile(version)
         with stage_rows(parts.log_root, rollout.model, rollout.id, stage, *span, most=most) as rows:
-            more = feature_expectations(version, profile, rows.columns)
+            more = feature_expectations(version, profile, rows.columns, _EMPTY_INPUTS)
             suite = suites / "predictions.json"
             results["predictions"] = validate(suite, rows, out_dir=out_dir, window=span, more=more, docs=True)
         if any(gate.metric.matures and gate.role.holds_up for gate in rollout.plan.stage(stage).gates):
