@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+# In a worker of pytest-xdist the main module has no file, which pyspark takes for a run of its own doctests: it exits
+# when MLflow or Great Expectations look whether what they were given is Spark's.
+if not hasattr(sys.modules["__main__"], "__file__"):
+    sys.modules["__main__"].__file__ = __file__
+
 _START_SECONDS = 180.0  # the first start migrates an empty database, on a machine that may be busy
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model_rollouts.core.calendar import DAYS, Calendar
 from model_rollouts.core.data_rollback import DataRollback, DataRollbackKind
+from model_rollouts.core.drift_plan import DriftPlan, DriftRole
 from model_rollouts.core.errors import PlanError
 from model_rollouts.core.gates import AtDeadline, Gate, Metric, Role
 from model_rollouts.core.plan import Advance, Pattern, Plan, Stage, Underpowered
@@ -326,6 +327,7 @@ def test_no_value_of_a_stored_plan_is_dropped_on_the_way_back(field: str) -> Non
         5.0,
         Readiness(on_call=("Ada",), may_be_missing=(Monitored.DRIFT,)),
         (DataRollback(DataRollbackKind.DAG, "undo"),),
+        DriftPlan(role=DriftRole.HOLD),
     )
     assert getattr(Plan.from_dict(odd.to_dict()), field) == getattr(odd, field) != getattr(PLAN, field)
 
