@@ -318,6 +318,21 @@ def test_many_commits_leave_few_files_and_every_row(
     assert DeltaLogWriter(tmp_path, "g1").append("delays", "predictions", [row("a23")], 23) is False
 
 
+def test_writers_leave_it_to_upkeep_to_remove_files(
+    writer: DeltaLogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data rollback may go back to a version that these files make up; upkeep knows which."""
+    monkeypatch.setattr(delta_writer, "_COMPACT_EVERY", 10)
+    monkeypatch.setitem(delta_writer._CONFIGURATION, "delta.deletedFileRetentionDuration", "interval 0 seconds")
+    for version in range(9):
+        writer.append("delays", "predictions", [row(f"a{version}")], version)
+    path = str(table_path(tmp_path, "delays", "predictions"))
+    pinned = DeltaTable(path).version()
+    writer.append("delays", "predictions", [row("a9")], 9)
+    assert len(DeltaTable(path).file_uris()) == 1
+    assert DeltaTable(path, version=pinned).to_pyarrow_table().num_rows == 9
+
+
 def test_a_broken_table_is_an_error_and_not_replaced(writer: DeltaLogWriter, tmp_path: Path) -> None:
     log = table_path(tmp_path, "delays", "predictions") / "_delta_log"
     log.mkdir(parents=True)

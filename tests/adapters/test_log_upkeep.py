@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 from psycopg import sql
 from tests.adapters.log_kinds import damage
 
@@ -411,6 +412,75 @@ def test_a_lease_that_ended_is_not_given_back_for_another_process(table: Path, m
     assert delta_compaction._claim(table) is not None
     delta_compaction._release(table, first)
     assert delta_compaction._claim(table) is None
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Any) -> None:
+    """Something happens once, while a compaction is writing its first file."""
+    merged = delta_compaction._merged
+
+    def merge(*where: Any) -> Any:
+        monkeypatch.setattr(delta_compaction, "_merged", merged)
+        happens()
+        return merged(*where)
+
+    monkeypatch.setattr(delta_compaction, "_merged", merge)
+
+
+@pytest.mark.parametrize("finishes", [False, True], ids=["still at it", "finished"])
+def test_who_is_slower_than_its_lease_does_not_commit_beside_the_next_one(
+    table: Path, monkeypatch: pytest.MonkeyPatch, finishes: bool
+) -> None:
+    later = time.time_ns() + 3_601 * 10**9
+
+    def rival() -> None:
+        monkeypatch.setattr(delta_compaction.time, "time_ns", lambda: later)
+        assert (compact(table, 1 << 27) == 18) if finishes else delta_compaction._claim(table)
+
+    meanwhile(monkeypatch, rival)
+    with pytest.raises(CommitFailedError):
+        compact(table, 1 << 27)
+    assert DeltaTable(str(table)).count() == rows_of(table.parents[1]) == 90
+    assert len(DeltaTable(str(table)).file_uris()) == (3 if finishes else 18)
+
+
+def test_rows_that_are_written_while_files_are_merged_are_kept_and_those_that_are_deleted_are_gone(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = DeltaLogWriter(table.parents[1], "g2")
+    meanwhile(monkeypatch, lambda: writer.append(MODEL, "predictions", [row(900, NOW - 2 * DAY)], 0))
+    assert compact(table, 1 << 27) == 18
+    assert rows_of(table.parents[1]) == 91
+    writer.append(MODEL, "predictions", [row(901, NOW - 2 * DAY)], 1)
+    meanwhile(monkeypatch, lambda: DeltaTable(str(table)).delete("request_id = 'r900'"))
+    with pytest.raises(CommitFailedError):
+        compact(table, 1 << 27)
+    assert compact(table, 1 << 27) == 2
+    assert rows_of(table.parents[1]) == 91
+    assert "r900" not in DeltaTable(str(table)).to_pyarrow_table()["request_id"].to_pylist()
+
+
+def test_every_value_is_the_same_after_files_were_merged(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta_compaction, "_GROUP_ROWS", 7)
+    before = DeltaTable(str(table)).to_pyarrow_table().sort_by("request_id")
+    assert compact(table, 1 << 27, (NOW - 39 * DAY).date()) == 6
+    assert compact(table, 1 << 27) == 12
+    after = DeltaTable(str(table)).to_pyarrow_table().sort_by("request_id")
+    assert after.equals(before.cast(after.schema))
+
+
+def test_large_files_stay_and_small_ones_become_as_large_as_is_asked_for(table: Path) -> None:
+    sizes = [file.stat().st_size for file in table.glob("day=*/*.parquet")]
+    assert compact(table, min(sizes)) == 0
+    assert compact(table, 2 * max(sizes)) == 18
+    assert len(DeltaTable(str(table)).file_uris()) == 9
+
+
+def test_a_table_whose_files_do_not_tell_all_is_left_alone(table: Path) -> None:
+    from deltalake import TableFeatures
+
+    DeltaTable(str(table)).alter.add_feature(TableFeatures.DeletionVectors, allow_protocol_versions_increase=True)
+    with pytest.raises(DeltaError, match=r"uses Delta features .*eletion.*; compact it with the tool"):
+        compact(table, 1 << 27)
 
 
 def test_writers_that_compact_in_turn_keep_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

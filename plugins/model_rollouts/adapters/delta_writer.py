@@ -4,11 +4,13 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from pyarrow.lib import ArrowException
 
 from model_rollouts.adapters.delta_compaction import compact
 from model_rollouts.adapters.delta_schema import SCHEMAS, TableName, table_path, to_arrow
@@ -130,9 +132,9 @@ class DeltaLogWriter:
         return self._tables[path]
 
     def _compact(self, path: Path) -> None:
-        """Merge small files. The rows are safe already, so a rival's compaction or a full disk is no failure."""
-        try:
+        """Merge small files. The rows are safe already, so a rival's compaction or a full disk is no failure.
+
+        Files that left the table are upkeep's to remove: it knows which versions a data rollback may go back to.
+        """
+        with suppress(DeltaError, OSError, ArrowException):
             compact(path, _COMPACTED_BYTES)
-            DeltaTable(str(path)).vacuum(dry_run=False)
-        except DeltaError:
-            return

@@ -26,7 +26,6 @@ _TARGET_BYTES = 128 * 1024 * 1024
 # Of the day that is written to, the writers merge files themselves, into ones as small as these.
 _OPEN_TARGET_BYTES = 16 * 1024 * 1024
 _OPEN_FILES = 100
-_TASKS = 2  # memory grows with them
 _BUSY = "another process merges files of the table: some days are left for the next time"
 
 _T = TypeVar("_T")
@@ -87,7 +86,7 @@ class DeltaCaretaker:
             return replace(done, files_removed=len(_vacuum(path, care)))
         if old:
             _again(lambda: DeltaTable(str(path)).delete(f"day < '{care.since}'"))
-        merged = [_again(partial(compact, path, _target(day, care), day, _TASKS)) for day in due]
+        merged = [_again(partial(compact, path, _target(day, care), day)) for day in due]
         removed = _again(lambda: _vacuum(path, care))
         DeltaTable(str(path)).create_checkpoint()  # the log before it goes with later commits, after its own time
         left = [file for found in _days(DeltaTable(str(path))).values() for file in found]
