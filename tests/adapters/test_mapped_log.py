@@ -1,8 +1,10 @@
 """A team's own table as a prediction log: what is counted is what a log of the same rows gives."""
 
 import random
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
+from pydantic import ValidationError
 
 from model_rollouts.adapters.batch_comparison import compare_batch
 from model_rollouts.adapters.batch_mapping import MappingError, load_mapping
@@ -25,6 +28,7 @@ from model_rollouts.core.errors import RolloutError
 from model_rollouts.core.gates import Metric
 from model_rollouts.ports import Window
 from model_rollouts.replay.simulated import simulate
+from model_rollouts.settings import Settings
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 DAYS = 4
@@ -228,7 +232,126 @@ def test_arms_may_have_names_of_their_own_and_others_are_left_out(tmp_path: Path
     assert log.count_rows("late flights", ROLLOUT, STAGE, None, START, END) == 2_000
 
 
+def snowflakes(kind: pa.DataType, add: Any = 0) -> pa.Table:
+    """Requests whose ids are alike once they are doubles."""
+    table = warehouse(20)
+    ids = [1_800_000_000_000_000_000 + i + add for i in range(20)]
+    numbered = table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, kind))
+    known = pa.array([START.replace(tzinfo=None) + timedelta(days=5)] * 20, pa.timestamp("us"))
+    return numbered.set_column(table.schema.get_field_index("known_at"), "known_at", known)
+
+
+def require_all(log: MappedLog, ids: list[str]) -> None:
+    asked = DeltaPredictionLog(log)
+    (counts,) = asked.request_counts("late flights", ROLLOUT, STAGE, [Window(0, START, END)])
+    assert counts[0].requests + counts[1].requests == 20
+    (labels,) = asked.label_counts("late flights", ROLLOUT, STAGE, [Window(0, START, END)], timedelta(days=9))
+    assert labels[0].labelled + labels[1].labelled == counts[0].requests - counts[0].errors + (
+        counts[1].requests - counts[1].errors
+    )
+    frame = asked.stage_frame("late flights", ROLLOUT, STAGE, None, START, END)
+    assert sorted(frame["request_id"]) == ids
+
+
+def test_ids_that_are_alike_as_doubles_stay_apart_and_find_their_labels(source: Any, tmp_path: Path) -> None:
+    table = snowflakes(pa.int64())
+    require_all(mapped(tmp_path, *source(table)), sorted(str(each) for each in table["id"].to_pylist()))
+
+
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.decimal128(38, 0), pa.decimal128(30, 4)], ids=str)
+def test_ids_of_other_exact_numbers_stay_apart_too(tmp_path: Path, kind: pa.DataType) -> None:
+    table = snowflakes(kind)
+    ids = sorted(str(int(each)) for each in table["id"].to_pylist())
+    require_all(mapped(tmp_path, parquet(tmp_path, table)), ids)
+
+
+def test_exact_numbers_in_postgresql_stay_apart(postgres_server: str, tmp_path: Path) -> None:
+    url = postgres_server.replace("+psycopg", "")
+    ids = ["1800000000000000001", "1800000000000000002.00", "1.5", "1" + "0" * 60]
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS warehouse")
+        connection.execute("DROP TABLE IF EXISTS warehouse.exact")
+        connection.execute("CREATE TABLE warehouse.exact (id numeric, at timestamp, version smallint, late boolean)")
+        for i, each in enumerate(ids):
+            connection.execute(
+                "INSERT INTO warehouse.exact VALUES (%s, %s, %s, true)",
+                (Decimal(each), START.replace(tzinfo=None), (3, 4)[i % 2]),
+            )
+    text = (
+        "model: late flights\npredictions:\n  {source}\n"
+        "  columns: {{request_id: id, ts: at, version: version, prediction: late}}\n"
+    )
+    log = DeltaPredictionLog(mapped(tmp_path, "postgresql: warehouse.exact", url, text))
+    frame = log.stage_frame("late flights", ROLLOUT, STAGE, None, START, END)
+    assert sorted(frame["request_id"]) == ["1.5", "1800000000000000001", "1800000000000000002", "1e+60"]
+
+
 # --- what is refused
+
+
+def with_status(table: pa.Table, values: list[str | None]) -> pa.Table:
+    words = [values[i % len(values)] for i in range(table.num_rows)]
+    return table.append_column("state", pa.array(words, pa.string()))
+
+
+STATUS = PREDICTIONS.replace("    latency_ms: took\n", "    latency_ms: took\n    status: state\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["OK"], r"column 'state' of .* has 'OK' \(200 rows\), must be ok, error or timeout"),
+        (["ok", "error", "timeout", "failed"], r"has 'failed' \(50 rows\)"),
+        (["ok", None], r"has nothing \(100 rows\)"),
+    ],
+)
+def test_a_status_that_is_not_known_is_refused(tmp_path: Path, values: list[str | None], told: str) -> None:
+    line = parquet(tmp_path, with_status(warehouse(200), values))
+    with pytest.raises(MappingError, match=told):
+        mapped(tmp_path, line, text=STATUS)
+
+
+def test_statuses_that_are_known_are_taken_and_those_of_other_versions_do_not_matter(
+    source: Any, tmp_path: Path
+) -> None:
+    table = with_status(warehouse(200), ["ok", "error", "timeout", "ok"])
+    other = table.slice(0, 1)
+    for name, value in (("id", 200), ("model_version", 7), ("state", "OK")):
+        at = other.schema.get_field_index(name)
+        other = other.set_column(at, name, pa.array([value], other.schema.field(name).type))
+    log = DeltaPredictionLog(mapped(tmp_path, *source(pa.concat_tables([table, other])), text=STATUS))
+    (counts,) = log.request_counts("late flights", ROLLOUT, STAGE, [Window(0, START, END)])
+    assert counts[0].requests + counts[1].requests == 200
+    assert counts[0].errors + counts[1].errors == 100
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://ann:hush@127.0.0.1:1/w",
+        "mysql://ann:hush@127.0.0.1:1/w",
+        "postgresql://ann:hush%zz@127.0.0.1:1/w",
+        "postgresql://ann:hush@127.0.0.1:1/w",
+    ],
+)
+def test_an_error_never_shows_the_url_of_the_database(tmp_path: Path, url: str) -> None:
+    with pytest.raises((MappingError, LogReadError)) as refused:
+        mapped(tmp_path, "postgresql: warehouse.scored", url)
+    assert "hush" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg2://ann:hush@h/w", "hush", "mysql://ann:hush@h/w"])
+def test_a_database_of_another_scheme_is_refused_by_the_settings_without_its_url(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be postgresql://") as refused:
+        Settings.model_validate({"batch_url": url})
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://h/w", "postgresql+psycopg://h/w", "postgres://h/w"])
+def test_a_database_of_the_right_scheme_is_taken(url: str) -> None:
+    taken = Settings.model_validate({"batch_url": url}).batch_url
+    assert taken is not None
+    assert taken.get_secret_value() == url
 
 
 @pytest.mark.parametrize(
@@ -254,7 +377,7 @@ def test_arms_may_have_names_of_their_own_and_others_are_left_out(tmp_path: Path
         ("score: p\n", "score: [p\n", "is no YAML"),
         ("score: p\n", "score: quality\n", "predictions.columns.score is 'quality', which parquet"),
         ("score: p\n", "score: carrier\n", "is text, must be a number"),
-        ("ts: scored_at", "ts: customer", "is number, must be a time"),
+        ("ts: scored_at", "ts: customer", "is whole number, must be a time"),
         ("carrier: carrier}}", "carrier: airline}}", "predictions.features.carrier is 'airline', which parquet"),
     ],
 )  # fmt: skip

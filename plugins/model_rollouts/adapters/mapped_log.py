@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from model_rollouts.adapters.batch_mapping import BatchMapping, MappingError, TableMapping
+from model_rollouts.adapters.batch_mapping import STATUSES, BatchMapping, MappingError, TableMapping
 from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, TableName
 from model_rollouts.adapters.log_places import LogAppender
 from model_rollouts.adapters.mapped_sources import SourceColumns, opened
@@ -21,6 +21,11 @@ ROLLOUT, STAGE = "batch", 0
 _SLACK = timedelta(seconds=1)
 _CONSTANT = {"cohort": None, "rollout_id": ROLLOUT, "stage": STAGE, "gateway_id": "mapped", "traffic_revision": 1}
 _NULLS = "SELECT {} FROM {{source}}"
+_NUMBERS = ("number", "whole number", "decimal number", "truth")
+_STATUSES = (
+    "SELECT {status}, count(*) FROM {{source}} WHERE {condition} AND ({status} IS NULL OR {status} NOT IN ({known})) "
+    "GROUP BY {status} ORDER BY count(*) DESC LIMIT 5"
+)
 _VERSIONS = "SELECT {version}, count(*) FROM {{source}} GROUP BY {version} ORDER BY count(*) DESC LIMIT 10"
 
 
@@ -121,6 +126,8 @@ class MappedTable:
                 )
         if self._mapping.table == "predictions" and "version" in self._mapping.columns:
             self._require_versions(made["version"])
+        if "status" in self._mapping.columns:
+            self._require_statuses(made["status"])
 
     def _require_versions(self, version: str) -> None:
         found = {str(value): int(n) for value, n in self._source.rows(_VERSIONS.format(version=version), None)}
@@ -128,6 +135,18 @@ class MappedTable:
             if wanted not in found and len(found) < 10:  # noqa: PLR2004 - the query's limit: there may be more
                 told = ", ".join(f"{value} ({n:,} rows)" for value, n in found.items())
                 raise MappingError(f"{self._mapping.source} has no row of version {wanted}, the {arm}; it has {told}")
+
+    def _require_statuses(self, status: str) -> None:
+        """Whatever is not "ok" counts as a failure, so another word for it would make one of every row."""
+        known = ", ".join(map(_literal, STATUSES))
+        query = _STATUSES.format(status=status, condition=self._expressions.condition, known=known)
+        if found := list(self._source.rows(query, None)):
+            told = ", ".join(f"{'nothing' if value is None else repr(value)} ({n:,} rows)" for value, n in found)
+            raise MappingError(
+                f"{self._mapping.table}.columns.status: column {self._mapping.columns['status']!r} of "
+                f"{self._mapping.source} has {told}, must be {', '.join(STATUSES[:-1])} or {STATUSES[-1]}; "
+                "map a view that says so, or leave status out: then a row without a prediction is an error"
+            )
 
     @contextmanager
     def fetched(
@@ -173,7 +192,7 @@ class _Expressions:
         self._contract(whole, types)
         for name, column in mapping.features.items():
             kind = self._kind(("features", name), column)
-            types[name] = pa.float64() if kind in ("number", "truth") else pa.string()
+            types[name] = pa.float64() if kind in _NUMBERS else pa.string()
             self.made[name] = self._number(column, kind) if types[name] == pa.float64() else self._text(column, kind)
         self.schema = [pa.field(name, kind) for name, kind in types.items()]
 
@@ -218,7 +237,7 @@ class _Expressions:
                 raise self._wrong(("columns", name), column, "a time, or text in ISO 8601")
             return f"CAST({_quoted(column)} AS TIMESTAMPTZ)"
         if kind == "double":
-            if found not in ("number", "truth"):
+            if found not in _NUMBERS:
                 raise self._wrong(("columns", name), column, "a number")
             return self._number(column, found)
         if kind == "bool":
@@ -251,13 +270,16 @@ class _Expressions:
         name = _quoted(column)
         if kind == "truth":
             return f"CASE WHEN {name} THEN '1' WHEN NOT {name} THEN '0' END"
-        if kind != "number":
-            return f"CAST({name} AS VARCHAR)"
+        if kind not in ("number", "decimal number"):
+            return f"CAST({name} AS VARCHAR)"  # of whole numbers too: ids beyond 9e15 would be alike as doubles
         number = f"CAST({name} AS DOUBLE PRECISION)"
-        whole = f"abs({number}) < 9e15 AND {number} = floor({number})"
+        if kind == "number":
+            condition, whole = f"abs({number}) < 9e15 AND {number} = floor({number})", f"CAST({number} AS BIGINT)"
+        else:
+            condition, whole = f"abs({name}) < 1e37 AND {name} = floor({name})", f"CAST({name} AS DECIMAL(38, 0))"
         return (
             f"CASE WHEN lower(CAST({name} AS VARCHAR)) = 'nan' THEN NULL "
-            f"WHEN {whole} THEN CAST(CAST({number} AS BIGINT) AS VARCHAR) ELSE CAST({number} AS VARCHAR) END"
+            f"WHEN {condition} THEN CAST({whole} AS VARCHAR) ELSE CAST({number} AS VARCHAR) END"
         )
 
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH = 50_000
+_SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
 _HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}  # data files say all there is to know
 
 SourceColumns: TypeAlias = Mapping[str, str]
-"""Column -> "number", "truth", "time", "text" or the name of another type."""
+"""Column -> "whole number", "decimal number", "number" (a float), "truth", "time", "text" or another type's name."""
 
 
 class OpenSource(Protocol):
@@ -44,12 +45,14 @@ def opened(source: Source, url: str) -> OpenSource:
         url: Of the database, for one in PostgreSQL.
 
     Raises:
-        MappingError: It needs a database and there is no URL.
+        MappingError: It needs a database and there is no URL, or one of something else.
     """
     if source.kind != "postgresql":
         return FileSource(source)
     if not url:
         raise MappingError(f"{source} needs a database: set MODEL_ROLLOUTS_BATCH_URL to postgresql://...")
+    if not url.startswith(_SCHEMES):  # what is wrong with it is not quoted: there may be a password in it
+        raise MappingError(f"{source} needs a database and the URL is of another scheme, must be postgresql://...")
     return PostgresSource(source, url)
 
 
@@ -166,7 +169,17 @@ class PostgresSource:
     @contextmanager
     def _connection(self) -> "Iterator[psycopg.Connection[tuple[Any, ...]]]":
         import psycopg
+        from psycopg.conninfo import conninfo_to_dict
 
+        try:
+            given = conninfo_to_dict(self._url)
+        except psycopg.Error:  # it quotes the URL, and so does whoever shows what it came from
+            given = None
+        if given is None:
+            raise LogReadError(
+                f"{self._source} can't be read: the URL of its database can't be taken apart, must be "
+                "postgresql://user:password@host:port/database with %-escapes for what is special in it"
+            )
         try:
             with psycopg.connect(self._url, connect_timeout=10, options="-c TimeZone=UTC") as connection:
                 connection.read_only = True
@@ -178,9 +191,15 @@ class PostgresSource:
 def _duckdb_kind(name: str) -> str:
     if name == "BOOLEAN":
         return "truth"
-    if name.startswith(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
-                        "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")):  # fmt: skip
+    if name.endswith("]"):
+        return name  # a list
+    if name in ("FLOAT", "DOUBLE"):
         return "number"
+    if name.startswith("DECIMAL"):
+        return "decimal number"
+    if name in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+                "UHUGEINT"):  # fmt: skip
+        return "whole number"
     if name.startswith(("TIMESTAMP", "DATE")):
         return "time"
     return "text" if name.startswith(("VARCHAR", "ENUM", "UUID")) else name
@@ -189,8 +208,14 @@ def _duckdb_kind(name: str) -> str:
 def _postgres_kind(name: str) -> str:
     if name == "boolean":
         return "truth"
-    if name.startswith(("smallint", "integer", "bigint", "real", "double precision", "numeric")):
+    if name.endswith("]"):
+        return name  # an array
+    if name in ("real", "double precision"):
         return "number"
+    if name.startswith("numeric"):
+        return "decimal number"
+    if name in ("smallint", "integer", "bigint"):
+        return "whole number"
     if name.startswith(("timestamp", "date")):
         return "time"
     return "text" if name.startswith(("text", "character", "uuid")) else name
