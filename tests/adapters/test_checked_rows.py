@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from tests.adapters.log_kinds import damage
 
+from model_rollouts.adapters import checked_rows
 from model_rollouts.adapters.checked_rows import LogRows, champion_rows, outcome_rows, stage_rows
 from model_rollouts.adapters.delta_log import LogReadError
 from model_rollouts.adapters.feature_contract import feature_expectations
@@ -154,6 +155,41 @@ def test_an_expectation_that_can_not_be_evaluated_does_not_hold(delta_log: Path,
     with stage(delta_log) as rows:
         result = check(rows, tmp_path, more=more)
     assert {failure.column for failure in result.failed} == {"f_carrier", "nowhere"}
+
+
+def values(**arguments: Any) -> list[dict[str, Any]]:
+    return [{"type": "expect_column_unique_value_count_to_be_between", "kwargs": arguments}]
+
+
+def test_more_values_than_are_looked_at_one_by_one_are_counted_all_the_same(
+    delta_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = good()
+    rows[5]["features"] = {"distance": float("nan"), "carrier": "UA"}
+    write(delta_log, rows)
+    monkeypatch.setattr(checked_rows, "_MOST_DISTINCT", 10)
+    with stage(delta_log) as found_rows:
+        above = check(found_rows, tmp_path, more=values(column="f_distance", max_value=20))
+        within = check(found_rows, tmp_path, more=values(column="f_distance", min_value=59, max_value=59))
+    assert [failure.examples for failure in above.failed] == [("observed 59",)]
+    assert within.success, within.reason
+
+
+@pytest.mark.parametrize(("column", "told"), [("status", " and status"), ("request_id", "")])
+def test_combinations_that_are_too_many_to_be_looked_at_do_not_pass(
+    delta_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, told: str
+) -> None:
+    write(delta_log, good())
+    monkeypatch.setattr(checked_rows, "_MOST_DISTINCT", 10)
+    condition = {"type": "comparison", "column": {"name": column}, "operator": "!=", "parameter": "no"}
+    more = values(column="request_id", max_value=1_000, row_condition=condition)
+    with stage(delta_log) as rows:
+        result = check(rows, tmp_path, more=more)
+    assert not result.success
+    assert f"request_id{told} have more than 10 combinations" in result.failed[0].detail
+    monkeypatch.setattr(checked_rows, "_MOST_DISTINCT", 60)
+    with stage(delta_log) as rows:
+        assert check(rows, tmp_path, more=more).success
 
 
 @pytest.mark.parametrize("written", [False, True])

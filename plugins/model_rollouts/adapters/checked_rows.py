@@ -16,6 +16,7 @@ from model_rollouts.adapters.delta_files import connect, run_local
 from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, FAR, LABELS, OUTCOME_SLACK, STAGE_ROWS, microseconds
 from model_rollouts.adapters.delta_schema import SCHEMAS
 from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_table
+from model_rollouts.core.errors import RolloutError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,10 @@ _MOST_DISTINCT = 100_000
 _BUCKET = "model_rollouts_bucket"
 
 Where = tuple[LogPlace, datetime, datetime]
+
+
+class TooManyError(RolloutError):
+    """There are more combinations of values than are looked at one by one."""
 
 
 class Rows(Protocol):
@@ -43,8 +48,16 @@ class Rows(Protocol):
     def frames(self) -> "Iterator[pd.DataFrame]":
         """Frames with the same columns, at least one; all rows of a request are in one of them."""
 
-    def distinct(self, columns: Sequence[str]) -> "pd.DataFrame":
-        """Each combination of values of some columns once, among all rows that are checked."""
+    def distinct(self, columns: Sequence[str], only_counted: bool = False) -> "pd.DataFrame":
+        """Each combination of values of some columns once, among all rows that are checked.
+
+        Args:
+            columns: The columns.
+            only_counted: Where one column has very many values, numbers may stand for them, as many as there are.
+
+        Raises:
+            TooManyError: There are very many combinations, and nothing may stand for them.
+        """
 
 
 class FrameRows:
@@ -67,7 +80,7 @@ class FrameRows:
         """The frame."""
         yield self._frame
 
-    def distinct(self, columns: Sequence[str]) -> "pd.DataFrame":
+    def distinct(self, columns: Sequence[str], only_counted: bool = False) -> "pd.DataFrame":
         """Each combination once."""
         known = [column for column in columns if column in self._frame.columns]
         return self._frame[known].drop_duplicates()
@@ -166,19 +179,32 @@ class LogRows:
         if not self._parts:
             yield pd.DataFrame(columns=list(self._columns))
 
-    def distinct(self, columns: Sequence[str]) -> "pd.DataFrame":
-        """Each combination once, of at most 100,000."""
+    def distinct(self, columns: Sequence[str], only_counted: bool = False) -> "pd.DataFrame":
+        """See `Rows`; more than 100,000 are very many."""
         import pandas as pd
 
         if not self._parts:
             return pd.DataFrame(columns=list(columns))
         every = _files(self._scratch / "rows" / "*")
         with connect() as connection:
-            there = {name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {every}").fetchall()}  # noqa: S608
-            names = ", ".join('"' + column.replace('"', '""') + '"' for column in columns if column in there)
-            if not names:
+            described = connection.execute(f"DESCRIBE SELECT * FROM {every}").fetchall()  # noqa: S608
+            kinds = {str(name): str(kind) for name, kind, *_ in described}
+            known = [column for column in columns if column in kinds]
+            if not known:
                 return pd.DataFrame()
-            return connection.execute(f"SELECT DISTINCT {names} FROM {every} LIMIT {_MOST_DISTINCT}").df()  # noqa: S608
+            names = ", ".join('"' + column.replace('"', '""') + '"' for column in known)
+            distinct = f"SELECT DISTINCT {names} FROM {every}"  # noqa: S608
+            found = connection.execute(f"{distinct} LIMIT {_MOST_DISTINCT + 1}").df()
+            if len(found) <= _MOST_DISTINCT:
+                return found
+            if len(known) > 1 or not only_counted:
+                raise TooManyError(
+                    f"{' and '.join(known)} have more than {_MOST_DISTINCT:,} combinations of values, which were not "
+                    "counted; expect this of one column without a condition, or of one with fewer values"
+                )
+            odd = f" WHERE NOT isnan({names})" if kinds[known[0]] in ("DOUBLE", "FLOAT") else ""  # counts as missing
+            counted = connection.execute(f"SELECT count({names}) FROM ({distinct}) AS distinct_{odd}").fetchall()  # noqa: S608
+            return pd.DataFrame({known[0]: range(int(counted[0][0]))})
 
     def _one(self, query: str) -> int:
         with connect() as connection:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_rollouts.adapters.checked_rows import Rows
+from model_rollouts.adapters.checked_rows import Rows, TooManyError
 from model_rollouts.core.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ def evaluate(
         if kind == "number of rows":
             found |= engine.run(_so_many(rows.checked), [i])
         elif kind == "combinations":
-            found |= engine.run(rows.distinct(_columns(expectations[i])), [i])
+            try:
+                counted = not expectations[i]["kwargs"].get("row_condition")
+                found |= engine.run(rows.distinct(_columns(expectations[i]), counted), [i])
+            except TooManyError as error:
+                found |= engine.run(_so_many(0), [i])
+                found[i] = _unknown(found[i], str(error))
     results = [found[i] for i in range(len(expectations))]
     only = (i for i, kind in enumerate(kinds) if kind == "one part" and expectations[i]["type"] not in _SHAPE)
     evaluation = Evaluation(results, frozenset(only if parts > 1 else ()))
@@ -211,6 +216,16 @@ def _so_many(rows: int) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame(index=pd.RangeIndex(rows))
+
+
+def _unknown(result: Any, why: str) -> Any:
+    """The result of an expectation that could not be evaluated: it does not hold."""
+    result.success = False
+    result.result = {}
+    result.exception_info = {
+        "model_rollouts": {"raised_exception": True, "exception_message": why, "exception_traceback": ""}
+    }
+    return result
 
 
 def _added(one: Any, other: Any) -> Any:
