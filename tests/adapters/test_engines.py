@@ -30,7 +30,7 @@ from model_rollouts.adapters.log_places import EngineLog, LogRoot, log_appender,
 from model_rollouts.adapters.postgres_engine import PostgresEngine
 from model_rollouts.adapters.postgres_log import PostgresLog
 from model_rollouts.adapters.spark_engine import SparkEngine
-from model_rollouts.adapters.sql_dialects import translated
+from model_rollouts.adapters.sql_dialects import PLACE, translated
 from model_rollouts.core.decision import Decision, Verdict, decide
 from model_rollouts.core.evidence import LATENCY_FLOOR_MS, LATENCY_RATIO
 from model_rollouts.core.gates import Metric
@@ -269,6 +269,44 @@ def test_a_latency_on_the_edge_of_a_bin_is_in_one_of_the_two(empty_logs: Callabl
         assert sum(there.latency.get(near, 0) for near in (at - 1, at)) == 3
 
 
+# --- numbers whose powers are none, and names like those of the tables
+
+
+def test_postgresql_compares_numbers_that_are_too_small_or_too_large_to_be_multiplied(
+    empty_logs: Callable[[str], Logs],
+) -> None:
+    made = empty_logs("powers")
+    sizes = [1e-200, 1e-100, 5e-324, 1e-76, 1e-40, 0.5, 1e100, 1e200, 1.2e154]
+    rows, labels = [], []
+    for at, size in enumerate(sizes * 8):
+        arm = ("champion", "challenger")[at % 2]
+        rows.append(row(f"r{at}", at * 0.1, arm, model=MODEL, score=size, prediction=repr(size * (-1) ** at)))
+        labels.append(outcome(f"r{at}", at * 0.1 + 1, "0", min(size, 1e8)))
+    rows.append(row("far", 20.0, model=MODEL, score=0.5, prediction="-1.7e308"))
+    labels.append(outcome("far", 21.0, "1.7e308", 1.0))
+    made.append(rows, labels)
+    asked = Asked(MODEL, "ro", 0, START, START + DAY, START + DAY, MINUTE)
+    here, there = read_facts(made.folder, asked), read_facts(made.asked_by("postgresql"), asked)
+    alike(there, here)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_names_like_those_of_the_tables_are_left_alone(empty_logs: Callable[[str], Logs], engine: str) -> None:
+    made = empty_logs(f"log_outcomes_{engine}")
+    model, inputs = "catalog_outcomes", {"blog_outcomes": 1.5, "log_predictions": "log_outcomes", "log_outcomes": 2.0}
+    rows = [row(f"r{at}", at, model=model, features=inputs) for at in range(3)]
+    made.append(rows, [outcome("r1", 10, "1", 1.0)], model)
+    found, expected = (
+        DeltaPredictionLog(made.asked_by(each)).stage_frame(model, "ro", 0, None, START, START + DAY)
+        for each in (engine, "duckdb")
+    )
+    assert list(found.columns) == list(expected.columns)
+    assert found.astype(str).to_numpy().tolist() == expected.astype(str).to_numpy().tolist()
+    assert set(found["f_blog_outcomes"]) == {1.5}
+    assert set(found["f_log_predictions"]) == {"log_outcomes"}
+    assert DeltaPredictionLog(made.asked_by(engine)).label_counts(model, "ro", 0, WINDOWS[:1], MINUTE)[0][0].labelled
+
+
 # --- nothing there, and what can't be read
 
 
@@ -471,7 +509,7 @@ def test_a_text_is_translated_once() -> None:
     first = translated(text, "postgres", {"low": 1, "stage": 2})
     assert translated(text, "postgres", {"stage": 5, "low": 3}) is first
     assert first.parameters == ("low", "stage")
-    assert "log_predictions" in first.text
+    assert PLACE.format("predictions") in first.text
     assert "$1" in first.text
 
 

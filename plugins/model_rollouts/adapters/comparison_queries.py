@@ -22,6 +22,9 @@ _EDGE_BIN = int(_LARGEST_LOGIT / _LOGIT_WIDTH)
 _TAIL_WIDTH = 0.005  # of ln(1 + 1000 x) for scores that are no probabilities
 _LARGEST_VALUE = 10**9  # as in the verdicts
 NO_BIN = -999_999
+_SMALLEST = "1e-75"  # its fourth power is a double still
+_LARGEST = "1.79e308"
+_LARGEST_OF = {2: "1e150", 4: "1e75"}  # power -> numbers whose power can be added up a hundred million times
 
 _OF_ROLLOUT = "rollout_id = $rollout AND arm = cohort AND arm IN ('champion', 'challenger') AND stage <= $stage"
 _USABLE = f"abs(value) <= {_LARGEST_VALUE}"
@@ -184,10 +187,13 @@ due AS (
     FROM answers
 ),
 measured AS (
-    SELECT due.*,
+    SELECT numbers.*,
         CASE WHEN label = '1' THEN 1 WHEN label = '0' THEN 0 END AS truth,
-        TRY_CAST(prediction AS DOUBLE) - TRY_CAST(label AS DOUBLE) AS any_gap
-    FROM due
+        CASE WHEN (told > 0) <> (known_label > 0) AND abs(told) > {_LARGEST} - abs(known_label) THEN NULL
+            ELSE told - known_label END AS any_gap
+    FROM (
+        SELECT due.*, TRY_CAST(prediction AS DOUBLE) AS told, TRY_CAST(label AS DOUBLE) AS known_label FROM due
+    ) AS numbers
 ),
 scaled AS (
     SELECT measured.*, coalesce(usable_score - truth, 0) AS score_gap,
@@ -205,10 +211,10 @@ scaled AS (
 ),
 facts AS (
     SELECT stage, challenger, {_code()} AS code, usable_score, hour, day{names},
-        coalesce(usable_score, 0) AS score, coalesce(usable_score * usable_score, 0) AS score_2,
-        score_gap * score_gap AS miss, score_gap * score_gap * score_gap * score_gap AS miss_2,
-        gap, abs(gap) AS gap_size, gap * gap AS gap_2, gap * gap * gap * gap AS gap_4,
-        coalesce(known_value, 0) AS value, coalesce(known_value * known_value, 0) AS value_2,
+        coalesce(usable_score, 0) AS score, coalesce({_power("usable_score", 2)}, 0) AS score_2,
+        {_power("score_gap", 2)} AS miss, {_power("score_gap", 4)} AS miss_2,
+        gap, abs(gap) AS gap_size, {_power("gap", 2)} AS gap_2, {_power("gap", 4)} AS gap_4,
+        coalesce(known_value, 0) AS value, coalesce({_power("known_value", 2)}, 0) AS value_2,
         CASE WHEN failed = 0 THEN any_log ELSE 0 END AS log_latency,
         CASE WHEN failed = 0 THEN any_log * any_log ELSE 0 END AS log_latency_2,
         coalesce(bin, {NO_BIN}) AS latency_bin,
@@ -218,6 +224,13 @@ facts AS (
         CASE WHEN usable_score IS NULL OR truth IS NULL THEN -1 ELSE truth END AS truth_key
     FROM scaled
 )"""
+
+
+def _power(number: str, to: int) -> str:
+    """A power of a double, as DuckDB has it: PostgreSQL makes an error of what becomes 0 or infinite."""
+    return f"""CASE WHEN abs({number}) < {_SMALLEST} THEN 0
+            WHEN abs({number}) > {_LARGEST_OF[to]} THEN CAST('Infinity' AS DOUBLE)
+            ELSE {" * ".join([number] * to)} END"""
 
 
 def _delay_bin() -> str:

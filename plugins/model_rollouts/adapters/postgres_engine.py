@@ -14,7 +14,7 @@ from model_rollouts.adapters.log_places import LogPlace, QueryResult
 from model_rollouts.adapters.postgres_log import PostgresColumn, PostgresTable
 from model_rollouts.adapters.postgres_log_reader import KINDS, SLACK
 from model_rollouts.adapters.query_rows import Rows
-from model_rollouts.adapters.sql_dialects import TABLE, translated
+from model_rollouts.adapters.sql_dialects import PLACE, translated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,7 @@ class PostgresEngine:
             query = translated(sql, "postgres", parameters, stored)
             text = query.text
             for name, source in sources.items():
-                text = text.replace(TABLE.format(name), source)
+                text = text.replace(PLACE.format(name), source)
             return reading.rows(text, [parameters[name] for name in query.parameters], stored)
 
     def columns(self, place: LogPlace, start: datetime, end: datetime) -> list[tuple[str, str]] | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Dialect = Literal["postgres", "spark"]
 TABLE = "log_{}"  # what a table of the log is called in a translated text
+PLACE = "\0{}\0"  # the same for PostgreSQL, whose names have no NUL: nothing else in a text can be taken for it
 _TYPES = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "TEXT", list: "BIGINT[]"}
 
 
@@ -22,7 +23,7 @@ class Translated:
     """A query in an engine's words.
 
     Attributes:
-        text: The query; a table of the log is `log_<name>`.
+        text: The query; a table of the log is `log_<name>`, in PostgreSQL `PLACE` of its name.
         parameters: Names of its parameters: in PostgreSQL the first one is `$1`, in Spark they are `:name`.
         before: Common tables that are to be made before and kept (name, query), in order; only where the engine would
             work them out again each time that they are named.
@@ -63,8 +64,9 @@ def _translated(
 ) -> Translated:
     from sqlglot import exp, parse_one
 
-    names, known = dict(renamed), dict(types)
-    tree = parse_one(sql.format_map(_Tables()), read="duckdb")
+    names, known, tables = dict(renamed), dict(types), _Tables()
+    tree = parse_one(sql.format_map(tables), read="duckdb")
+    places = {table: PLACE.format(name) for name, table in tables.items()} if dialect == "postgres" else {}
     used = tuple(sorted({str(each.this) for each in tree.find_all(exp.Placeholder)}))
     if missing := set(used) - known.keys():
         raise KeyError(f"the query has parameters {', '.join(sorted(missing))}, which are not given")
@@ -75,6 +77,8 @@ def _translated(
             at = f"${used.index(str(node.this)) + 1}" if dialect == "postgres" else f":{node.this}"
             kind = "INTEGER" if isinstance(node.parent, exp.Limit) else known[str(node.this)]  # Spark takes no other
             return _parameter(at, kind, dialect)
+        if isinstance(node, exp.Identifier) and isinstance(node.parent, exp.Table) and node.name in places:
+            return exp.Var(this=places[node.name])
         if isinstance(node, exp.Identifier) and node.name in names:
             return exp.to_identifier(names[node.name], quoted=True)
         return rewrite(node)
@@ -89,7 +93,8 @@ def _translated(
 
 class _Tables(dict[str, str]):
     def __missing__(self, name: str) -> str:
-        return TABLE.format(name)
+        self[name] = TABLE.format(name)
+        return self[name]
 
 
 def _parameter(at: str, kind: str, dialect: Dialect) -> "exp.Expr":
