@@ -20,7 +20,21 @@ import pytest
 if not hasattr(sys.modules["__main__"], "__file__"):
     sys.modules["__main__"].__file__ = __file__
 
+# Files that take minutes come first, or the last of them keeps one worker busy when the others have nothing left to do.
+_FIRST = ("e2e", "chaos", "dags/test_canary", "dags", "replay", "adapters/test_engines", "gateway/test_beside_mlflow")
+
 _START_SECONDS = 180.0  # the first start migrates an empty database, on a machine that may be busy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    root = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(root).as_posix() if item.path.is_relative_to(root) else ""
+        return next((at for at, start in enumerate(_FIRST) if path.startswith(start)), len(_FIRST))
+
+    items.sort(key=rank)  # stable: within a file nothing changes
 
 
 def _free_port() -> int:
