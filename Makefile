@@ -44,8 +44,8 @@ test: $(READY) ## every test, with real servers
 test-statistics: $(READY) ## what the decisions promise, simulated at full size (2 minutes)
 	@exec $(BIN)/python -m pytest -n 2 tests/acceptance -m acceptance
 
-test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes)
-	@CHAOS=full exec $(BIN)/python -m pytest tests/chaos -s
+test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes; CHAOS= for a small one)
+	@CHAOS=$${CHAOS-full} exec $(BIN)/python -m pytest tests/chaos -m chaos -s
 
 bench-decisions: $(READY) ## the engine beside the usual rules: docs/benchmarks/decisions.md (1 minute)
 	@exec $(BIN)/python -m bench.decisions

@@ -21,7 +21,7 @@ if not hasattr(sys.modules["__main__"], "__file__"):
     sys.modules["__main__"].__file__ = __file__
 
 # Files that take minutes come first, or the last of them keeps one worker busy when the others have nothing left to do.
-_FIRST = ("e2e", "chaos", "dags/test_canary", "dags", "replay", "adapters/test_engines", "gateway/test_beside_mlflow")
+_FIRST = ("e2e", "dags/test_canary", "dags", "replay", "adapters/test_engines", "gateway/test_beside_mlflow")
 
 _START_SECONDS = 180.0  # the first start migrates an empty database, on a machine that may be busy
 

@@ -91,7 +91,7 @@ def test_what_is_not_there_is_named_with_what_there_is(registry: MlflowRegistry,
         registry.resolve(registered_model, "challenger")
     with pytest.raises(NotFoundError, match=r"no version 9; versions: 1, 2, 3"):
         registry.resolve(registered_model, "9")
-    with pytest.raises(NotFoundError, match=rf"no model 'nothing'; it has: .*{registered_model}"):
+    with pytest.raises(NotFoundError, match=r"no model 'nothing'; it has: \w+"):
         registry.resolve("nothing", "champion")
     with pytest.raises(NotFoundError, match="no version 9"):
         registry.tag(registered_model, "9", {"a": "b"})

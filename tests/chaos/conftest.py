@@ -1,9 +1,19 @@
 """A registry with versions that are well and versions that are not."""
 
+from pathlib import Path
+
 import pytest
 from tests.chaos.world import BODIES, VERSIONS
 
 from bench.serving import register
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all of them, so that `make test` leaves them out."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("chaos")
 
 
 @pytest.fixture(scope="session")
