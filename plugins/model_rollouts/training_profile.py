@@ -14,9 +14,7 @@ from model_rollouts.core.profile import (
     LARGEST,
     LONGEST_CATEGORY,
     MOST_CATEGORIES,
-    STEP,
     ColumnProfile,
-    Grid,
     Profile,
     ProfileError,
     grid_of,
@@ -125,7 +123,7 @@ def _numbers(series: "pd.Series[Any]") -> ColumnProfile:
     grid = grid_of(values[:: max(1, len(values) // _SAMPLE)].tolist())
     counts: dict[int, int] = {}
     for start in range(0, len(values), _CHUNK):
-        found, times = np.unique(_indices(grid, values[start : start + _CHUNK]), return_counts=True)
+        found, times = np.unique(grid.indices(values[start : start + _CHUNK]), return_counts=True)
         for index, count in zip(found.tolist(), times.tolist(), strict=True):
             counts[index] = counts.get(index, 0) + count
     return ColumnProfile(
@@ -139,15 +137,6 @@ def _numbers(series: "pd.Series[Any]") -> ColumnProfile:
         low=float(values[0]),
         high=float(values[-1]),
     )
-
-
-def _indices(grid: Grid, values: Any) -> Any:
-    """`Grid.index` of many numbers."""
-    import numpy as np
-
-    away = values - grid.center
-    steps = np.floor(np.log(1.0 + np.abs(away) / grid.scale) / STEP + 0.5)
-    return np.where(away >= 0, steps, -steps).astype("int64")
 
 
 def _texts(series: "pd.Series[Any]") -> ColumnProfile:

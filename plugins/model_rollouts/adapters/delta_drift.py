@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.adapters.delta_drift_queries import (
@@ -20,6 +21,7 @@ from model_rollouts.adapters.delta_drift_queries import (
 from model_rollouts.adapters.delta_files import columns_of, run
 from model_rollouts.adapters.delta_queries import ARM_ROWS, CHAMPION_ROWS, ROW_COUNT, microseconds
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
+from model_rollouts.adapters.drift_counts import countable, counted_in_files
 from model_rollouts.adapters.log_places import LogRoot, log_table
 from model_rollouts.core.profile import (
     LARGEST,
@@ -185,15 +187,34 @@ class DeltaDriftLog:
         bins: Mapping[str, Bins],
     ) -> dict[str, Columns]:
         named = [(name, kind, bins[name]) for name, kind in columns.items() if name in bins]
+        place = log_table(self.root, model, "predictions")
+        quick = [each for each in named if isinstance(place, Path) and countable(each[1], each[2])]
         made: dict[str, Columns] = {}
-        for start in range(0, len(named), _MOST_AT_ONCE):
-            part = named[start : start + _MOST_AT_ONCE]
-            sql, own = counts_query(part, condition)
-            result = run(sql, self._where(model, window), {**own, **given, **_times(window)})
-            for arm, found in counted(result.fetchall() if result else []).items():
-                for at, (name, _, by) in enumerate(part):
-                    made.setdefault(arm, {})[name] = _column(by, found.get(at, {}))
+        for some in (quick, [each for each in named if each not in quick]):
+            for start in range(0, len(some), _MOST_AT_ONCE):
+                part = some[start : start + _MOST_AT_ONCE]
+                own = {**given, **_times(window)}
+                found: Mapping[str, Mapping[int, Mapping[int, int]]] | None = None
+                if some is quick and isinstance(place, Path):
+                    found = counted_in_files(place, window, [(name, by) for name, _, by in part], own)
+                if found is None:
+                    found = self._asked(model, condition, own, window, part)
+                for arm, counts in found.items():
+                    for at, (name, _, by) in enumerate(part):
+                        made.setdefault(arm, {})[name] = _column(by, counts.get(at, {}))
         return made
+
+    def _asked(
+        self,
+        model: str,
+        condition: str,
+        given: Mapping[str, Any],
+        window: tuple[datetime, datetime],
+        columns: Sequence[tuple[str, str, Bins]],
+    ) -> Mapping[str, Mapping[int, Mapping[int, int]]]:
+        sql, own = counts_query(columns, condition)
+        result = run(sql, self._where(model, window), {**own, **given})
+        return counted(result.fetchall() if result else [])
 
     def _where(self, model: str, window: tuple[datetime, datetime]) -> dict[str, Any]:
         return {"predictions": (log_table(self.root, model, "predictions"), *window)}
