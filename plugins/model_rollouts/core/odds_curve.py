@@ -54,6 +54,12 @@ class OddsCurve:
             self._bad[start] += float(bad[telling][chosen].sum())
             self._norms[start] = np.add.accumulate(np.concatenate([self._norms[start][None], norms[chosen]]))[-1]
 
+    def of_start(self, start: int) -> "OddsCurve":
+        """The curve of one start alone, as it is now: of the newest stage's start, that of the stage's own looks."""
+        alone = OddsCurve(1)
+        alone._bad, alone._norms = self._bad[start : start + 1].copy(), self._norms[start : start + 1].copy()
+        return alone
+
     def bound(self, log_threshold: float, design_effect: float, *, worse: bool) -> float | None:
         """The sharpest odds ratio that is proven, at any time.
 
