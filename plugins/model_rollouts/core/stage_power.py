@@ -128,20 +128,12 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
         deadline = plan.deadline_of(stage, gate)
         if not delay + _SEVERAL * plan.look_seconds < elapsed < deadline:
             continue
-        rate = m.champion_bad / m.champion_n if m.champion_n else 0.0
-        wanted = need(
-            gate,
-            rate,
-            _judged_share(setting),
-            plan.alpha_of(stage, gate),
-            plan.beta_of(gate),
-            m.design_effect,
-        )
-        if wanted.to_pass is None:
+        to_pass = needed(plan, stage, gate, result)
+        if to_pass is None:
             said.append(f"{gate.metric} can't be proven by any number of requests")
             continue
         speed = m.stage_n / (elapsed - delay)
-        missing = wanted.to_pass - m.stage_n
+        missing = to_pass - m.stage_n
         if not speed or elapsed + missing / speed > deadline:
             late = _duration(missing / speed) if speed else "no end"
             said.append(
@@ -149,6 +141,19 @@ def shortfall(plan: Plan, stage: int, results: Sequence[tuple[Gate, GateResult]]
                 f"{_duration(deadline - elapsed)} are left"
             )
     return f"underpowered: {'; '.join(said)}" if said else ""
+
+
+def needed(plan: Plan, stage: int, gate: Gate, result: GateResult) -> float | None:
+    """Judged requests of the stage until a challenger as good as the champion passes, by what was seen so far.
+
+    None: by any number of requests it can't be proven, or nothing tells it, as for business value.
+    """
+    m = result.measured
+    if gate.metric is Metric.VALUE:
+        return None
+    rate = m.champion_bad / m.champion_n if m.champion_n else 0.0
+    alpha, beta = plan.alpha_of(stage, gate), plan.beta_of(gate)
+    return need(gate, rate, _judged_share(plan.stage(stage)), alpha, beta, m.design_effect).to_pass
 
 
 def _challenger_part(setting: Stage) -> float:
