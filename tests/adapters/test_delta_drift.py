@@ -169,6 +169,31 @@ def test_a_sample_of_a_large_log_is_of_slices_spread_over_the_whole_time(tmp_pat
         assert per_tenth.min() >= 20, per_tenth
 
 
+def test_a_sample_of_a_huge_log_is_of_parts_spread_over_the_whole_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(at, "champion", {"x": float(at)}, ts=START + timedelta(milliseconds=36 * at)) for at in range(20_000)]
+    assert log_appender(tmp_path, "g1").append("delays", "predictions", rows, 1)
+    log = DeltaDriftLog(tmp_path)
+
+    window = (START, rows[-1]["ts"] + timedelta(microseconds=1))
+
+    def drawn(seed: int, limit: int = 300) -> list[float]:
+        found = log.stage_sample("delays", "ro", 1, "champion", window, {"f_x": "DOUBLE"}, limit, seed)["f_x"]
+        assert len(found) == limit
+        return found.tolist()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(delta_drift, "_MOST_READ", 4_000)
+    first = drawn(3)
+    assert first == drawn(3)
+    assert set(first) != set(drawn(4))
+    per_eighth = np.histogram(first, bins=8, range=(0, 20_000))[0]
+    assert per_eighth.min() >= 15, per_eighth
+    # A fifth of the log is read.
+    assert np.count_nonzero(np.histogram(first, bins=160, range=(0, 20_000))[0]) <= 8 * (160 / 8 / 5 + 1)
+    assert len(drawn(3, limit=5_000)) == 5_000  # more than the parts hold: of all of it
+
+
 def test_a_sample_of_rows_of_one_moment_is_as_large_as_any_other(tmp_path: Path) -> None:
     rows = [row(at, "champion", {"x": float(at)}, ts=START + timedelta(seconds=7)) for at in range(3_000)]
     assert log_appender(tmp_path, "g1").append("delays", "predictions", rows, 1)

@@ -14,6 +14,7 @@ from model_rollouts.adapters.delta_drift_queries import (
     Bins,
     counted,
     counts_query,
+    in_parts,
     is_number,
     sample_query,
     slice_parameters,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 ANSWERS = ("prediction", "score")
 MOST_SAMPLED = 50_000
+_MOST_READ = (
+    8_000_000  # rows of a Delta log that a sample is drawn from: of more, parts are read that are spread in time
+)
 _TIMES_AS_MANY = 4  # rows to draw a sample from: enough for any seed to differ
 _MOST_AT_ONCE = 40  # columns of one query: more are counted in further passes, or its text would have no end
 _MANY_NUMBERS = 20  # different numbers from which on predictions are numbers and no classes
@@ -164,14 +168,23 @@ class DeltaDriftLog:
         named = list(columns.items())
         if not named:
             return pd.DataFrame()
-        sql, where, times = sample_query(named, condition), self._where(model, window), _times(window)
+        where, times = self._where(model, window), _times(window)
         counted_rows = run(ROW_COUNT % condition, where, {**given, **times})
         rows = int(counted_rows.fetchall()[0][0]) if counted_rows else 0
+        own = {**given, **times, "limit": limit, "seed": str(seed)}
         few = -(-SLICES * _TIMES_AS_MANY * limit // rows) if rows else SLICES
+        tries = [(condition, few), (condition, SLICES)] if few < SLICES else [(condition, SLICES)]
+        if rows > _MOST_READ and isinstance(where["predictions"][0], Path):
+            some, bounds = in_parts(times["low"], times["high"], _MOST_READ / rows, seed)
+            own |= bounds
+            tries.insert(
+                0, (f"{condition} AND ({some})", min(SLICES, -(-SLICES * _TIMES_AS_MANY * limit // _MOST_READ)))
+            )
         frame = pd.DataFrame(columns=range(len(named)))
-        for slices in (few, SLICES) if few < SLICES else (SLICES,):  # all of them where the rows are not spread in time
-            own = {**given, **times, **slice_parameters(times["low"], times["high"], slices, seed)}
-            result = run(sql, where, {**own, "limit": limit, "seed": str(seed)})
+        for rows_of, slices in tries:  # all of them where the rows are not spread in time
+            sql = sample_query(named, rows_of)
+            asked = own | slice_parameters(times["low"], times["high"], slices, seed)
+            result = run(sql, where, {name: value for name, value in asked.items() if f"${name}" in sql})
             frame = frame if result is None else result.df()
             if len(frame) >= limit:
                 break

@@ -9,6 +9,7 @@ from model_rollouts.core.profile import LARGEST, STEP, Grid
 
 MISSING, NOT_FINITE, REST = 2_000_000_000, 2_000_000_001, 2_000_000_002  # no bin of a grid is so far away
 SLICES, _SPREAD = 4096, 1597  # neighbouring slices are far from each other in the order in which they are taken
+PARTS = 8  # of the time of a large log
 STAGE_EVIDENCE = "rollout_id = $rollout AND stage = $stage AND arm = cohort"
 _NUMBERS = ("DOUBLE", "FLOAT", "REAL", "DECIMAL", "HUGEINT", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINTEGER")
 
@@ -71,6 +72,30 @@ SELECT {kept} FROM (
     ORDER BY md5($seed || coalesce(request_id, '')), ts LIMIT $limit
 ) AS chosen ORDER BY ts, request_id
 """
+
+
+def in_parts(low: int, high: int, share: float, seed: int) -> tuple[str, dict[str, Any]]:
+    """The condition, and its parameters, for rows of parts of a time that are spread over it; for DuckDB alone.
+
+    It compares `ts` itself, so that files and their groups of rows are left out by what is known of their times.
+
+    Args:
+        low: Microseconds since 1970.
+        high: Likewise.
+        share: How much of the time the parts are, together; more than 0, at most 1.
+        seed: Another seed takes other parts.
+    """
+    each = (high - low) / PARTS
+    length = each * share
+    offset = (each - length) * (seed * _SPREAD % SLICES) / SLICES
+    given: dict[str, Any] = {}
+    for at in range(PARTS):
+        given[f"part_{at}_low"] = low + int(at * each + offset)
+        given[f"part_{at}_high"] = low + int(at * each + offset + length) + 1
+    compared = (
+        f"ts >= make_timestamptz($part_{at}_low) AND ts < make_timestamptz($part_{at}_high)" for at in range(PARTS)
+    )
+    return " OR ".join(f"({each})" for each in compared), given
 
 
 def slice_parameters(low: int, high: int, slices: int, seed: int) -> dict[str, Any]:
