@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEED = 20130101
-_CELLS = 1_000_000  # a side, of the picture: Evidently's time grows with them
+_CELLS = 500_000  # a side, of the picture: Evidently's time grows with them
 _MOST_SHOWN = 60  # columns of the picture
 _MOST_TEXTS = 100  # of a column of it
 _OTHERS = "(other values)"
