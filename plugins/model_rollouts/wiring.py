@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from model_rollouts.adapters.mlflow_profiles import MlflowProfiles
     from model_rollouts.adapters.postgres_log import PostgresLog
     from model_rollouts.adapters.sql_store import SqlStore
+    from model_rollouts.by_hand import ByHand
     from model_rollouts.data_rollbacks import DataRollbacks
     from model_rollouts.drills import Drills
     from model_rollouts.preflight import Preflight
@@ -110,6 +111,13 @@ class Wiring:
         from model_rollouts.service import RolloutService  # with the statistics, which take a moment to import
 
         return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
+
+    @cached_property
+    def by_hand(self) -> "ByHand":
+        """What people do."""
+        from model_rollouts.by_hand import ByHand
+
+        return ByHand(self.service, self.airflow)
 
     @cached_property
     def golden(self) -> GoldenRequests:

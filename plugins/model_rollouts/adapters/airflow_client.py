@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from model_rollouts.airflow_ports import Question
 from model_rollouts.core.errors import RolloutError
 
 _LIMITS = (3.0, 15.0)  # seconds to connect, and to answer
@@ -14,6 +15,8 @@ _FIRST_POLL, _LONGEST_POLL, _SLOWER = 0.5, 5.0, 1.5
 _OK, _MULTIPLE, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _CONFLICT, _BROKEN = 200, 300, 401, 403, 404, 409, 500
 _TOO_MANY = 429
 _SHOWN = 300
+_NOTE_CHARS = 1000  # the most that Airflow takes
+_ASKING = frozenset({"awaiting_input", "deferred"})
 ENDED = frozenset({"success", "failed"})
 
 
@@ -118,13 +121,54 @@ class AirflowClient:
             raise problem
         return state
 
+    def questions(self, dag_id: str, run_id: str) -> list[Question]:
+        """What a run waits for a person with, and nobody has answered.
+
+        Raises:
+            AirflowError: Airflow can't be asked.
+        """
+        answer = self._call("GET", f"{self._run(dag_id, run_id)}/hitlDetails?response_received=false", also=_MISSING)
+        if answer.status_code == _MISSING:
+            return []
+        return [
+            Question(
+                dag_id,
+                run_id,
+                task_id=str(each["task_instance"]["task_id"]),
+                subject=str(each["subject"]),
+                body=str(each.get("body") or ""),
+                options=tuple(each["options"]),
+            )
+            for each in self._content(answer).get("hitl_details", [])
+            if each["task_instance"]["state"] in _ASKING
+        ]
+
+    def answer(self, question: Question, option: str) -> None:
+        """Answer a question.
+
+        Raises:
+            AirflowError: It was answered meanwhile, the user may not, or Airflow can't be asked.
+        """
+        path = f"{self._run(question.dag_id, question.run_id)}/taskInstances/{quote(question.task_id)}/-1/hitlDetails"
+        self._call("PATCH", path, {"chosen_options": [option], "params_input": {}})
+
+    def note(self, dag_id: str, run_id: str, text: str) -> None:
+        """Put a note beside a run, in the place of the one that is there.
+
+        Raises:
+            AirflowError: There is no such run, or Airflow can't be asked.
+        """
+        self._call("PATCH", f"{self._run(dag_id, run_id)}?update_mask=note", {"note": text[:_NOTE_CHARS]})
+
     # --- inside
 
     @staticmethod
     def _run(dag_id: str, run_id: str) -> str:
         return f"/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
 
-    def _call(self, method: Literal["GET", "POST"], path: str, body: Any = None, also: int = 0) -> requests.Response:
+    def _call(
+        self, method: Literal["GET", "POST", "PATCH"], path: str, body: Any = None, also: int = 0
+    ) -> requests.Response:
         """An answer of success, or of the one other status that the caller can read."""
         for attempt in (1, 2):
             fresh = self._token is None

@@ -29,5 +29,9 @@ class NotReadyError(RolloutError):
     """A precondition of the readiness checklist does not hold."""
 
 
+class MissingReasonError(RolloutError, ValueError):
+    """A person changes something and does not say why."""
+
+
 class DataRollbackError(RolloutError):
     """Data that should have been undone with the model was not, or not within its time limit."""

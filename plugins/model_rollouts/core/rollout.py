@@ -49,6 +49,7 @@ class EventKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     TAKEN_UP = "taken_up"  # another DAG run watches the open stage
     ACKNOWLEDGED = "acknowledged"  # the team stands by
+    ANSWERED = "answered"  # a person has answered the question that a stage waited with
     CHECKED = "checked"  # the rollback target and the challenger answered before a stage
     DRILL_BEGAN = "drill_began"
     DRILL_ENDED = "drill_ended"
@@ -241,11 +242,14 @@ def open_stage(rollout: Rollout, traffic: Traffic, stage: int, cause: Cause) -> 
     return _change(EventKind.STAGE_OPENED, cause, rollout, moved, traffic, after)
 
 
-def clear(rollout: Rollout, traffic: Traffic, stage: int, cause: Cause) -> Change | None:
-    """Record that the stage passed. None when it is on record already."""
+def clear(rollout: Rollout, traffic: Traffic, stage: int, cause: Cause, *, by_hand: bool = False) -> Change | None:
+    """Record that the stage passed. None when it is on record already.
+
+    Where it holds, only a person may let it pass (`by_hand`).
+    """
     if rollout.state is State.CLEARED and rollout.stage == stage:
         return None
-    _require(rollout, stage, {State.BAKING}, "cleared")
+    _require(rollout, stage, {State.BAKING, State.HOLDING} if by_hand else {State.BAKING}, "cleared")
     return _change(EventKind.CLEARED, cause, rollout, _next(rollout, State.CLEARED, cause), traffic, None)
 
 

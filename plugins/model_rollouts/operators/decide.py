@@ -41,7 +41,9 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         event = pull(context, WATCH) or {}
         decision = Decision.from_dict(event["decision"]) if event.get("decision") else None
         approval = approval_of(context)
-        if rollout.state is State.BAKING:
+        # by a person's word, while this run was on its way
+        left = rollout.stage > stage or rollout.state in (State.CLEARED, State.PROMOTED)
+        if rollout.state is State.BAKING and not left:
             # The verdict is as old as the reports, or as a person's answer, took. Harm that shows meanwhile, or that
             # the watch could not act on, counts; so do evidence that has stopped coming and a gate that alarms. A proof
             # stays one otherwise.
@@ -58,7 +60,9 @@ class DecideOperator(StageOperator, BaseBranchOperator):
             conclusion = Conclusion(Action.ROLL_BACK, rollout.reason)
         elif rollout.state is State.HOLDING:
             conclusion = Conclusion(Action.HOLD, rollout.reason)
-        if conclusion.action in (Action.EXPAND, Action.CUT_OVER):
+        elif left and not (approval is Approval.REJECTED or (decision and decision.verdict is Verdict.FAIL)):
+            conclusion = Conclusion(Action.CUT_OVER if last else Action.EXPAND, rollout.reason)
+        elif conclusion.action in (Action.EXPAND, Action.CUT_OVER):
             service.clear(rollout_id, stage, actor_of(context), conclusion.reason, event["decision"])
         context["ti"].xcom_push(key="reason", value=conclusion.reason)
         context["ti"].xcom_push(key="decision", value=decision.to_dict() if decision else {})
