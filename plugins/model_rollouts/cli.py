@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_rollouts.cli_batch import compare, drift
+from model_rollouts.cli_batch import compare, drift, shadow_offline
 from model_rollouts.cli_doctor import doctor
 from model_rollouts.cli_log import log
 from model_rollouts.cli_replay import recompute, replay
@@ -32,6 +32,7 @@ app.command()(replay)
 app.command()(recompute)
 app.command()(compare)
 app.command()(drift)
+app.command()(shadow_offline)
 app.command()(doctor)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

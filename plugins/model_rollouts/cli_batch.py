@@ -1,4 +1,4 @@
-"""Commands for teams without a gateway: `rollouts compare` and `rollouts drift` on their own tables."""
+"""Commands for teams without a gateway: `rollouts compare`, `drift` and `shadow-offline` on their own tables."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +42,47 @@ def compare(
         print_table(rows, ("arm", "version", *names))
         typer.echo(f"{decision.verdict}: {decision.reason}")
         for file in result.files:
+            typer.echo(str(file))
+
+
+def shadow_offline(
+    model: _Model,
+    mapping: _Mapping,
+    champion: _Champion,
+    challenger: Annotated[str, typer.Option(help="Registered version that is asked; it needs no row in the table.")],
+    since: _From,
+    until: _To = None,
+    agreement: Annotated[float, typer.Option(help="Share of equal answers that must be proven.", min=0, max=1)] = 0.98,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Answers are numbers, equal within this much; as text when left out.", min=0)
+    ] = None,
+    most: Annotated[int, typer.Option(help="Requests to draw where there are more.", min=1, max=200_000)] = 50_000,
+    maturity_days: Annotated[float, typer.Option(help="Days after which a label is due.", min=0, max=90)] = 7.0,
+    call_seconds: Annotated[float, typer.Option(help="Most seconds for a call of 500 rows.", min=0.1)] = 60.0,
+    out: _Out = None,
+) -> None:
+    """Ask a challenger for the champion's requests of a team's own table, and compare the answers: a shadow stage."""
+    with told():
+        from model_rollouts.adapters.batch_offline import ShadowTerms, shadow_batch
+        from model_rollouts.adapters.offline_scorer import PyfuncScorer
+
+        parts, now = wiring(), datetime.now(UTC)
+        log = mapped_log(parts, mapping, model, champion, challenger, answered=False)
+        version = parts.registry.resolve(model, challenger)
+        period = (moment(since), moment(until) if until else now)
+        terms = ShadowTerms(agreement, tolerance, timedelta(days=maturity_days), most)
+        folder = out or parts.settings.reports_dir / "batch"
+        uri = parts.settings.mlflow_tracking_uri
+        with PyfuncScorer(uri, version, call_seconds=call_seconds) as scorer:
+            found = shadow_batch(log, version, scorer, champion, period, terms, now, folder)
+        names = ("requests", "error_rate", "accuracy")
+        rows = [_row(arm, known, found.result.metrics, names) for arm, known in _sides(champion, challenger)]
+        print_table(rows, ("arm", "version", *names))
+        typer.echo(f"{found.asked:,} requests were scored")
+        if found.unfit:
+            typer.echo(f"{found.unfit:,} could not be, and count as unanswered, such as one that was {found.why}")
+        typer.echo(f"{found.decision.verdict}: {found.decision.reason}")
+        for file in found.result.files:
             typer.echo(str(file))
 
 

@@ -46,8 +46,10 @@ def moment(text: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def mapped_log(parts: "Wiring", mapping: Path, model: str, champion: str, challenger: str) -> "MappedLog":
-    """A team's own tables as a log.
+def mapped_log(
+    parts: "Wiring", mapping: Path, model: str, champion: str, challenger: str, *, answered: bool = True
+) -> "MappedLog":
+    """A team's own tables as a log; `answered` when the challenger has rows in them.
 
     Raises:
         MappingError: The mapping is wrong, of another model, or its tables do not have what it says.
@@ -59,7 +61,7 @@ def mapped_log(parts: "Wiring", mapping: Path, model: str, champion: str, challe
     if loaded.model != model:
         raise MappingError(f"{mapping} is of model {loaded.model!r}, not of {model!r}; name that one")
     url = parts.settings.batch_url
-    return MappedLog(loaded, champion, challenger, url.get_secret_value() if url else "")
+    return MappedLog(loaded, champion, challenger, url.get_secret_value() if url else "", answered=answered)
 
 
 def print_json(rows: list[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 Its queries are DuckDB's, as those of any log; a PostgreSQL source is asked for the columns that a query names.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import chain
@@ -37,13 +37,16 @@ class MappedLog:
         champion: Version that plays the champion.
         challenger: Version that plays the challenger. Rows of other versions are left out.
         url: Database of a PostgreSQL source.
+        answered: Whether the challenger has rows; without, it is to be asked.
 
     Raises:
         MappingError: A table has no such column or one of another type, or lacks a value that each row must have.
         LogReadError: A table can't be read.
     """
 
-    def __init__(self, mapping: BatchMapping, champion: str, challenger: str, url: str = "") -> None:
+    def __init__(
+        self, mapping: BatchMapping, champion: str, challenger: str, url: str = "", *, answered: bool = True
+    ) -> None:
         if champion == challenger:
             raise MappingError(f"version {champion} is champion and challenger, must be two versions")
         self.mapping = mapping
@@ -52,7 +55,7 @@ class MappedLog:
         if mapping.outcomes is not None:
             self._tables["outcomes"] = MappedTable(mapping.outcomes, mapping, versions, url)
         for table in self._tables.values():
-            table.check()
+            table.check(("champion", "challenger") if answered else ("champion",))
 
     def table(self, model: str, table: TableName) -> "MappedTable | NoTable":
         """A model's table.
@@ -103,8 +106,11 @@ class MappedTable:
         self._given = self._source.columns()
         self._expressions = _Expressions(mapping, whole, versions, self._given)
 
-    def check(self) -> None:
+    def check(self, arms: Sequence[str]) -> None:
         """Refuse a table in which rows lack what every row must have.
+
+        Args:
+            arms: Whose versions must have rows.
 
         Raises:
             MappingError: Names the column, and how many rows.
@@ -125,13 +131,14 @@ class MappedTable:
                     f"{self._mapping.source} is empty in {missing:,} of {row[0]:,} rows; each row needs a value"
                 )
         if self._mapping.table == "predictions" and "version" in self._mapping.columns:
-            self._require_versions(made["version"])
+            self._require_versions(made["version"], arms)
         if "status" in self._mapping.columns:
             self._require_statuses(made["status"])
 
-    def _require_versions(self, version: str) -> None:
+    def _require_versions(self, version: str, arms: Sequence[str]) -> None:
         found = {str(value): int(n) for value, n in self._source.rows(_VERSIONS.format(version=version), None)}
-        for arm, wanted in self._versions.items():
+        for arm in arms:
+            wanted = self._versions[arm]
             if wanted not in found and len(found) < 10:  # noqa: PLR2004 - the query's limit: there may be more
                 told = ", ".join(f"{value} ({n:,} rows)" for value, n in found.items())
                 raise MappingError(f"{self._mapping.source} has no row of version {wanted}, the {arm}; it has {told}")

@@ -44,7 +44,7 @@ COPY (
         SELECT request_id, us FROM counted WHERE us >= $since
         QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY us) = 1
     )
-    SELECT request_id, us, unit_id, status, latency_ms, prediction, traffic_revision, %s
+    SELECT request_id, us, unit_id, status, latency_ms, prediction, score, traffic_revision, %s
     FROM {{predictions}} JOIN chosen USING (request_id)
     WHERE epoch_us(ts) = us AND {_REQUESTS}
     -- Of rows with one time the failed and the slow come first, as elsewhere: a tie never hides harm.
