@@ -33,7 +33,7 @@ class Point:
     """What one gate knew after one look.
 
     Attributes:
-        position: How many looks of the rollout it rests on.
+        position: How many looks of the rollout it rests on; of labelled ones, where it waits for labels.
         stage: The stage that was judged.
         look: Index of the newest look in the stage.
         effect: The estimate, as in `Measured`; None where undefined.
@@ -83,7 +83,7 @@ class Course(Ledger):
         proof = -math.log(self.plan.beta_of(gate))
         low, high = tally.bounds(harm, proof)
         return Point(
-            position=len(self.looks),
+            position=self.matured if gate.metric.matures else len(self.looks),
             stage=stage,
             look=self.looks[-1].index if self.looks else 0,
             effect=measured.effect,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PREFIX = "/model-rollouts"
+PAGE_PREFIX = f"{PREFIX}/page"
 
 _PATH = "/registry-events"
 _MOST_BYTES = 65_536  # a delivery has some hundred
@@ -100,9 +101,23 @@ def shared_app() -> Any:
 
 
 class LazyApp:
-    """The receiver, made at its first request: Airflow loads plugins in every process, and serves them in one."""
+    """An app that is made at its first request: Airflow loads plugins in every process, and serves them in one.
+
+    Args:
+        make: Makes it, the same one each time.
+    """
+
+    def __init__(self, make: Callable[[], Any] = shared_app) -> None:
+        self._make = make
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve a request."""
-        app = await asyncio.to_thread(shared_app)  # the first time it imports and reads for a while
+        app = await asyncio.to_thread(self._make)  # the first time it imports and reads for a while
         await app(scope, receive, send)
+
+
+def page_app() -> Any:
+    """The page of this process."""
+    from model_rollouts.web.page import page_app as made
+
+    return made()
