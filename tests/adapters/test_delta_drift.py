@@ -110,6 +110,30 @@ def test_the_log_counts_as_the_training_profile_does(log_root: LogRoot) -> None:
     assert found["f_c"].categories == known.columns["c"].categories
 
 
+@pytest.mark.parametrize("in_files", [True, False])
+def test_a_column_that_came_later_is_missing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_files: bool
+) -> None:
+    if not in_files:
+        monkeypatch.setattr(delta_drift, "countable", lambda *_: False)
+    later = (START + timedelta(days=2), START + timedelta(days=3))
+    before = [row(at, "champion", {"x": 1.0}) for at in range(40)]
+    now = [row(at, "champion", {"x": 1.0, "n": 2.0, "c": "UA"}, ts=later[0]) for at in range(40)]
+    for version, part in enumerate((before, now)):
+        assert log_appender(tmp_path, "g1").append("delays", "predictions", part, version)
+    log = DeltaDriftLog(tmp_path)
+    columns = log.columns("delays", WINDOW[0], later[1])
+    bins: dict[str, Bins] = {"f_x": Grid(0.0, 1.0), "f_n": Grid(0.0, 1.0), "f_c": ("UA",)}
+    for window, missing in ((WINDOW, 40), (later, 0)):
+        found = log.stage_profiles("delays", "ro", 1, window, columns, bins)["champion"]
+        assert {name: (each.missing, each.rows) for name, each in found.items()} == {
+            "f_x": (0, 40), "f_n": (missing, 40), "f_c": (missing, 40),
+        }  # fmt: skip
+        sample = log.champion_sample("delays", "3", window, columns, 30, 0)
+        assert sample["f_n"].isna().all() == sample["f_c"].isna().all() == bool(missing)
+        assert len(sample) == 30
+
+
 def test_a_model_without_rows_has_empty_columns_and_a_broken_log_is_an_error(log: DeltaDriftLog) -> None:
     later = (WINDOW[1] + timedelta(days=3), WINDOW[1] + timedelta(days=4))
     assert DeltaDriftLog(log.root).columns("unheard of", *WINDOW) == {}

@@ -1,6 +1,6 @@
 """What drift asks of the prediction log: columns in counts over all rows, and bounded samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,8 +181,9 @@ class DeltaDriftLog:
                 0, (f"{condition} AND ({some})", min(SLICES, -(-SLICES * _TIMES_AS_MANY * limit // _MOST_READ)))
             )
         frame = pd.DataFrame(columns=range(len(named)))
+        absent = self._absent(model, columns, window)
         for rows_of, slices in tries:  # all of them where the rows are not spread in time
-            sql = sample_query(named, rows_of)
+            sql = sample_query(named, rows_of, absent)
             asked = own | slice_parameters(times["low"], times["high"], slices, seed)
             result = run(sql, where, {name: value for name, value in asked.items() if f"${name}" in sql})
             frame = frame if result is None else result.df()
@@ -225,9 +226,16 @@ class DeltaDriftLog:
         window: tuple[datetime, datetime],
         columns: Sequence[tuple[str, str, Bins]],
     ) -> Mapping[str, Mapping[int, Mapping[int, int]]]:
-        sql, own = counts_query(columns, condition)
+        absent = self._absent(model, [name for name, _, _ in columns], window)
+        sql, own = counts_query(columns, condition, absent)
         result = run(sql, self._where(model, window), {**own, **given})
         return counted(result.fetchall() if result else [])
+
+    def _absent(self, model: str, columns: Iterable[str], window: tuple[datetime, datetime]) -> set[str]:
+        """Columns that no file of a time has: they came later, with another version."""
+        place = log_table(self.root, model, "predictions")
+        there = columns_of(place, *window) if isinstance(place, Path) else None
+        return set() if there is None else set(columns) - {name for name, _ in there}
 
     def _where(self, model: str, window: tuple[datetime, datetime]) -> dict[str, Any]:
         return {"predictions": (log_table(self.root, model, "predictions"), *window)}

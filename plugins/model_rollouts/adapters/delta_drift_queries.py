@@ -1,7 +1,7 @@
 # ruff: noqa: S608 - the texts are put together from constants and quoted column names; every value is a parameter
 """Queries that count columns for drift, in DuckDB's SQL: all columns of all rows in one pass, by given bins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from model_rollouts.adapters.delta_pair_queries import quoted
@@ -21,7 +21,9 @@ def is_number(kind: str) -> bool:
     return kind.upper().startswith(_NUMBERS) and not kind.endswith("[]")
 
 
-def counts_query(columns: Sequence[tuple[str, str, Bins]], condition: str) -> tuple[str, dict[str, Any]]:
+def counts_query(
+    columns: Sequence[tuple[str, str, Bins]], condition: str, absent: Collection[str] = ()
+) -> tuple[str, dict[str, Any]]:
     """The query that counts columns by arm and bin, and its parameters but those of the condition.
 
     It gives `arm`, `col` (position in `columns`), `bin` and `n`. Each row of the log is looked at once.
@@ -29,16 +31,18 @@ def counts_query(columns: Sequence[tuple[str, str, Bins]], condition: str) -> tu
     Args:
         columns: Name, DuckDB type and bins of each column; at least one.
         condition: Which rows count.
+        absent: Columns that no row has: all values of them are missing.
     """
     given: dict[str, Any] = {}
     binned = []
     for at, (name, kind, bins) in enumerate(columns):
+        found = _absent(kind) if name in absent else quoted(name)
         if isinstance(bins, Grid):
             given |= {f"center_{at}": bins.center, f"scale_{at}": bins.scale}
-            binned.append(f"{_number_bin(_as_number(quoted(name), kind), at)} AS c{at}")
+            binned.append(f"{_number_bin(_as_number(found, kind), at)} AS c{at}")
         else:
             given |= {f"text_{at}_{i}": text for i, text in enumerate(bins)}
-            binned.append(f"{_text_bin(_as_text(quoted(name), kind), at, len(bins))} AS c{at}")
+            binned.append(f"{_text_bin(_as_text(found, kind), at, len(bins))} AS c{at}")
     places = " UNION ALL ".join(f"SELECT {at} AS col" for at in range(len(columns)))
     chosen = " ".join(f"WHEN {at} THEN c{at}" for at in range(len(columns)))
     return (
@@ -56,13 +60,15 @@ SELECT arm, col, bin, count(*) AS n FROM (
     )
 
 
-def sample_query(columns: Sequence[tuple[str, str]], condition: str) -> str:
+def sample_query(columns: Sequence[tuple[str, str]], condition: str, absent: Collection[str] = ()) -> str:
     """The query for a sample of some columns: rows of chosen slices of time, drawn by a hash of request id and seed.
 
     Of `SLICES` equally long slices between `$low` and `$high`, `$slices` are looked into, spread over the whole time:
     a hash of every row of a large log would take longer than all its scores.
     """
-    named = "".join(f", {quoted(name)} AS c{at}" for at, (name, _) in enumerate(columns))
+    named = "".join(
+        f", {_absent(kind) if name in absent else quoted(name)} AS c{at}" for at, (name, kind) in enumerate(columns)
+    )
     kept = ", ".join(f"c{at}" for at in range(len(columns)))
     return f"""
 SELECT {kept} FROM (
@@ -116,6 +122,10 @@ def counted(rows: Sequence[tuple[Any, ...]]) -> Mapping[str, Mapping[int, Mappin
     for arm, column, index, count in rows:
         found.setdefault(str(arm), {}).setdefault(int(column), {})[int(index)] = int(count)
     return found
+
+
+def _absent(kind: str) -> str:
+    return "CAST(NULL AS DOUBLE)" if is_number(kind) else "CAST(NULL AS VARCHAR)"
 
 
 def _as_number(column: str, kind: str) -> str:
