@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -44,9 +45,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStore]
     made.close()
 
 
-def _start(store: SqlStore, model: str = "flights", rollout_id: str = "r1") -> None:
+def _start(
+    store: SqlStore,
+    model: str = "flights",
+    rollout_id: str = "r1",
+    at: datetime = datetime(2026, 1, 1, 12, tzinfo=UTC),
+) -> None:
     """A canary's first stage, at 5 %."""
-    cause = Cause("test", datetime(2026, 1, 1, 12, tzinfo=UTC), "new features [v2]")
+    cause = Cause("test", at, "new features [v2]")
     if store.traffic(model) is None:
         store.apply(core.adopt(model, "1", cause))
     traffic = store.traffic(model)
@@ -105,7 +111,7 @@ def test_a_model_that_nobody_knows_is_an_error_that_lists_the_known(store: SqlSt
 
     for command in (("status", "flihgts"), ("history", "flihgts"), ("rollback", "flihgts", "--reason", "x")):
         answer = _run(*command)
-        assert answer.exit_code == 1
+        assert answer.exit_code == 4
         assert answer.output == "error: the store knows no model 'flihgts'; it knows: flights\n"
 
 
@@ -180,7 +186,7 @@ def test_golden_requests_are_recorded_from_the_log_once(
     monkeypatch.setenv("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", mlflow_server)
 
     empty = _run("record-golden", model, str(file))
-    assert (empty.exit_code, file.exists()) == (1, False), empty.output
+    assert (empty.exit_code, file.exists()) == (4, False), empty.output
 
     now = datetime.now(UTC)
     common = {"ts": now, "model": model, "version": "1", "arm": "champion", "served": True, "status": "ok"}
@@ -196,7 +202,7 @@ def test_golden_requests_are_recorded_from_the_log_once(
     assert [(case.inputs["carrier"], case.expected) for case in cases] == [("UA", "1")] * 2
 
     again = _run("record-golden", model, str(file))
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "is there already" in again.output
     assert load_file(file) == cases
 
@@ -207,7 +213,7 @@ def test_sync_says_what_is_wrong(store: SqlStore) -> None:
 
     never, unknown, away = (_run("sync", model) for model in ("airports", "flihgts", "flights"))
 
-    assert [answer.exit_code for answer in (never, unknown, away)] == [1, 1, 1]
+    assert [answer.exit_code for answer in (never, unknown, away)] == [4, 4, 5]
     says = "error: model airports never had a rollout; there is nothing to bring to the registry\n"
     assert (never.output, unknown.output[:40]) == (says, "error: the store knows no model 'flihgts")
     assert away.output.startswith("error: MlflowException: ")
@@ -222,7 +228,7 @@ def test_rollback_needs_a_reason_and_something_to_roll_back(store: SqlStore) -> 
     answer = _run("rollback", "airports", "--reason", "x")
 
     assert (answer.exit_code, answer.output) == (
-        1,
+        4,
         "error: model airports never had a rollout; there is nothing to roll back to\n",
     )
     assert store.rollout("r1").state is State.BAKING
@@ -265,7 +271,7 @@ def test_a_promotion_whose_old_champion_is_gone_is_not_rolled_back(store: SqlSto
 
     answer = _run("rollback", "flights", "--reason", "x")
 
-    assert answer.exit_code == 1
+    assert answer.exit_code == 3
     assert "start a rollout of version 1" in answer.output
     assert store.rollout("r1").state is State.PROMOTED
 
@@ -288,7 +294,7 @@ def test_import_outcomes_says_what_is_wrong(store: SqlStore, tmp_path: Path) -> 
     answer = _run("import-outcomes", "flights", str(file))
     missing = _run("import-outcomes", "flights", str(tmp_path / "absent.csv"))
 
-    assert (answer.exit_code, missing.exit_code) == (1, 1)
+    assert (answer.exit_code, missing.exit_code) == (2, 4)
     assert "row 2: request_id is None" in answer.output
     assert missing.output.startswith("error: FileNotFoundError: ")
 
@@ -322,3 +328,150 @@ def test_a_rollback_in_a_process_of_its_own_needs_neither_airflow_nor_mlflow(sto
     assert "(ImportError: mlflow is not installed here)" in done.stderr
     assert "Traceback" not in done.stderr
     assert store.rollout("r1").reason == "all is down"
+
+
+def test_a_hold_and_its_end_go_by_the_store_while_airflow_and_mlflow_are_away(store: SqlStore) -> None:
+    _start(store)
+
+    held = _run("hold", "flights", "--reason", "odd latencies", "--by", "anna")
+    again = _run("hold", "flights", "--reason", "odd latencies")
+    resumed = _run("resume", "flights", "--reason", "explained")
+
+    assert held.exit_code == 0
+    assert held.stdout == "r1 is holding: version 2 keeps 5 %; nothing expands until the stage is resumed\n"
+    assert (again.exit_code, again.stdout) == (3, "")
+    assert "r1 is holding, must be baking or cleared to hold: odd latencies" in again.stderr
+    assert resumed.exit_code == 0
+    assert "warning: the stage's run was not started" in resumed.stderr
+    events = store.events("flights")[-2:]
+    assert [event.kind for event in events] == [EventKind.HELD, EventKind.RESUMED]
+    assert events[0].actor.startswith("anna via ")
+    assert store.rollout("r1").state is State.BAKING
+
+
+def test_what_was_seen_at_another_revision_is_refused(store: SqlStore) -> None:
+    _start(store)
+    seen = json.loads(_run("status", "--json").output)[0]["rollout_revision"]
+    assert _run("hold", "flights", "--reason", "lunch", "--revision", str(seen)).exit_code == 0
+
+    for command in ("abort", "expand", "resume", "rollback"):
+        stale = _run(command, "flights", "--reason", "because", "--revision", str(seen))
+        assert stale.exit_code == 3, stale.output
+        assert "is at revision 3 by now" in stale.stderr
+    assert store.rollout("r1").state is State.HOLDING
+
+
+def test_an_abort_is_of_what_is_under_way_alone(store: SqlStore) -> None:
+    _start(store)
+
+    first, second = (_run("abort", "flights", "--reason", "wrong version") for _ in range(2))
+
+    assert first.stdout == "rolled back r1: version 1 of flights answers all requests\n"
+    assert (second.exit_code, second.stderr) == (
+        4,
+        "error: no rollout of flights is under way; the last one, r1, is rolled_back\n",
+    )
+
+
+def test_going_on_by_hand_clears_the_stage(store: SqlStore) -> None:
+    _start(store, at=datetime.now(UTC))
+
+    early = _run("cut-over", "flights", "--reason", "now")
+    expanded = _run("expand", "flights", "--reason", "now")
+
+    assert early.exit_code == 3
+    assert "a cut-over follows the last one" in early.stderr
+    assert expanded.exit_code == 0
+    assert "2 goes from 5 % to 100 %" in expanded.stdout
+    assert store.rollout("r1").state is State.CLEARED
+
+
+def test_what_needs_airflow_says_that_it_is_not_set(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    unset = _run("start", "flights", "--reason", "new features")
+    assert unset.exit_code == 3, unset.output
+    assert "MODEL_ROLLOUTS_AIRFLOW_URL is ''" in unset.stderr
+
+    monkeypatch.setenv("MODEL_ROLLOUTS_AIRFLOW_URL", _NOWHERE)
+    monkeypatch.setenv("MODEL_ROLLOUTS_AIRFLOW_TOKEN", "x")
+    away = _run("start", "flights", "--reason", "new features")
+    assert away.exit_code == 5
+    assert "no Airflow answers" in away.stderr
+
+
+def test_a_start_is_checked_before_airflow_is_asked(store: SqlStore) -> None:
+    wrong = _run("start", "flights", "--reason", "x", "--set", "stepps=[5]")
+    empty = _run("start", "flights", "--reason", " ")
+    plan = _run("start", "flights", "--reason", "x", "--pattern", "canary", "--set", "steps=[5,100]", "--dry-run")
+
+    assert (wrong.exit_code, empty.exit_code) == (2, 2)
+    assert "stepps" in wrong.stderr
+    assert [stage["share"] for stage in json.loads(plan.output)[0]["stages"]] == [5, 100]
+    _start(store)
+    busy = _run("start", "flights", "--reason", "x")
+    assert busy.exit_code == 3
+    assert "rollout r1 of version 2 is active" in busy.stderr
+
+
+def test_the_state_is_told_as_an_exit_code(store: SqlStore) -> None:
+    store.apply(core.adopt("flights", "1", Cause("test", datetime(2026, 1, 1, tzinfo=UTC), "first seen")))
+    codes = [_run("status", "flights", "--exit-code").exit_code]
+    _start(store)
+    codes.append(_run("status", "flights", "--exit-code").exit_code)
+    _run("hold", "flights", "--reason", "x")
+    codes.append(_run("status", "flights", "--exit-code").exit_code)
+    _run("abort", "flights", "--reason", "x")
+    codes.append(_run("status", "flights", "--exit-code").exit_code)
+
+    assert codes == [13, 10, 11, 12]
+    assert _run("status", "--exit-code").exit_code == 2
+
+
+def test_the_tree_shows_stages_counts_and_what_happened(store: SqlStore) -> None:
+    _start(store)
+
+    shown = _run("status", "flights").output
+
+    for part in ("▶ stage 1  5 %", "○ stage 2  100 %", "deadline was", "0 looks", "error_rate", "stage_opened by test"):
+        assert part in shown, shown
+
+
+def test_watching_ends_with_the_rollout_and_tells_each_change_once(store: SqlStore) -> None:
+    _start(store)
+
+    def end() -> None:
+        traffic = store.traffic("flights")
+        assert traffic is not None
+        cause = Cause("anna", datetime.now(UTC), "wrong version")
+        change = core.roll_back(store.rollout("r1"), traffic, cause)
+        assert change is not None
+        store.apply(change)
+
+    threading.Timer(0.6, end).start()
+
+    lines = _run("status", "flights", "--watch", "--every", "0.2").output.splitlines()
+
+    told = [line for line in lines if "flights: r1: " in line]
+    assert [("baking" in told[0], "rolled_back" in told[-1], len(told))] == [(True, True, 2)]
+    assert "wrong version" in told[-1]
+
+
+def test_history_can_be_cut(store: SqlStore) -> None:
+    _start(store)
+
+    assert [row["kind"] for row in json.loads(_run("history", "flights", "--json", "--last", "1").output)] == [
+        "stage_opened"
+    ]
+    assert len(json.loads(_run("history", "flights", "--json", "--rollout", "r1").output)) == 2
+    assert _run("history", "flights", "--rollout", "nothing").exit_code == 4
+
+
+def test_no_error_shows_a_traceback(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_ROLLOUTS_STORE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/nothing")
+    for command in (("status",), ("history", "m"), ("hold", "m", "--reason", "x"), ("rollback", "m", "--reason", "x")):
+        away = _run(*command)
+        assert away.exit_code == 5, away.output
+        assert away.stderr.startswith("error: ")
+        assert "Traceback" not in away.output
+    monkeypatch.setenv("MODEL_ROLLOUTS_GATEWAY_URL", "nonsense")
+    wrong = _run("status")
+    assert (wrong.exit_code, "gateway_url" in wrong.stderr) == (2, True)

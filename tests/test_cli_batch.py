@@ -52,7 +52,7 @@ def test_drift_tells_what_drifted(mapping: Path, tmp_path: Path) -> None:
 def test_a_wrong_mapping_is_told_in_one_line(mapping: Path) -> None:
     mapping.write_text(mapping.read_text().replace("prediction: late", "prediction: later"))
     failed = run("compare", mapping)
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert "error: predictions.columns.prediction is 'later', which parquet" in failed.output
     other = run("compare", mapping, model="other")
     assert "is of model 'late flights', not of 'other'" in other.output
@@ -60,5 +60,5 @@ def test_a_wrong_mapping_is_told_in_one_line(mapping: Path) -> None:
 
 def test_a_mapping_belongs_to_a_period(mapping: Path) -> None:
     failed = CliRunner().invoke(app, ["replay", "late flights", "--mapping", str(mapping)])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert "--mapping belong to a period" in failed.output

@@ -58,5 +58,5 @@ def test_a_table_that_fails_is_told_and_the_exit_code_is_1(log: Path) -> None:
 
 def test_a_model_without_a_log_is_told(log: Path) -> None:
     failed = CliRunner().invoke(app, ["log", "upkeep", "--model", "other"])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert "the log has no table of 'other'; it has: flights" in failed.output

@@ -1,41 +1,42 @@
 """The command line: `rollouts`. It needs the rollout store alone; MLflow and Airflow may be down."""
 
-import getpass
 import os
-import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from model_rollouts.cli_actions import abort, approve, cut_over, expand, hold, resume, rollback
 from model_rollouts.cli_batch import compare, drift, shadow_offline
 from model_rollouts.cli_doctor import doctor
 from model_rollouts.cli_log import log
 from model_rollouts.cli_replay import recompute, replay
-from model_rollouts.cli_shared import message, print_json, print_table, require_known, told, wiring
-from model_rollouts.core.errors import NotFoundError, RolloutError
-from model_rollouts.core.rollout import State
-
-if TYPE_CHECKING:
-    from model_rollouts.ports import RolloutStore
+from model_rollouts.cli_shared import CODES, UsageError, person, require_known, told, wiring
+from model_rollouts.cli_start import start
+from model_rollouts.cli_status import history, status
+from model_rollouts.core.errors import NotFoundError
 
 app = typer.Typer(
     name="rollouts",
-    help="Rollouts of ML model versions: see them, undo them.",
+    help="Rollouts of ML model versions: start them, see them, undo them.",
+    epilog=CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 db = typer.Typer(help="The rollout store.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(log, name="log")
+app.command()(start)
+app.command()(status)
+app.command()(history)
+for _action in (hold, resume, expand, cut_over, approve, abort, rollback):
+    app.command(_action.__name__.replace("_", "-"))(_action)
 app.command()(replay)
 app.command()(recompute)
 app.command()(compare)
 app.command()(drift)
 app.command()(shadow_offline)
 app.command()(doctor)
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @db.command("upgrade")
@@ -48,69 +49,6 @@ def upgrade() -> None:
 
 
 @app.command()
-def status(
-    model: Annotated[str | None, typer.Argument(help="Registered model; all when left out.")] = None,
-    as_json: _Json = False,
-) -> None:
-    """Who answers each model's requests, and where its newest rollout is."""
-    with told():
-        store = wiring().store
-        if model is not None:
-            require_known(store, model)
-        rows = [_status_row(store, traffic.model) for traffic in store.all_traffic() if model in {None, traffic.model}]
-        if as_json:
-            print_json(rows)
-        else:
-            print_table(rows, ("model", "rollout", "pattern", "versions", "state", "stage", "share", "reason"))
-
-
-@app.command()
-def history(model: Annotated[str, typer.Argument(help="Registered model.")], as_json: _Json = False) -> None:
-    """Everything that happened to a model's traffic and rollouts, oldest first."""
-    with told():
-        store = wiring().store
-        require_known(store, model)
-        events = store.events(model=model)
-        rows = [{name: getattr(event, name) for name in type(event).__dataclass_fields__} for event in events]
-        if as_json:
-            print_json(rows)
-        else:
-            print_table(rows, ("at", "rollout_id", "kind", "stage", "before", "after", "actor", "reason"))
-
-
-@app.command()
-def rollback(
-    model: Annotated[str, typer.Argument(help="Registered model.")],
-    reason: Annotated[str, typer.Option(help="Why; it goes on record.")],
-) -> None:
-    """Give the champion all the traffic, now; after a promotion, the old champion while it is kept.
-
-    The registry follows if it can be reached, and the data that the plan names is undone.
-    """
-    with told():
-        if not reason.strip():
-            raise RolloutError("reason is empty; say why, it goes on record")
-        parts = wiring()
-        require_known(parts.store, model)
-        before = parts.service.to_roll_back(model)
-        rollout = parts.service.roll_back(before.id, _person(), reason.strip())
-        if before.state is State.ROLLED_BACK:
-            typer.echo(f"{rollout.id} is rolled back already: {rollout.reason}")
-        else:
-            typer.echo(f"rolled back {rollout.id}: version {rollout.champion} of {model} answers all requests")
-        try:
-            parts.service.sync_registry(rollout.id)
-        except Exception as error:  # the traffic is back, whatever MLflow has to say about it
-            typer.echo(
-                f"warning: MLflow's aliases and tags are not updated yet ({message(error)}); no traffic depends on "
-                "them. Run the same command again when MLflow is there",
-                err=True,
-            )
-        for result in parts.data_rollbacks.run(rollout.id, _person()):
-            typer.echo(f"data: {result.get('detail') or result}")
-
-
-@app.command()
 def drill(
     model: Annotated[str, typer.Argument(help="Registered model.")],
     version: Annotated[str, typer.Option(help="Version or alias to flip to; the old champion when left out.")] = "",
@@ -118,11 +56,11 @@ def drill(
     """Flip the traffic to another version, for no unit, and back; measures it. For a model without a rollout."""
     with told():
         parts = wiring()
-        traffic = parts.service.adopt(model, _person())
+        traffic = parts.service.adopt(model, person())
         target = parts.registry.resolve(model, version).version if version else traffic.previous
         if target is None:
             raise NotFoundError(f"no old champion of {model} is kept as previous; name a version with --version")
-        typer.echo(parts.drills.drill(model, target, _person(), "rollback drill").summary)
+        typer.echo(parts.drills.drill(model, target, person(), "rollback drill").summary)
 
 
 @app.command()
@@ -157,7 +95,7 @@ def record_golden(
 
         parts = wiring()
         if file.exists():
-            raise RolloutError(f"{file} is there already; name another file, or move it away")
+            raise UsageError(f"{file} is there already; name another file, or move it away")
         version = parts.service.champion(model)
         cases = parts.golden.recorded(model, version, requests, datetime.now(UTC))
         if not cases:
@@ -203,38 +141,6 @@ def gateway(
             from model_rollouts.gateway.main import run
 
             run()
-
-
-def _status_row(store: "RolloutStore", model: str) -> dict[str, Any]:
-    traffic = store.traffic(model)
-    newest = store.rollouts(model, limit=1)
-    if traffic is None:
-        raise NotFoundError(f"traffic of {model} is gone; run the command again")
-    row: dict[str, Any] = {
-        "model": model,
-        "rollout": None,
-        "pattern": None,
-        "versions": {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous},
-        "state": None,
-        "stage": None,
-        "share": traffic.share,
-        "revision": traffic.revision,
-        "reason": None,
-    }
-    if newest:
-        rollout = newest[0]
-        stages = len(rollout.plan.stages)
-        row |= {"rollout": rollout.id, "pattern": rollout.plan.pattern, "state": rollout.state}
-        row |= {"stage": f"{rollout.stage + 1} of {stages}", "reason": rollout.reason}
-    return row
-
-
-def _person() -> str:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number and no name
-        name = f"uid {os.getuid()}"
-    return f"{name}@{socket.gethostname()} (command line)"
 
 
 if __name__ == "__main__":

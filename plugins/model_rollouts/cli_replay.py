@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_rollouts.cli_shared import mapped_log, moment, print_json, print_table, require_known, told, wiring
-from model_rollouts.core.errors import NotFoundError, PlanError, RolloutError
+from model_rollouts.cli_shared import (
+    UsageError,
+    changes,
+    mapped_log,
+    moment,
+    print_json,
+    print_table,
+    require_known,
+    told,
+    wiring,
+)
+from model_rollouts.core.errors import NotFoundError, PlanError
 from model_rollouts.core.gates import Gate
 from model_rollouts.core.plan import Plan
 
@@ -59,20 +69,20 @@ def replay(
     """
     with told():
         parts = wiring()
-        changes = dict(_change(text) for text in change or [])
+        changed = changes(change)
         if champion or challenger or since:
             if rollout or not (champion and challenger and since):
-                raise RolloutError("a period needs --champion, --challenger and --from, and no --rollout")
+                raise UsageError("a period needs --champion, --challenger and --from, and no --rollout")
             period = (moment(since), moment(until) if until else datetime.now(UTC))
             log = mapped_log(parts, mapping, model, champion, challenger) if mapping else parts.log_root
-            _show(_over_period(log, model, (champion, challenger), period, plan, changes, salt), as_json)
+            _show(_over_period(log, model, (champion, challenger), period, plan, changed, salt), as_json)
             return
         if until or plan or mapping:
-            raise RolloutError(
+            raise UsageError(
                 "--to, --plan and --mapping belong to a period; give --champion, --challenger and --from too"
             )
         require_known(parts.store, model)
-        _replay_rollout(parts, _named(parts, model, rollout), changes, as_json)
+        _replay_rollout(parts, _named(parts, model, rollout), changed, as_json)
 
 
 def recompute(
@@ -194,16 +204,6 @@ def _with_changed_gates(plan: Plan, changes: dict[str, Any]) -> Plan:
     if unused := sorted(set(changes) - used):
         raise PlanError(f"--set {unused[0]}: no gate of the plan has it")
     return replace(plan, stages=stages)
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, given, value = text.partition("=")
-    if not given:
-        raise PlanError(f"--set {text!r} must be NAME=VALUE")
-    try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value  # plain text, such as a role
 
 
 def _show(steps: "Iterable[Step]", as_json: bool) -> None:

@@ -1,17 +1,28 @@
 """What the commands share: the wiring, tables and JSON, and errors told in one line."""
 
+import getpass
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_rollouts.core.errors import NotFoundError, RolloutError
+from model_rollouts.core.errors import (
+    ActiveRolloutError,
+    IllegalTransitionError,
+    NotFoundError,
+    NotReadyError,
+    PlanError,
+    RolloutError,
+    StaleRevisionError,
+)
 
 if TYPE_CHECKING:
     from model_rollouts.adapters.mapped_log import MappedLog
@@ -37,12 +48,12 @@ def moment(text: str) -> datetime:
     """A time that a person gave; one without a zone is UTC.
 
     Raises:
-        RolloutError: It is none.
+        UsageError: It is none.
     """
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise RolloutError(f"time is {text!r}, must be ISO 8601, such as 2026-05-01T12:00") from error
+        raise UsageError(f"time is {text!r}, must be ISO 8601, such as 2026-05-01T12:00") from error
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
@@ -107,14 +118,102 @@ def message(error: Exception) -> str:
     return text if isinstance(error, RolloutError | ValueError) else f"{type(error).__name__}: {text}"
 
 
+class UsageError(RolloutError, ValueError):
+    """Arguments that do not go together, or are none."""
+
+
+class Code(IntEnum):
+    """Exit codes, the same for every command; `docs/cli.md`."""
+
+    DONE = 0
+    FAILED = 1  # it was done and the answer is no, or something went wrong
+    USAGE = 2  # an argument, a value or a setting
+    REFUSED = 3  # the state does not allow it, or it has changed since it was seen
+    NOT_FOUND = 4
+    AWAY = 5  # store, MLflow, Airflow or the log does not answer
+    TIME_RAN_OUT = 6
+
+
+CODES = (
+    "Exit codes: 0 done; 1 failed; 2 wrong argument or setting; 3 refused: the state does not allow it, or it has "
+    "changed since it was seen; 4 not found; 5 a service does not answer; 6 time ran out."
+)
+_REFUSALS = (StaleRevisionError, IllegalTransitionError, ActiveRolloutError, NotReadyError)
+_AWAY = frozenset({"OperationalError", "InterfaceError", "ConnectionError", "ConnectTimeout", "ReadTimeout", "Timeout"})
+
+
+def code_of(error: BaseException) -> Code:
+    """What a script is told of an error."""
+    if getattr(error, "transient", False) or isinstance(error, ConnectionError | TimeoutError):
+        return Code.AWAY
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        return Code.NOT_FOUND
+    if isinstance(error, _REFUSALS) or hasattr(error, "transient"):  # Airflow's no
+        return Code.REFUSED
+    if isinstance(error, RolloutError):
+        return Code.USAGE if isinstance(error, ValueError) else Code.FAILED
+    if type(error).__name__ in _AWAY or _unreachable(error):
+        return Code.AWAY
+    return Code.USAGE if isinstance(error, ValueError) else Code.FAILED
+
+
+def _unreachable(error: BaseException) -> bool:
+    """Whether MLflow's client says that nobody answers."""
+    return type(error).__name__ == "MlflowException" and "failed with exception" in str(error)
+
+
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors become one message and exit code 1; `ROLLOUTS_TRACEBACK=1` shows where they come from."""
+    """Errors become one message and an exit code; `ROLLOUTS_TRACEBACK=1` shows where they come from."""
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise
     except Exception as error:
         if os.environ.get("ROLLOUTS_TRACEBACK") == "1":
             raise
         text = str(error) if isinstance(error, RolloutError | ValueError) else message(error)
         typer.echo(f"error: {text}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(int(code_of(error))) from error
+
+
+def person(by: str | None = None) -> str:
+    """Who an event is written down to: the user of this machine, and for whom they say that they do it."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number and no name
+        name = f"uid {os.getuid()}"
+    at = f"{name}@{socket.gethostname()} (command line)"
+    return f"{by.strip()} via {at}" if by and by.strip() else at
+
+
+def models(incomplete: str) -> list[str]:
+    """Names of models, for the shell's completion; none where the store is away."""
+    try:
+        return [row.model for row in wiring().store.all_traffic() if row.model.startswith(incomplete)]
+    except Exception:
+        return []
+
+
+Model = Annotated[str, typer.Argument(help="Registered model.", autocompletion=models)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it goes on record.")]
+By = Annotated[str | None, typer.Option(help="For whom you do it; your own user name goes on record, too.")]
+
+
+def changes(texts: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE options as a mapping; values are JSON, or else plain text.
+
+    Raises:
+        PlanError: One is no such pair.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        name, given, value = text.partition("=")
+        if not given:
+            raise PlanError(f"--set {text!r} must be NAME=VALUE")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value  # plain text, such as a role
+    return found

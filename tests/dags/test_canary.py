@@ -17,7 +17,7 @@ REHEARSAL = ["drill_began", "drill_ended", "drilled"]
 
 def test_the_form_offers_every_parameter_with_the_default_that_the_pattern_has(world):
     offered = {name: param.value for name, param in world.dag.params.items()}
-    own = {"model", "challenger", "rollout_id", "stage", "requested_by"}
+    own = {"model", "challenger", "rollout_id", "stage", "requested_by", "reason"}
     known = {field.name: getattr(CanaryParameters(), field.name) for field in fields(CanaryParameters)}
     assert set(offered) - own == set(known)
     for name, default in known.items():

@@ -3,11 +3,11 @@ import re
 import pytest
 
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.names import stage_run_id
+from model_rollouts.core.names import rollout_id_for, stage_run_id
 from model_rollouts.core.patterns import plan_from
 from model_rollouts.core.plan import Pattern
 from model_rollouts.operators.forms import form
-from model_rollouts.operators.preflight import make_plan, rollout_id_for
+from model_rollouts.operators.preflight import make_plan
 
 
 def test_the_same_run_always_gives_the_same_rollout_and_stage_runs():

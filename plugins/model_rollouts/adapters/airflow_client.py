@@ -152,6 +152,21 @@ class AirflowClient:
         path = f"{self._run(question.dag_id, question.run_id)}/taskInstances/{quote(question.task_id)}/-1/hitlDetails"
         self._call("PATCH", path, {"chosen_options": [option], "params_input": {}})
 
+    def failure(self, dag_id: str, run_id: str) -> str:
+        """What the first task that failed said last; "" where none did, or Airflow does not tell."""
+        path = self._run(dag_id, run_id)
+        try:
+            tasks = self._content(self._call("GET", f"{path}/taskInstances")).get("task_instances", [])
+            failed = [task for task in tasks if task["state"] == "failed"]
+            if not failed:
+                return ""
+            first = min(failed, key=lambda task: str(task.get("end_date")))
+            tried = f"{path}/taskInstances/{quote(first['task_id'])}/logs/{first['try_number']}"
+            lines = self._content(self._call("GET", tried)).get("content", [])
+        except (AirflowError, KeyError, TypeError):
+            return ""
+        return f"task {first['task_id']} failed: {_last_error(lines)}"
+
     def note(self, dag_id: str, run_id: str, text: str) -> None:
         """Put a note beside a run, in the place of the one that is there.
 
@@ -222,6 +237,19 @@ class AirflowClient:
         if not isinstance(content, dict):
             raise AirflowError(f"what answers at {self.url} is no Airflow: {answer.text[:_SHOWN]!r}")
         return content
+
+
+def _last_error(lines: Any) -> str:
+    """What an exception said, or else the last thing that went wrong, in a task's log."""
+    said = ""
+    for line in lines if isinstance(lines, list) else []:
+        if not isinstance(line, dict):
+            continue
+        for raised in line.get("error_detail") or []:
+            said = str(raised.get("exc_value") or raised.get("exc_type") or said)
+        if not line.get("error_detail") and line.get("level") in ("error", "critical"):
+            said = str(line.get("event") or said)
+    return " ".join(said.split())[:_SHOWN] or "its log in Airflow says why"
 
 
 def _said(answer: requests.Response) -> str:

@@ -23,7 +23,7 @@ from model_rollouts.core.traffic import Traffic
 ROLLBACK_DAG = "rollback"
 REQUESTED_BY = "registry"
 #: What a start fills in itself, and what only a later stage is told.
-_OWN_PARAMS = frozenset({"model", "challenger", "requested_by", "rollout_id", "stage"})
+_OWN_PARAMS = frozenset({"model", "challenger", "requested_by", "reason", "rollout_id", "stage"})
 
 
 class RunRefusedError(RolloutError):

@@ -170,6 +170,7 @@ def form(pattern: Pattern | str, **said: str) -> dict[str, Param]:
         **{f.name: _param(f.name, getattr(defaults, f.name), said) for f in fields(defaults)},
         "requested_by": Param(None, type=["null", "string"], title="Requested by",
             description="Your name, for the audit."),
+        "reason": Param(None, type=["null", "string"], title="Reason", description="Why; it goes on record."),
         "rollout_id": Param(None, type=["null", "string"], title="Rollout to resume", section=RESUME,
             description="Leave empty to start a new rollout."),
         "stage": Param(None, type=["null", "integer"], minimum=0, title="Stage to resume", section=RESUME,

@@ -1,6 +1,5 @@
 """The first task of every stage run: nothing moves before it succeeds."""
 
-import hashlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from model_rollouts.core.checks import number
 from model_rollouts.core.errors import NotFoundError, NotReadyError, RolloutError
-from model_rollouts.core.names import slug
+from model_rollouts.core.names import rollout_id_for
 from model_rollouts.core.plan import Pattern
 from model_rollouts.core.rollout import EventKind, State
 from model_rollouts.operators.base import StageOperator, actor_of, run_of, wiring
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 #: Fields of the forms that are no parameters of the plan.
-OWN_PARAMS = frozenset({"model", "challenger", "rollout_id", "stage", "requested_by", "on_differences"})
+OWN_PARAMS = frozenset({"model", "challenger", "rollout_id", "stage", "requested_by", "reason", "on_differences"})
 
 
 class PreflightOperator(StageOperator):
@@ -121,7 +120,7 @@ class PreflightOperator(StageOperator):
             params["challenger"],
             plan,
             actor,
-            f"{self.pattern} of {model} {params['challenger']} started by {context['dag_run'].run_id}",
+            _why(self.pattern, params, context["dag_run"].run_id),
             parts.preflight.before_start(model, champion, plan),
             run_of(context),
         )
@@ -198,18 +197,15 @@ def make_plan(
     return plan_from(pattern, values, lambda: baseline(maturity))
 
 
+def _why(pattern: Pattern, params: dict[str, Any], run_id: str) -> str:
+    """What the start goes on record with: what it is, and the person's reason where one was given."""
+    said = f"{pattern} of {params['model']} {params['challenger']} started by {run_id}"
+    return f"{said}: {params['reason']}" if params.get("reason") else said
+
+
 def _known(parts: "Wiring", rollout_id: str) -> "Rollout | None":
     """The rollout of a run that is repeated."""
     try:
         return parts.store.rollout(rollout_id)
     except NotFoundError:
         return None
-
-
-def rollout_id_for(model: str, challenger: str, pattern: Pattern, run_id: str) -> str:
-    """A readable id that the same DAG run always gives again.
-
-    It becomes part of Airflow's run ids, which allow few characters; the digest keeps what the readable part loses.
-    """
-    digest = hashlib.blake2b(f"{model}\0{challenger}\0{run_id}".encode(), digest_size=4).hexdigest()
-    return f"{slug(model)}-{pattern}-{slug(challenger)}-{digest}"
