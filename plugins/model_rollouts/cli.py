@@ -9,6 +9,7 @@ import typer
 from model_rollouts.cli_actions import abort, approve, cut_over, expand, hold, resume, rollback
 from model_rollouts.cli_batch import compare, drift, shadow_offline
 from model_rollouts.cli_doctor import doctor
+from model_rollouts.cli_init import init
 from model_rollouts.cli_log import log
 from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import CODES, UsageError, person, require_known, told, wiring
@@ -26,6 +27,7 @@ app = typer.Typer(
 db = typer.Typer(help="The rollout store.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(log, name="log")
+app.command()(init)
 app.command()(start)
 app.command()(status)
 app.command()(history)

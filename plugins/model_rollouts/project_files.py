@@ -1,0 +1,141 @@
+"""What `rollouts init` writes into an Airflow project. What a person has changed is theirs and stays."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from model_rollouts.core.errors import NotFoundError
+
+ENV_FILE = "rollouts.env"
+_RECORD = ".model-rollouts.json"  # what was written, by digest: tells a person's change from an older template
+_FOLDERS = {"dags": "*.py", "expectations": "*.json"}
+
+_SETTINGS = """\
+# Settings of model-rollouts. Airflow's scheduler, DAG processor, triggerer and API server, the gateway and the command
+# line all need them in their environment:  set -a; . {file}; set +a
+# Everything that can be set: model_rollouts/settings.py. There are passwords in here: keep it to yourself.
+
+# Rollouts, traffic and audit. `rollouts db upgrade` makes the tables.
+MODEL_ROLLOUTS_STORE_URL={store_url}
+# The registry.
+MLFLOW_TRACKING_URI={mlflow}
+# The log of predictions: a folder of Delta tables that the gateway and Airflow both reach ...
+MODEL_ROLLOUTS_LOG_DIR={log_dir}
+# ... or a database: MODEL_ROLLOUTS_LOG_URL=postgresql://...
+# The own address of each gateway process, separated by commas.
+MODEL_ROLLOUTS_GATEWAY_URL={gateway}
+# Suites of the data checks; yours to extend.
+MODEL_ROLLOUTS_EXPECTATIONS_DIR={expectations}
+# Airflow, for `rollouts start`, `approve` and data rollbacks; and MODEL_ROLLOUTS_AIRFLOW_TOKEN, or _USER with _PASSWORD
+MODEL_ROLLOUTS_AIRFLOW_URL={airflow}
+"""
+
+
+class Outcome(StrEnum):
+    """What became of a file."""
+
+    WRITTEN = "written"
+    UPDATED = "updated"  # it was as an earlier version had written it
+    SAME = "unchanged"
+    KEPT = "kept: changed by hand"
+    OVERWRITTEN = "overwritten"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One file.
+
+    Attributes:
+        path: Where it is.
+        outcome: What became of it.
+    """
+
+    path: Path
+    outcome: Outcome
+
+
+def templates() -> Path:
+    """The folder with `dags` and `expectations`: in the package, or beside it in a checkout.
+
+    Raises:
+        NotFoundError: They are in neither place.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "templates", here.parents[1]):
+        if all((folder / name).is_dir() for name in _FOLDERS):
+            return folder
+    raise NotFoundError(f"the templates are neither in {here / 'templates'} nor in {here.parents[1]}; install it again")
+
+
+def write_project(
+    project: Path, dags: Path, values: Mapping[str, str], *, force: bool = False, dry_run: bool = False
+) -> list[Written]:
+    """Write templates and settings; files that a person has changed are kept.
+
+    Args:
+        project: The Airflow project.
+        dags: Its folder of DAGs.
+        values: Of the settings: store_url, mlflow, log_dir, gateway, airflow.
+        force: Overwrite also what was changed by hand.
+        dry_run: Only say what would become of each file.
+    """
+    record_file = project / _RECORD
+    record = _read(record_file)
+    done = []
+    for path, content in _files(project, dags, values):
+        key, outcome = str(path.relative_to(project) if path.is_relative_to(project) else path), Outcome.WRITTEN
+        if path.exists():
+            have = path.read_bytes()
+            if have == content:
+                outcome = Outcome.SAME
+            elif _digest(have) == record.get(key) and path.name != ENV_FILE:  # its values are a person's in any case
+                outcome = Outcome.UPDATED
+            else:
+                outcome = Outcome.OVERWRITTEN if force else Outcome.KEPT
+        done.append(Written(path, outcome))
+        if outcome is Outcome.KEPT or dry_run:
+            continue
+        record[key] = _digest(content)
+        if outcome is not Outcome.SAME:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.name == ENV_FILE:
+                path.touch(mode=0o600)  # there will be passwords in it
+            path.write_bytes(content)
+    if not dry_run:
+        project.mkdir(parents=True, exist_ok=True)
+        record_file.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return done
+
+
+def _files(project: Path, dags: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, bytes]]:
+    source = templates()
+    targets = {"dags": dags, "expectations": project / "expectations"}
+    for name, pattern in _FOLDERS.items():
+        for file in sorted((source / name).glob(pattern)):
+            yield targets[name] / file.name, file.read_bytes()
+    env = project / ENV_FILE
+    told = {name: _quoted(value) for name, value in values.items()}
+    text = _SETTINGS.format(file=env, expectations=_quoted(str(project / "expectations")), **told)
+    yield env, text.encode()
+
+
+def _quoted(value: str) -> str:
+    """As a shell and an env file take it."""
+    plain = all(char.isalnum() or char in "/:._-+@,=" for char in value)
+    return value if plain else "'" + value.replace("'", "'\\''") + "'"
+
+
+def _read(file: Path) -> dict[str, str]:
+    """What was written before; without a record every file that is there counts as a person's."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
