@@ -25,7 +25,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos bench-decisions bench-switch bench-gateway bench-compare lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos test-wheel bench-decisions bench-switch bench-gateway bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-statistics: $(READY) ## what the decisions promise, simulated at full size 
 
 test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes; CHAOS= for a small one)
 	@CHAOS=$${CHAOS-full} exec $(BIN)/python -m pytest tests/chaos -m chaos -s
+
+test-wheel: $(READY) ## the wheel in an environment and an Airflow of its own (1 minute)
+	@exec $(BIN)/python tests/wheel/check.py
 
 bench-decisions: $(READY) ## the engine beside the usual rules: docs/benchmarks/decisions.md (1 minute)
 	@exec $(BIN)/python -m bench.decisions
