@@ -1,8 +1,6 @@
 """Drift with real Evidently: seen, not seen, and not told."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,8 @@ import pandas as pd
 import pytest
 
 from model_rollouts.adapters import evidently_report
-from model_rollouts.adapters.evidently_report import DriftReportError, DriftResult, drift_report
+from model_rollouts.adapters.evidently_report import DriftReportError, Picture, picture, with_picture
+from model_rollouts.adapters.html_page import note, page
 
 
 def sample(rows: int = 300, *, shift: float = 0.0, seed: int = 0) -> pd.DataFrame:
@@ -25,59 +24,54 @@ def sample(rows: int = 300, *, shift: float = 0.0, seed: int = 0) -> pd.DataFram
     )
 
 
-def report(
-    reference: pd.DataFrame, current: pd.DataFrame, out_dir: Path, columns: list[str] | None = None, **options: Any
-) -> DriftResult:
-    given: dict[str, Any] = {"rows_reference": len(reference), "rows_current": len(current), "title": "a against b"}
-    return drift_report(reference, current, columns or list(reference.columns), out_dir=out_dir, **given | options)
+def shown(reference: pd.DataFrame, current: pd.DataFrame, columns: list[str] | None = None, **options: Any) -> Picture:
+    return picture(reference, current, columns or list(reference.columns), **options)
 
 
-def test_samples_of_one_law_show_no_drift(tmp_path: Path) -> None:
-    result = report(sample(1500), sample(1500, seed=1), tmp_path)
-    assert (result.computed, result.share) == (True, 0.0)
-    assert set(result.columns) == set(sample().columns)
+def drifted(found: Picture) -> list[str]:
+    return [each.column for each in found.columns if each.drifted]
+
+
+def test_samples_of_one_law_show_no_drift() -> None:
+    found = shown(sample(1500), sample(1500, seed=1))
+    assert (drifted(found), dict(found.uncomparable)) == ([], {})
+    assert {each.column for each in found.columns} == set(sample().columns)
 
 
 @pytest.mark.parametrize("rows", [300, 1500])  # Evidently tests by p-value up to 1,000 rows and by distance beyond
-def test_the_shifted_column_is_the_one_that_drifted(tmp_path: Path, rows: int) -> None:
-    result = report(sample(rows), sample(rows, shift=1.0, seed=1), tmp_path)
-    assert result.computed is True
-    assert [name for name, column in result.columns.items() if column.drifted] == ["f_distance"]
-    assert result.share == 0.25
-    assert result.reason == "1 of 4 columns drifted: f_distance"
-    document = json.loads(result.files[0].read_text())
-    assert document["columns"]["f_distance"]["drifted"] is True
-    assert document["title"] == "a against b"
+def test_the_shifted_column_is_the_one_that_drifted(rows: int) -> None:
+    found = shown(sample(rows), sample(rows, shift=1.0, seed=1))
+    assert drifted(found) == ["f_distance"]
+    assert found.columns[0].column == "f_distance"
+    assert len(found.columns) == 4
 
 
-def test_a_category_that_takes_over_drifted(tmp_path: Path) -> None:
-    current = sample(1500, seed=1).assign(f_carrier="UA")
-    assert report(sample(1500), current, tmp_path).columns["f_carrier"].drifted is True
+def test_a_category_that_takes_over_drifted() -> None:
+    assert drifted(shown(sample(1500), sample(1500, seed=1).assign(f_carrier="UA"))) == ["f_carrier"]
 
 
-def test_the_page_says_what_was_compared_and_how_many_rows(tmp_path: Path) -> None:
-    result = report(sample(), sample(seed=1), tmp_path, rows_reference=5_000, rows_current=40_000)
-    page = result.files[1].read_text()
-    assert "Reference: 300 of 5,000 rows. Current: 300 of 40,000 rows." in page
-    assert "a against b" in page
-    assert "drawDashboard" in page  # Evidently's own part is there
+def test_the_page_is_evidentlys_below_ones_own() -> None:
+    found = shown(sample(), sample(seed=1))
+    own = page("a against b", [note("what is said above it")])
+    whole = with_picture(own, found.html)
+    assert whole.index("what is said above it") < whole.index("drawDashboard")
+    assert with_picture(own, None) == own
+    with pytest.raises(DriftReportError, match="has no body"):
+        with_picture(own, "<html></html>")
 
 
-def test_large_frames_are_sampled_the_same_way_each_time(tmp_path: Path) -> None:
-    first = report(sample(400), sample(400, seed=1), tmp_path, max_rows=100)
-    again = report(sample(400), sample(400, seed=1), tmp_path, max_rows=100)
-    assert (first.rows_reference, first.rows_current, first.total_current) == (100, 100, 400)
+def test_large_frames_are_sampled_the_same_way_each_time() -> None:
+    first, again = (shown(sample(400), sample(400, seed=1), max_rows=100) for _ in range(2))
+    assert first.rows == (100, 100)
     assert first.columns == again.columns
 
 
 @pytest.mark.parametrize("side", ["reference", "current"])
-def test_too_few_rows_are_not_no_drift(tmp_path: Path, side: str) -> None:
+def test_too_few_rows_are_not_no_drift(side: str) -> None:
     few, many = sample(29), sample(300)
-    result = report(few, many, tmp_path) if side == "reference" else report(many, few, tmp_path)
-    assert (result.computed, result.share, dict(result.columns)) == (False, None, {})
-    assert f"29 values in the {side} sample of 29 rows, needed 30" in result.reason
-    assert json.loads(result.files[0].read_text())["computed"] is False
-    assert "not computed" in result.files[1].read_text()
+    found = shown(few, many) if side == "reference" else shown(many, few)
+    assert (found.columns, found.html, found.snapshot) == ((), None, None)
+    assert found.uncomparable["f_delay"] == f"29 values in the {side} sample of 29 rows, needed 30"
 
 
 @pytest.mark.parametrize(
@@ -89,60 +83,40 @@ def test_too_few_rows_are_not_no_drift(tmp_path: Path, side: str) -> None:
         ("text", "numbers on one side, text on the other"),
     ],
 )
-def test_a_column_that_can_not_be_compared_leaves_the_drift_untold_and_the_others_shown(
-    tmp_path: Path, values: Any, message: str
-) -> None:
-    current = sample(shift=1.0, seed=1).assign(f_delay=values)
-    result = report(sample(), current, tmp_path)
-    assert (result.computed, result.share) == (False, None)
-    assert message in result.uncomparable["f_delay"]
-    assert result.columns["f_distance"].drifted is True
-    assert result.reason.endswith("1 of 3 columns drifted: f_distance")
+def test_a_column_that_can_not_be_compared_is_named_and_the_others_shown(values: Any, message: str) -> None:
+    found = shown(sample(), sample(shift=1.0, seed=1).assign(f_delay=values))
+    assert message in found.uncomparable["f_delay"]
+    assert drifted(found) == ["f_distance"]
+    assert len(found.columns) == 3
 
 
-def test_a_column_that_is_gone_leaves_the_drift_untold(tmp_path: Path) -> None:
-    result = report(sample(), sample(seed=1).drop(columns="f_delay"), tmp_path)
-    assert result.computed is False
-    assert result.uncomparable == {"f_delay": "the current sample has no such column"}
+def test_a_column_that_is_gone_is_named() -> None:
+    found = shown(sample(), sample(seed=1).drop(columns="f_delay"))
+    assert found.uncomparable == {"f_delay": "the current sample has no such column"}
 
 
-def test_scattered_missing_and_infinite_values_are_left_out(tmp_path: Path) -> None:
+def test_scattered_missing_and_infinite_values_are_left_out() -> None:
     current = sample(seed=1)
     current.loc[:9, "f_delay"] = math.inf
     current.loc[10:19, "f_carrier"] = None
-    result = report(sample(), current, tmp_path)
-    assert (result.computed, result.share) == (True, 0.0)
+    found = shown(sample(), current)
+    assert (drifted(found), dict(found.uncomparable)) == ([], {})
 
 
-def test_names_and_values_of_callers_can_not_run_in_the_page(tmp_path: Path) -> None:
+def test_names_and_values_of_callers_can_not_run_in_the_page() -> None:
     evil = "</script><script>alert(1)</script>"
     reference, current = (
         sample(seed=s).assign(f_carrier=evil).rename(columns={"f_delay": f"f_{evil}"}) for s in (0, 1)
     )
-    result = report(reference, current, tmp_path)
-    assert f"f_{evil}" in result.columns
-    page = result.files[1].read_text()
-    assert "alert(1)" in page
-    assert "<script>alert(1)" not in page
+    found = shown(reference, current)
+    assert f"f_{evil}" in {each.column for each in found.columns}
+    assert found.html is not None
+    assert "alert(1)" in found.html
+    assert "<script>alert(1)" not in found.html
 
 
-def test_an_answer_that_contradicts_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_contradicts_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = evidently_report._columns
-    monkeypatch.setattr(evidently_report, "_columns", lambda metrics, shown: columns(metrics[:-1], shown))
+    monkeypatch.setattr(evidently_report, "_columns", lambda metrics, names: columns(metrics[:-1], names))
     with pytest.raises(DriftReportError, match="tells of 3 columns"):
-        report(sample(), sample(seed=1), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_rows": 29}, "max_rows is 29, must be between 30 and 50000"),
-        ({"max_rows": 50_001}, "max_rows is 50001, must be between 30 and 50000"),
-        ({"rows_reference": 299}, "rows_reference is 299, must be at least the sample's 300 rows"),
-        ({"columns": ["f_delay", "f_delay"]}, "must name at least one column, each once"),
-    ],
-)
-def test_arguments_out_of_bounds_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        report(sample(), sample(seed=1), tmp_path, **options)
-    assert not list(tmp_path.iterdir())
+        shown(sample(), sample(seed=1))

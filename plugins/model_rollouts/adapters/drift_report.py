@@ -102,7 +102,7 @@ def drift_of_stage(
         "rows": rows,
         "window": _span(of.window),
         "plan": plan.to_dict(),
-        "sample": _sample_told(shown),
+        "sample": sample_told(shown),
     }
     files[0].write_text(json.dumps(told, indent=2, allow_nan=False), encoding="utf-8")
     files[1].write_text(with_picture(_page(title, finding, rows, shown), shown.html), encoding="utf-8")
@@ -149,13 +149,13 @@ def _picture(of: StageDrift, samples: Sequence["pd.DataFrame"], columns: Mapping
         for name in columns
         if plan.role_of(name) is not DriftRole.IGNORE and any(sample[name].notna().any() for sample in samples)
     ]
-    samples = _few_texts(samples, named)
+    samples = few_texts(samples, named)
     tags = (of.rollout_id, f"stage {of.stage}")
     name = f"{of.rollout_id} stage {of.stage}"
     return picture(samples[0], samples[1], named[:_MOST_SHOWN], seed=SEED, name=name, tags=tags)
 
 
-def _few_texts(samples: Sequence["pd.DataFrame"], columns: Sequence[str]) -> list["pd.DataFrame"]:
+def few_texts(samples: Sequence["pd.DataFrame"], columns: Sequence[str]) -> list["pd.DataFrame"]:
     """The samples with texts that are not among the commonest as one: Evidently takes minutes for thousands of them."""
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
@@ -201,7 +201,7 @@ def _page(title: str, finding: DriftFinding, rows: Mapping[str, int], shown: Pic
     ]
     for kind in Comparison:
         body.append(heading(TITLES[kind].capitalize()))
-        body += _comparison(finding.comparisons.get(kind))
+        body += comparison_tables(finding.comparisons.get(kind))
     body.append(heading("A sample, as Evidently shows it"))
     body.append(
         note(
@@ -215,7 +215,8 @@ def _page(title: str, finding: DriftFinding, rows: Mapping[str, int], shown: Pic
     return page(title, body)
 
 
-def _comparison(found: ComparisonDrift | None) -> list[str]:
+def comparison_tables(found: ComparisonDrift | None) -> list[str]:
+    """One comparison, as parts of a page."""
     if found is None:
         return [note("There is nothing to compare with.")]
     lines = [
@@ -243,7 +244,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _sample_told(shown: Picture) -> dict[str, Any]:
+def sample_told(shown: Picture) -> dict[str, Any]:
+    """What Evidently says of the sample, in JSON types."""
     return {
         "rows_reference": shown.rows[0],
         "rows_current": shown.rows[1],

@@ -1,15 +1,12 @@
-"""Drift of the logged inputs and answers, with Evidently, on bounded samples."""
+"""Bounded samples of logged inputs and answers, as Evidently shows them: a picture that decides nothing."""
 
-import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model_rollouts.adapters.html_page import banner, heading, note, page, table
 from model_rollouts.core.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -43,35 +40,6 @@ class ColumnDrift:
     score: float
     threshold: float
     drifted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DriftResult:
-    """Drift of all columns asked for.
-
-    Attributes:
-        computed: Whether every column could be compared. Where not, nothing says that there is no drift.
-        reason: One sentence for a person.
-        share: Share of the columns that drifted, 0 to 1; None where not computed.
-        columns: The columns that could be compared, by name, the drifted ones first.
-        uncomparable: Why each of the others could not.
-        rows_reference: Reference rows that were used.
-        rows_current: Current rows that were used.
-        total_reference: Rows that the reference was drawn from.
-        total_current: Rows that the current sample was drawn from.
-        files: The result as JSON and as HTML.
-    """
-
-    computed: bool
-    reason: str
-    share: float | None
-    columns: Mapping[str, ColumnDrift]
-    uncomparable: Mapping[str, str]
-    rows_reference: int
-    rows_current: int
-    total_reference: int
-    total_current: int
-    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,69 +102,6 @@ def picture(
         uncomparable[drift.column] = f"{drift.method} gave no number"
     found.sort(key=lambda d: (not d.drifted, d.column))
     return Picture(tuple(found), uncomparable, (len(reference), len(current)), html, snapshot)
-
-
-def drift_report(
-    reference: "pd.DataFrame",
-    current: "pd.DataFrame",
-    columns: Sequence[str],
-    *,
-    out_dir: Path,
-    rows_reference: int,
-    rows_current: int,
-    title: str,
-    max_rows: int = 5_000,
-    seed: int = 0,
-) -> DriftResult:
-    """Compare two samples column by column.
-
-    Args:
-        reference: What the columns looked like, such as the champion's requests.
-        current: What they look like, such as the challenger's.
-        columns: Columns to compare. Numbers are compared as numbers, everything else as categories.
-        out_dir: Gets `drift.json` and `drift.html`.
-        rows_reference: Rows that the reference was drawn from.
-        rows_current: Rows that the current sample was drawn from.
-        title: Says on the page what is compared with what.
-        max_rows: Most rows a side, 30 to 50,000; larger frames are sampled by `seed`.
-        seed: Another seed draws another sample.
-
-    Raises:
-        ValueError: max_rows or a total is out of its bounds, or `columns` is empty or names one twice.
-        DriftReportError: Evidently's answer is of an unknown form.
-    """
-    if not MIN_ROWS <= max_rows <= MAX_ROWS:
-        raise ValueError(f"max_rows is {max_rows}, must be between {MIN_ROWS} and {MAX_ROWS}")
-    if not columns or len(set(columns)) != len(columns):
-        raise ValueError(f"columns is {list(columns)}, must name at least one column, each once")
-    for name, total, frame in (("rows_reference", rows_reference, reference), ("rows_current", rows_current, current)):
-        if total < len(frame):
-            raise ValueError(f"{name} is {total}, must be at least the sample's {len(frame)} rows")
-    shown = picture(reference, current, columns, max_rows=max_rows, seed=seed)
-    found, uncomparable = shown.columns, shown.uncomparable
-    computed = not uncomparable
-    drifted = [d.column for d in found if d.drifted]
-    share = len(drifted) / len(found) if computed else None
-    reason = f"{len(drifted)} of {len(found)} columns drifted" + (f": {', '.join(drifted)}" if drifted else "")
-    if not computed:
-        reason = "; ".join(f"{name}: {why}" for name, why in uncomparable.items()) + (f"; {reason}" if found else "")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    result = DriftResult(
-        computed=computed,
-        reason=reason,
-        share=share,
-        columns={d.column: d for d in found},
-        uncomparable=uncomparable,
-        rows_reference=shown.rows[0],
-        rows_current=shown.rows[1],
-        total_reference=rows_reference,
-        total_current=rows_current,
-        files=(out_dir / "drift.json", out_dir / "drift.html"),
-    )
-    summary = {key: value for key, value in asdict(result).items() if key != "files"}
-    result.files[0].write_text(json.dumps({"title": title, **summary}, indent=2), encoding="utf-8")
-    result.files[1].write_text(_render(title, result, shown.html), encoding="utf-8")
-    return result
 
 
 def _comparable(column: str, reference: "pd.DataFrame", current: "pd.DataFrame") -> tuple[tuple[Any, Any] | None, str]:
@@ -279,30 +184,6 @@ def _columns(metrics: Iterable[dict[str, Any]], shown: dict[str, str]) -> list[C
             f"{sum(d.drifted for d in found)}; check its version"
         )
     return found
-
-
-def _render(title: str, result: DriftResult, html: str | None) -> str:
-    """The summary, above Evidently's own page where there is one."""
-    state = (
-        "inconclusive" if not result.computed else "fail" if any(d.drifted for d in result.columns.values()) else "pass"
-    )
-    headline = {"inconclusive": "not computed", "fail": "drift", "pass": "no drift found"}[state]
-    samples = (
-        f"Reference: {result.rows_reference:,} of {result.total_reference:,} rows. "
-        f"Current: {result.rows_current:,} of {result.total_current:,} rows. "
-        "Missing and infinite values are left out of the comparison."
-    )
-    columns = [
-        (d.column, d.method, f"{d.score:.4g}", f"{d.threshold:g}", "drifted" if d.drifted else "no")
-        for d in result.columns.values()
-    ] + [(name, "", "", "", why) for name, why in result.uncomparable.items()]
-    body = [
-        banner(state, headline, result.reason),
-        note(samples),
-        heading("Columns"),
-        table(("column", "method", "score", "threshold", "drift"), columns),
-    ]
-    return with_picture(page(title, body), html)
 
 
 def with_picture(own: str, html: str | None) -> str:

@@ -1,6 +1,6 @@
 """What a monitor is told and what it sees: limits, the windows that it compares, drift in short."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,15 +102,3 @@ class Drift:
     drifted: int
     columns: int
     detail: str
-
-
-def drifted_columns(columns: Sequence[tuple[str, float, bool]], level: float) -> int:
-    """How many columns drifted, where chance alone lets none of them in all but 1 - level of the windows.
-
-    Args:
-        columns: For each one: the method's name, its score and whether it drifted by its own threshold. A method with
-            "p_value" in its name gives a chance, which is to be small among as many columns as there are.
-        level: As for the other bounds.
-    """
-    smallest = (1 - level) / max(1, len(columns))
-    return sum(drifted and ("p_value" not in method or score < smallest) for method, score, drifted in columns)

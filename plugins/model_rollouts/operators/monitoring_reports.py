@@ -3,6 +3,7 @@
 import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,6 @@ from model_rollouts.operators.monitoring import KEEP_TREND, MEASURE, limits_of, 
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-_DRIFT_ROWS = 5_000  # a side
-_SEED = 20130101
 
 
 class LiveReportOperator(BaseOperator):
@@ -44,53 +42,17 @@ class LiveReportOperator(BaseOperator):
 
 
 class LiveDriftOperator(LiveReportOperator):
-    """Evidently: inputs and predictions of the window against those of the reference."""
+    """Inputs and predictions of the window against the reference's: scores over all rows, and Evidently's picture."""
 
     def make(self, measured: Mapping[str, Any], params: Mapping[str, Any], out_dir: Path) -> dict[str, Any]:
         """Drift as HTML and JSON; the result is {"computed", "drifted", "columns", "detail"}."""
-        from model_rollouts.adapters.evidently_report import drift_report
-        from model_rollouts.core.monitoring_limits import drifted_columns
+        from model_rollouts.adapters.monitoring_drift import Served, live_drift
 
-        log, model = wiring().log, measured["model"]
-        sides = {}
-        for name, version, window in (
-            ("reference", measured["reference"]["version"], "reference_window"),
-            ("current", measured["version"], "window"),
-        ):
-            span = span_of(measured, window)
-            frame = log.champion_frame(model, version, *span, _DRIFT_ROWS, _SEED)
-            # counted after the sample was drawn: the log only grows
-            sides[name] = (frame, log.count_champion_rows(model, version, *span))
-        frames = [frame for frame, _ in sides.values()]
-        # what neither side has, such as a model's score, can't drift; what one side has must be on the other
-        columns = sorted(
-            {
-                column
-                for frame in frames
-                for column in frame.columns
-                if (column.startswith("f_") or column in ("prediction", "score")) and frame[column].notna().any()
-            }
-        )
-        if not columns:
-            detail = "neither the window nor the reference has an input or a prediction"
-            return {"result": _drift(False, 0, 0, detail), "files": (), "metrics": {}}
-        result = drift_report(
-            frames[0],
-            frames[1],
-            columns,
-            out_dir=out_dir,
-            rows_reference=sides["reference"][1],
-            rows_current=sides["current"][1],
-            title=f"{model} version {measured['version']}: {' to '.join(measured['window'])} against "
-            f"version {measured['reference']['version']}: {' to '.join(measured['reference_window'])}",
-        )
-        told = [(each.method, each.score, each.drifted) for each in result.columns.values()]
-        drifted = drifted_columns(told, limits_of(params).level)
-        return {
-            "result": _drift(result.computed, drifted, len(told), result.reason[:1000]),
-            "files": result.files,
-            "metrics": {"drift_share": result.share},
-        }
+        current = Served(measured["version"], span_of(measured, "window"))
+        reference = Served(measured["reference"]["version"], span_of(measured, "reference_window"))
+        level = limits_of(params).level
+        made = live_drift(wiring().drift_log, measured["model"], current, reference, level, out_dir)
+        return {"result": asdict(made.drift), "files": made.files, "metrics": made.metrics}
 
 
 class LiveDataChecksOperator(LiveReportOperator):
@@ -123,7 +85,3 @@ class LiveDataChecksOperator(LiveReportOperator):
             "files": [file for result in results.values() for file in result.files],
             "metrics": {f"data_checks_failed_{name}": float(len(each.failed)) for name, each in results.items()},
         }
-
-
-def _drift(computed: bool, drifted: int, columns: int, detail: str) -> dict[str, Any]:
-    return {"computed": computed, "drifted": drifted, "columns": columns, "detail": detail}
