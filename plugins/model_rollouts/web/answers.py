@@ -69,7 +69,7 @@ def told_of(error: Exception) -> "Response":
         case SlowMlflowError():
             return told(
                 503,
-                f"MLflow does not answer ({error or 'too slow'}), so reports can't be shown. Rollouts are decided "
+                f"MLflow does not answer ({str(error) or 'too slow'}), so reports can't be shown. Rollouts are decided "
                 "without it, and rolling back works. See that the server of MODEL_ROLLOUTS_MLFLOW_TRACKING_URI runs.",
                 code="mlflow",
             )

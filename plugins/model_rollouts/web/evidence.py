@@ -109,7 +109,7 @@ class View:
     """
 
     looks: int = 0
-    of: int = 0
+    of: int = 1  # at least, before it is known
     arms: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     points: "Mapping[Metric, Sequence[Point]]" = field(default_factory=dict)
     decision: "Decision | None" = None

@@ -3,6 +3,7 @@
 Everything is asked of Airflow's login and permissions first (web/access.py).
 """
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -183,4 +184,15 @@ def page_app() -> Any:
     """The page of this process, for Airflow's users."""
     from airflow.api_fastapi.core_api.security import get_user
 
+    threading.Thread(target=_import_ahead, name="rollouts-page-imports", daemon=True).start()
     return make_page(_shared_desk, get_user)
+
+
+def _import_ahead() -> None:
+    """What the first rollout that is looked at needs, half a second of imports, while the list is read."""
+    import scipy.special  # noqa: F401 - as the evidence does
+
+    import model_rollouts.by_hand
+    import model_rollouts.core.course
+    import model_rollouts.core.stage_power
+    import model_rollouts.looks  # noqa: F401

@@ -71,7 +71,7 @@ export function chart(gate, content, width) {
     marks.push(s("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       s("text", { class: "tick", x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" }, scale.show(value)));
   }
-  marks.push(...bands(points, x, y), ...stageMarks(gate, content, points, x, y, last, width));
+  marks.push(...bands(points, x, y, gate.scale === "odds"), ...stageMarks(gate, content, points, x, y, last, width));
   const line = points.filter((p) => p.effect !== null);
   if (gate.reference !== null) {
     marks.push(s("line", { class: "reference", x1: LEFT, x2: width - RIGHT, y1: y(gate.reference), y2: y(gate.reference) }));
@@ -98,7 +98,7 @@ export function chart(gate, content, width) {
   };
   const image = s("svg", {
     class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", tabindex: points.length ? 0 : null,
-    "aria-label": summary(gate, content, points.at(-1)), "data-at": "",
+    "aria-label": summary(gate, content, points.at(-1)),
     onpointermove: (event) => points.length && say(nearest(event), event.currentTarget.closest("figure")),
     onpointerleave: (event) => say(null, event.currentTarget.closest("figure")),
     onblur: (event) => say(null, event.currentTarget.closest("figure")),
@@ -117,7 +117,7 @@ export function chart(gate, content, width) {
 }
 
 // What is proven: the truth is above the lower and below the upper bound. A side without a bound is open.
-function bands(points, x, y) {
+function bands(points, x, y, odds) {
   const found = [];
   const runs = [];
   for (const point of points) {
@@ -126,7 +126,7 @@ function bands(points, x, y) {
     else runs.push([point]);
   }
   for (const run of runs) {
-    const bounded = run.filter((p) => p.low !== null || p.high !== null);
+    const bounded = run.filter((p) => (p.low !== null || p.high !== null) && (odds || p.effect !== null));
     if (!bounded.length) continue;
     const up = bounded.map((p) => `${x(p.position).toFixed(1)} ${(p.high === null ? TOP : y(p.high)).toFixed(1)}`);
     const down = bounded.map((p) => `${x(p.position).toFixed(1)} ${(p.low === null ? HEIGHT - BOTTOM : y(p.low)).toFixed(1)}`).reverse();

@@ -32,8 +32,9 @@ function head(content, page) {
     h("div", { class: "title" }, h("h1", {}, model), h("p", {}, `version ${champion} → ${challenger} · ${patternName(content.pattern)}`),
       stateBadge(state)),
     h("div", { class: "share", role: "img", "aria-label": `the challenger, version ${challenger}, has ${share} % of the traffic` },
-      h("b", {}, content.active ? shareText({ ...setting, share }) : `${share} %`),
+      h("b", {}, `${digits(share)} %`),
       h("span", {}, content.active ? `version ${challenger} has` : `version ${challenger} has now`),
+      content.active && setting.mirror_percent && !share ? h("small", {}, `${setting.mirror_percent} % mirrored`) : null,
       h("meter", { min: 0, max: 100, value: share, "aria-hidden": "true" })),
     sentence(content),
     buttons(content, page));
