@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         description="What runs the log's queries: duckdb in this process, postgresql where the log is (log_url), or "
         "spark over the Delta tables",
     )
+    query_memory_mb: int = Field(
+        1_500,
+        ge=256,
+        le=1_000_000,
+        description="Memory of a query in DuckDB, MB; what does not fit waits in temporary files, where it can",
+    )
     spark_master: str = Field("local[*]", min_length=1, description="Spark's master, where the engine is spark")
     batch_url: SecretStr | None = Field(
         None, description="Database of a mapped PostgreSQL table (rollouts compare --mapping), postgresql://..."

@@ -3,6 +3,7 @@
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
+from model_rollouts.adapters.query_memory import limit_memory
 from model_rollouts.ports import DataUndo, Gateways, GoldenRequests, MonitoringLog, Registry, StageRuns
 from model_rollouts.settings import Settings
 
@@ -33,6 +34,7 @@ class Wiring:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
+        limit_memory(self.settings.query_memory_mb)
 
     @cached_property
     def store(self) -> "SqlStore":

@@ -15,6 +15,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import EngineTable, LogPlace, LogTable, QueryResult
+from model_rollouts.adapters.query_memory import explained, memory_limit
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,9 +28,7 @@ _DESCRIBE = "DESCRIBE SELECT * FROM {rows}"
 NO_ROWS = {
     "outcomes": "NULL::VARCHAR AS request_id, NULL::TIMESTAMPTZ AS ts, NULL::VARCHAR AS label, NULL::DOUBLE AS value",
 }
-# What does not fit waits in the temporary folder: a log of any size is read beside the other tasks of a machine.
-MEMORY = "1500MB"
-_CONFIG = {"autoinstall_known_extensions": "false", "TimeZone": "UTC", "memory_limit": MEMORY}
+_CONFIG = {"autoinstall_known_extensions": "false", "TimeZone": "UTC"}
 
 
 def current_files(path: Path, start: datetime, end: datetime) -> list[str]:
@@ -152,15 +151,15 @@ def run_local(
             if attempt == _TRIES - 1:
                 raise LogReadError(f"files of {places}: {error}") from error
         except duckdb.Error as error:
-            raise LogReadError(f"query over {places}: {error}") from error
+            raise LogReadError(f"query over {places}: {explained(error)}") from error
     raise AssertionError("unreachable")
 
 
 def connect() -> "duckdb.DuckDBPyConnection":
-    """An empty database, with times in UTC and bounded memory."""
+    """An empty database, with times in UTC and bounded memory: a log of any size is read beside a machine's tasks."""
     import duckdb
 
-    return duckdb.connect(config={**_CONFIG, "temp_directory": tempfile.gettempdir()})
+    return duckdb.connect(config={**_CONFIG, "memory_limit": memory_limit(), "temp_directory": tempfile.gettempdir()})
 
 
 def _loaded(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from model_rollouts.adapters.batch_mapping import MappingError, Source
 from model_rollouts.adapters.log_errors import LogReadError
+from model_rollouts.adapters.query_memory import explained
 
 if TYPE_CHECKING:
     import duckdb
@@ -92,7 +93,7 @@ class FileSource:
                 limited = text if limit is None else f"{text} LIMIT {int(limit)}"
                 yield connection.sql(limited, params={"files": self._files()})
         except duckdb.Error as error:
-            raise LogReadError(f"{self._source} can't be read: {error}") from error
+            raise LogReadError(f"{self._source} can't be read: {explained(error)}") from error
 
     def _files(self) -> list[str]:
         if self._source.kind == "parquet":
