@@ -73,32 +73,63 @@ def test_a_challenger_without_an_output_that_is_asked_for_has_failed_and_the_cha
     asyncio.run(run())
 
 
+UNITS = [f"u{i}" for i in range(8)]
+ARMS = {unit: in_share("s", unit, 50.0) for unit in UNITS}
+INPUTS = [
+    {"name": "x", "shape": [8], "datatype": "FP64", "data": [float(i) for i in range(8)]},
+    {"name": "who", "shape": [8], "datatype": "BYTES", "data": UNITS},
+]
+
+
+async def dealt(g: Any, champion: Any, challenger: Any) -> None:
+    """Units of one request are dealt to both versions."""
+    assert len(set(ARMS.values())) == 2
+    g.models.says_no_outputs.add("9")
+    g.models.columns["9"] = g.models.columns["2"] = (Column("x", "double"), Column("who", "string"))
+    g.models.predicts["9"], g.models.predicts["2"] = champion, challenger
+    g.set(Traffic("m", "9", "2", 50.0, 0.0, "r1", 0, "s", revision=2))
+    await g.routes_by(2)
+
+
+def test_a_challenger_with_one_output_more_is_judged_by_those_that_are_asked_for(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway(unit_columns={"m": "who"}) as g:
+            await dealt(
+                g,
+                lambda data: pd.DataFrame({"late": data["x"] * 2, "p": data["x"]}),
+                lambda data: pd.DataFrame({"late": data["x"] * 3, "p": data["x"], "why": data["x"]}),
+            )
+            body = {"inputs": INPUTS, "outputs": [{"name": "p"}, {"name": "late"}]}
+            answer = await infer(g, body, X_Request_Id="a")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["model_version"] == "9,2"
+            found = {each["name"]: each for each in answer.json()["outputs"]}
+            assert list(found) == ["p", "late"]
+            assert found["late"]["datatype"] == "FP64"
+            assert found["late"]["data"] == [i * (3.0 if ARMS[f"u{i}"] else 2.0) for i in range(8)]
+            rows = await g.rows()
+            assert {row["status"] for row in rows} == {"ok"}
+            assert [row["arm"] for row in rows].count("challenger") == sum(ARMS.values())
+
+    asyncio.run(run())
+
+
 def test_answers_that_can_not_stand_in_one_response_are_the_champions(gateway: Start, rollout: Any) -> None:
     async def run() -> None:
         async with gateway(unit_columns={"m": "who"}) as g:
-            g.models.says_no_outputs.add("9")
-            columns = (Column("x", "double"), Column("who", "string"))
-            g.models.columns["9"] = g.models.columns["2"] = columns
-            g.models.predicts["9"] = lambda data: pd.DataFrame({"late": data["x"] * 2, "p": data["x"]})
-            g.models.predicts["2"] = lambda data: pd.DataFrame(
-                {"late": data["x"] * 3, "p": data["x"], "why": data["x"]}
+            await dealt(
+                g,
+                lambda data: data["x"].to_numpy() * 2,
+                lambda data: pd.DataFrame({"output-0": data["x"] * 3, "why": data["x"]}),
             )
-            g.set(Traffic("m", "9", "2", 50.0, 0.0, "r1", 0, "s", revision=2))
-            await g.routes_by(2)
-            units = [f"u{i}" for i in range(8)]
-            arms = {unit: in_share("s", unit, 50.0) for unit in units}
-            assert len(set(arms.values())) == 2
-            inputs = [
-                {"name": "x", "shape": [8], "datatype": "FP64", "data": [float(i) for i in range(8)]},
-                {"name": "who", "shape": [8], "datatype": "BYTES", "data": units},
-            ]
-            answer = await infer(g, {"inputs": inputs, "outputs": [{"name": "late"}]}, X_Request_Id="a")
+            answer = await infer(g, {"inputs": INPUTS, "outputs": [{"name": "output-0"}]}, X_Request_Id="a")
             assert answer.status_code == 200, answer.text
             assert answer.json()["outputs"][0]["data"] == [2.0 * i for i in range(8)]
             rows = await g.rows()
-            theirs = sum(arms.values())
+            theirs = sum(ARMS.values())
             assert [r["status"] for r in rows if r["arm"] == "challenger"] == ["error"] * theirs
-            assert "beside the champion's answers" in next(r["error"] for r in rows if r["arm"] == "challenger")
+            told = next(r["error"] for r in rows if r["arm"] == "challenger")
+            assert told == f"beside the champion's answers: {theirs} of 8 answers are records and the others are not"
             served = [r["request_id"] for r in rows if r["served"]]
             assert sorted(served) == [f"a:{i}" for i in range(8)]
             assert {r["arm"] for r in rows if r["served"]} == {"champion"}

@@ -43,7 +43,7 @@ def encode(
         BadRequestError: An output that is asked for is not among those that there are.
     """
     values = parse_json(f"[{','.join(answer.json for answer in answers)}]".encode())
-    content_type, tensors = _tensors(values, model)
+    content_type, tensors = _tensors(_only(values, outputs), model)
     if outputs is not None:
         found = {tensor["name"]: tensor for tensor in tensors}
         missing = [name for name in outputs if name not in found]
@@ -61,6 +61,13 @@ def encode(
             "outputs": tensors,
         }
     )
+
+
+def _only(values: list[Any], outputs: tuple[str, ...] | None) -> list[Any]:
+    """The records with the outputs that are asked for alone: two versions may differ in others."""
+    if outputs is None or not all(isinstance(value, dict) and value.keys() >= set(outputs) for value in values):
+        return values
+    return [{name: value[name] for name in outputs} for value in values]
 
 
 def _tensors(values: list[Any], model: Interface) -> tuple[str, list[dict[str, Any]]]:

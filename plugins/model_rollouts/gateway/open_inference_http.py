@@ -56,6 +56,9 @@ class OpenInferenceCodec:
             encode(answers, "", "", "", self._header.outputs, self._interface)
         except BadRequestError as error:
             return str(error)
+        records = sum(answer.json.startswith("{") for answer in answers)
+        if 0 < records < len(answers):  # one tensor of both would be no number to its caller any more
+            return f"{records} of {len(answers)} answers are records and the others are not"
         return None
 
     def encode(self, answers: Sequence[Answer], model: str, versions: str, request_id: str) -> bytes:
