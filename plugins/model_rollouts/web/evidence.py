@@ -171,6 +171,7 @@ class Evidence:
             return
         with self._lock:
             done, kept.done, kept.updated_at = kept.done, None, time.monotonic()
+            self._forget()
         if done is not None:
             done.set_result(None)
 

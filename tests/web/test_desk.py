@@ -1,0 +1,144 @@
+"""What a user may not see is not there for them: neither in lists, nor by its name, nor by its run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.adapters.test_sql_page import Rollouts, cause
+
+from model_rollouts.core import rollout as steps
+from model_rollouts.core.by_hand import Deed
+from model_rollouts.core.data_rollback import DataRollback
+from model_rollouts.core.errors import NotFoundError
+from model_rollouts.core.patterns import plan_from
+from model_rollouts.core.plan import Pattern
+from model_rollouts.settings import Settings
+from model_rollouts.web.desk import Desk
+from model_rollouts.wiring import Wiring
+
+EVERYTHING = {"page": 1, "states": (), "pattern": "", "model": "", "text": ""}
+
+
+class Rights:
+    """A user with rights on some patterns."""
+
+    name = "anna"
+    user = None
+
+    def __init__(self, *patterns: Pattern, dags: tuple[str, ...] = ()) -> None:
+        self.patterns, self.dags = patterns, dags
+
+    def readable(self) -> tuple[Pattern, ...]:
+        return self.patterns
+
+    def may_act(self, patterns: Any) -> bool:
+        return set(patterns) <= set(self.patterns)
+
+    def may_trigger(self, dag_id: str) -> bool:
+        return dag_id in self.dags
+
+
+class Dags:
+    """Airflow as it is asked."""
+
+    def __init__(self, paused: bool = False) -> None:
+        self.paused = paused
+        self.triggered: list[tuple[str, str, dict[str, Any]]] = []
+
+    def dag(self, dag_id: str) -> dict[str, Any]:
+        return {"is_paused": self.paused}
+
+    def trigger(self, dag_id: str, run_id: str, conf: Any, note: str = "") -> bool:
+        self.triggered.append((dag_id, run_id, dict(conf)))
+        return True
+
+    def questions(self, dag_id: str, run_id: str) -> list[Any]:
+        return []
+
+
+class World:
+    """A desk over a store with a canary and a gradual rollout."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = Settings(
+            store_url=f"sqlite:///{folder / 'store.db'}", log_dir=folder, mlflow_tracking_uri="http://127.0.0.1:9"
+        )
+        parts = Wiring(settings)
+        parts.store.migrate()
+        self.dags = Dags()
+        self.desk = Desk(parts, dags=lambda _: self.dags)
+        self.rollouts = Rollouts(parts.store)
+        self.canary = self.rollouts.start("a", 1, run="manual__1")
+        self.gradual = self.rollouts.start("b", 2, Pattern.GRADUAL)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return World(tmp_path)
+
+
+def test_lists_have_what_the_user_may_see(world: World) -> None:
+    told = world.desk.rollouts(Rights(Pattern.GRADUAL), EVERYTHING)
+
+    assert [row["id"] for row in told["rollouts"]] == [world.gradual.id]
+    assert (told["total"], told["by_state"], told["models"]) == (1, {"pending": 1}, ["b"])
+    assert world.desk.rollouts(Rights(), EVERYTHING)["total"] == 0
+    assert world.desk.rollouts(Rights(*Pattern), EVERYTHING)["total"] == 2
+
+
+def test_what_may_not_be_seen_is_not_there(world: World) -> None:
+    rights, name = Rights(Pattern.GRADUAL), world.canary.id
+
+    for ask in (
+        lambda: world.desk.rollout(rights, name),
+        lambda: world.desk.reports_of(rights, name),
+        lambda: world.desk.report(rights, name, "run", "a.html"),
+        lambda: world.desk.act(rights, name, Deed.ROLL_BACK, "because", 1),
+    ):
+        with pytest.raises(NotFoundError, match="that you may see"):
+            ask()
+    assert world.desk.of_run(rights, "canary", "manual__1")["rollouts"] == []
+    assert world.desk.of_run(Rights(*Pattern), "canary", "manual__1")["rollouts"] == [name]
+    assert world.rollouts.store.rollout(name) == world.canary
+
+
+def test_a_chain_of_patterns_takes_the_rights_of_all_that_are_set_in_motion(world: World) -> None:
+    traffic = world.rollouts.traffic("b")
+    assert traffic.rollout_id == world.gradual.id
+    plan = plan_from(Pattern.SHADOW, {"then": [{"pattern": "canary"}]})
+    world.rollouts.take(world.gradual, "roll_back", 3)
+    world.rollouts.store.apply(steps.start("chain", plan, "3", "s", world.rollouts.traffic("b"), cause(4)))
+    with pytest.raises(PermissionError, match="trigger the DAG canary, shadow"):
+        world.desk.act(_reads_all(Pattern.SHADOW), "chain", Deed.ROLL_BACK, "because", 1)
+    done = world.desk.act(_reads_all(Pattern.SHADOW, Pattern.CANARY), "chain", Deed.ROLL_BACK, "because", 1)
+    assert done["state"] == "rolled_back"
+
+
+def _reads_all(*acts: Pattern) -> Rights:
+    rights = Rights(*Pattern)
+    rights.may_act = lambda patterns: set(patterns) <= set(acts)  # type: ignore[method-assign]
+    return rights
+
+
+def test_data_is_undone_by_a_run_and_where_it_is_not_the_user_is_told(world: World) -> None:
+    undo = DataRollback.from_dict({"kind": "dag", "target": "undo_features"})
+    plan = replace(plan_from(Pattern.CANARY, {}), data_rollback=(undo,))
+    store = world.rollouts.store
+
+    def started(name: str) -> None:
+        store.apply(steps.adopt(name, "1", cause(0)))
+        store.apply(steps.start(name, plan, "2", "s", world.rollouts.traffic(name), cause(1)))
+
+    def rolled_back(name: str, *dags: str) -> str:
+        started(name)
+        return " ".join(world.desk.act(Rights(*Pattern, dags=dags), name, Deed.ROLL_BACK, "because", 1)["warnings"])
+
+    assert "data is not undone" not in rolled_back("one", "rollback")
+    expected = {"model": "one", "reason": "because", "requested_by": "anna (page)"}
+    assert world.dags.triggered == [("rollback", "one--data", expected)]
+    assert "you may not trigger the DAG rollback; run `rollouts rollback two`" in rolled_back("two")
+    world.dags.paused = True
+    assert "the DAG rollback is paused" in rolled_back("three", "rollback")
+    assert len(world.dags.triggered) == 1
