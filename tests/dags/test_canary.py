@@ -109,6 +109,36 @@ def test_an_erring_challenger_is_rolled_back(world):
     assert world.states(run)["roll_back"] == "success"
     assert "error rate" in world.rollout.reason
     assert world.traffic.share == 0
+    assert_tasks_link_to_what_they_made(world, run)
+
+
+def assert_tasks_link_to_what_they_made(world, run):
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(f"rollouts/{world.model}")
+    (found,) = client.search_runs([experiment.experiment_id])
+    base = f"{world.wiring.settings.mlflow_tracking_uri}/#/experiments/{experiment.experiment_id}"
+    stage = f"{base}/runs/{found.info.run_id}"
+    both = {"RolloutLink": f"/model-rollouts/page/#/rollout/{world.rollout.id}", "MlflowRunLink": stage}
+    assert links(run, "preflight") == links(run, "roll_back") == both
+    assert links(run, "compare") == {**both, "ReportLink": f"{stage}/artifacts/comparison.html"}
+    names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+    assert {links(run, task)["ReportLink"].rpartition("/")[2] for task in ("compare", "drift_report")} <= names
+
+
+def links(run, task_id):
+    """The buttons of a task's page, as Airflow keeps them when it has ended."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        rows = (
+            session.query(XComModel.key, XComModel.value)
+            .filter(XComModel.dag_id == run.dag_id, XComModel.run_id == run.run_id, XComModel.task_id == task_id)
+            .filter(XComModel.key.like("_link_%"))
+        )
+        return {key.removeprefix("_link_"): str(value).strip('"') for key, value in rows}
 
 
 @pytest.mark.parametrize(("policy", "state", "share"), [("hold", "holding", 50), ("roll_back", "rolled_back", 0)])

@@ -149,7 +149,10 @@ def page(at: Checked) -> None:
 
 def page_prefix(at: Checked) -> str:
     """Where the package says that its page is."""
-    code = "from model_rollouts.airflow_plugin import RolloutsPlugin as p; print(p.fastapi_apps[0]['url_prefix'])"
+    code = (
+        "from model_rollouts.airflow_plugin import RolloutsPlugin\n"
+        "print(next(app['url_prefix'] for app in RolloutsPlugin.fastapi_apps if app['name'].endswith(' page')))"
+    )
     return at.run(str(at.venv / "bin" / "python"), "-c", code).strip().splitlines()[-1]
 
 

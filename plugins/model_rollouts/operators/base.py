@@ -1,9 +1,12 @@
 """What every task of a stage knows: which rollout, which stage, which MLflow run."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
+
+from model_rollouts.operators.links import MlflowRunLink, RolloutLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,6 +42,7 @@ class StageOperator(BaseOperator):
     """
 
     ui_color = "#e8eef7"
+    operator_extra_links: Collection[BaseOperatorLink] = (RolloutLink(), MlflowRunLink())
 
     def stage_of(self, context: "Context") -> tuple[str, int, str]:
         """(rollout id, stage, MLflow run id) of this DAG run.

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunLink, TriggerDagRunOperator
 
 from model_rollouts.core.names import stage_run_id
 from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, poll_seconds, wiring
+from model_rollouts.operators.links import MlflowRunLink, RolloutLink
 from model_rollouts.operators.notify import notify
 from model_rollouts.triggers.watch import WatchTrigger
 
@@ -164,6 +165,7 @@ class ExpandOperator(TriggerDagRunOperator, FinishOperator):
     """
 
     ui_color = "#d9f2e0"
+    operator_extra_links = [TriggerDagRunLink(), RolloutLink(), MlflowRunLink()]  # noqa: RUF012 - as Airflow has it
     tells = "expanded"
 
     def __init__(self, **kwargs: Any) -> None:

@@ -71,10 +71,12 @@ class PreflightOperator(StageOperator):
         power = self._power(parts, rollout, stage)
         for told in power:
             self.log.log(logging.WARNING if told["underpowered"] else logging.INFO, "%s", told["summary"])
+        mlflow_run_id = parts.stage_runs.open(rollout, stage)
         return {
             "rollout_id": rollout.id,
             "stage": stage,
-            "mlflow_run_id": parts.stage_runs.open(rollout, stage),
+            "mlflow_run_id": mlflow_run_id,
+            "mlflow_run_url": self._run_url(parts, mlflow_run_id),
             "approval": rollout.plan.stage(stage).approval,
             "acknowledge": stage == 0 and rollout.plan.readiness.acknowledge,
             "on_call": list(rollout.plan.readiness.on_call),
@@ -83,6 +85,15 @@ class PreflightOperator(StageOperator):
             "poll_seconds": rollout.plan.look_seconds,
             "power": power,
         }
+
+    def _run_url(self, parts: "Wiring", run_id: str) -> str:
+        from model_rollouts.adapters.links import run_address
+
+        try:
+            return run_address(parts.settings, run_id)
+        except Exception as error:  # a link holds nothing up
+            self.log.warning("there will be no links to MLflow: %s", error)
+            return ""
 
     @staticmethod
     def _power(parts: "Wiring", rollout: "Rollout", stage: int) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.operators.base import WATCH, StageOperator, pull, wiring
+from model_rollouts.operators.links import REPORT_KEY, MlflowRunLink, ReportLink, RolloutLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,6 +33,7 @@ class ReportOperator(StageOperator):
     """
 
     ui_color = "#eef2e3"
+    operator_extra_links = (RolloutLink(), MlflowRunLink(), ReportLink())
 
     @abstractmethod
     def make(self, rollout: "Rollout", stage: int, context: "Context", out_dir: Path) -> dict[str, Any]:
@@ -48,6 +50,8 @@ class ReportOperator(StageOperator):
             files: Sequence[Path] = made["files"]
             tags = {f"rollout.{self.task_id}": made["state"], f"rollout.{self.task_id}.detail": made["detail"][:500]}
             parts.stage_runs.log(mlflow_run_id, files, made["metrics"], tags)
+        if page := next((file.name for file in files if file.suffix == ".html"), None):
+            context["ti"].xcom_push(key=REPORT_KEY, value=page)
         self.log.info("%s: %s", made["state"], made["detail"])
         return {"state": made["state"], "detail": made["detail"]}
 
