@@ -17,6 +17,7 @@ from model_rollouts.adapters.comparison_metrics import (
     reliability,
     slices,
 )
+from model_rollouts.adapters.comparison_offline import offline_rows
 from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.core.decision import Decision
 from model_rollouts.core.gates import Metric
@@ -54,13 +55,21 @@ def compare_rows(rollout: Rollout, decision: Decision, end: datetime, as_of: dat
     Raises:
         LogReadError: The log can't be read.
     """
-    stage = rollout.plan.stage(decision.stage)
-    if stage.offline:
-        return _nothing("the stage is offline: its answers are compared pair by pair (pairs.html)")
+    maturity = timedelta(seconds=rollout.plan.label_maturity_seconds)
+    if rollout.plan.stage(decision.stage).offline:
+        with offline_rows(log.root, rollout, decision.stage) as seen:
+            if seen is None:
+                return _nothing("no request of the offline stage is scored yet")
+            asked = Asked(rollout.model, rollout.id, decision.stage, seen.start, seen.end, as_of, maturity)
+            return _compared(rollout, decision, asked, seen.start, seen.log)
     if rollout.opened_at is None or end <= rollout.opened_at:
         return _nothing("no look of the stage is closed yet")
-    maturity = timedelta(seconds=rollout.plan.label_maturity_seconds)
     asked = Asked(rollout.model, rollout.id, decision.stage, rollout.created_at, end, as_of, maturity)
+    return _compared(rollout, decision, asked, rollout.opened_at, log)
+
+
+def _compared(rollout: Rollout, decision: Decision, asked: Asked, began: datetime, log: PairLog) -> dict[str, Any]:
+    """The numbers of a stage that began then."""
     facts = read_facts(log.root, asked)
     if not any(number == decision.stage for number, _ in facts.arms):
         return _nothing("the log has no row of the stage")
@@ -72,13 +81,13 @@ def compare_rows(rollout: Rollout, decision: Decision, end: datetime, as_of: dat
     return {
         "computed": True,
         "reason": "",
-        "until": end.isoformat(),
-        "labels_as_of": as_of.isoformat(),
+        "until": asked.end.isoformat(),
+        "labels_as_of": asked.as_of.isoformat(),
         "label_maturity_seconds": rollout.plan.label_maturity_seconds,
         "interval": "95 %, for one point in time; requests are taken for independent",
         "stage": beside(of_stage[0], of_stage[1], kind),
         "rollout": beside(of_rollout[0], of_rollout[1], kind),
-        "pairs": _pairs(rollout, decision, end, log),
+        "pairs": _pairs(rollout, decision, Window(0, began, asked.end), log),
         "calibration": _calibration(of_stage, kind.probabilities),
         "slices": slices(facts, found, effects),
     }
@@ -88,12 +97,11 @@ def _nothing(reason: str) -> dict[str, Any]:
     return {"computed": False, "reason": reason}
 
 
-def _pairs(rollout: Rollout, decision: Decision, end: datetime, log: PairLog) -> dict[str, Any]:
+def _pairs(rollout: Rollout, decision: Decision, window: Window, log: PairLog) -> dict[str, Any]:
     stage = rollout.plan.stage(decision.stage)
-    if 0 < stage.share < FULL_SHARE or rollout.opened_at is None:
+    if 0 < stage.share < FULL_SHARE:
         return agreement(0, 0, 0, f"no request goes to both versions at a share of {stage.share:g} %")
     gate = stage.gate(Metric.AGREEMENT)
-    window = Window(0, rollout.opened_at, end)
     counts = log.pair_counts(rollout.model, rollout.id, decision.stage, [window], gate.tolerance if gate else None)[0]
     return agreement(counts.asked, counts.paired, counts.agreed, "")
 
