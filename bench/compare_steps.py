@@ -52,9 +52,8 @@ def evidence(root: Path, rows: int) -> None:
     found = log.request_counts(MODEL, ROLLOUT, STAGE, windows)
     if not sum(arm.requests for pair in found for arm in pair):
         raise ValueError(f"{root} has no request of the rollout; make the log again")
-    log.label_counts(MODEL, ROLLOUT, STAGE, windows, MATURITY)
     log.unit_counts(MODEL, ROLLOUT, looks, 0)
-    log.label_clusters(MODEL, ROLLOUT, looks, 0, MATURITY)
+    log.label_evidence(MODEL, ROLLOUT, looks, 0, MATURITY)
     log.value_sums(MODEL, ROLLOUT, looks, 0, MATURITY, (START - timedelta(days=30), START))
 
 

@@ -133,21 +133,18 @@ class _Closing:
                     self._add(_place(w), pairs=by_index[w.window.index], pair_clusters=clusters)
 
     def _count_labels(self, mature: Sequence[StageWindow], ripe: Sequence[StageWindow], maturity: timedelta) -> None:
-        for stage, part in _by_stage(ripe).items():
-            labels = self.log.label_counts(self.rollout.model, self.rollout.id, stage, part, maturity)
-            for window, (champion, challenger) in zip(part, labels, strict=True):
-                self._add((stage, window.index), champion_labels=champion, challenger_labels=challenger)
-        self._count_label_units(mature, ripe, maturity)
-
-    def _count_label_units(
-        self, mature: Sequence[StageWindow], ripe: Sequence[StageWindow], maturity: timedelta
-    ) -> None:
         model, rollout_id = self.rollout.model, self.rollout.id
         first, wanted = mature.index(ripe[0]), {_place(w) for w in ripe}
-        clusters = self.log.label_clusters(model, rollout_id, mature, first, maturity)
-        for w, (champion, challenger) in zip(mature[first:], clusters, strict=True):
+        labels = self.log.label_evidence(model, rollout_id, mature, first, maturity)
+        for w, (champion, challenger) in zip(mature[first:], labels, strict=True):
             if _place(w) in wanted:
-                self._add(_place(w), champion_label_clusters=champion, challenger_label_clusters=challenger)
+                self._add(
+                    _place(w),
+                    champion_labels=champion.counts,
+                    challenger_labels=challenger.counts,
+                    champion_label_clusters=champion.clusters,
+                    challenger_label_clusters=challenger.clusters,
+                )
         if any(stage.gate(Metric.VALUE) for stage in self.plan.stages):
             prior = (self.rollout.created_at - _PRIOR, self.rollout.created_at)
             values = self.log.value_sums(model, rollout_id, mature, first, maturity, prior)

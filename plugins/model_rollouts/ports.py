@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.data_rollback import DataRollback
-from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
+from model_rollouts.core.evidence import ArmLabels, Look, RequestCounts
 from model_rollouts.core.golden import GoldenCase
 from model_rollouts.core.monitoring import MonitoredCounts
 from model_rollouts.core.rollout import Change, Event, Rollout
@@ -132,14 +132,6 @@ class PredictionLog(Protocol):
             Exception: The log can't be read. Never zeros for a failed query.
         """
 
-    def label_counts(
-        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], maturity: timedelta
-    ) -> list[tuple[LabelCounts, LabelCounts]]:
-        """(champion, challenger) for each window of predictions, in order, with labels as known now.
-
-        A label counts up to `maturity` after its request.
-        """
-
     def unit_counts(
         self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int
     ) -> list[tuple[UnitCounts, UnitCounts]]:
@@ -153,10 +145,13 @@ class PredictionLog(Protocol):
             fresh: The first position to give results for.
         """
 
-    def label_clusters(
+    def label_evidence(
         self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, maturity: timedelta
-    ) -> list[tuple[ClusterSums, ClusterSums]]:
-        """Repeat requests of units among the labelled ones, for each of `windows[fresh:]`; see `unit_counts`."""
+    ) -> list[tuple[ArmLabels, ArmLabels]]:
+        """(champion, challenger) for each of `windows[fresh:]`, in order, with labels as known now.
+
+        A label counts up to `maturity` after its request. See `unit_counts`.
+        """
 
     def pair_counts(
         self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], tolerance: float | None

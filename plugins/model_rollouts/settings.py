@@ -1,5 +1,7 @@
 """Every setting, typed, from the environment (prefix MODEL_ROLLOUTS_)."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -59,6 +61,10 @@ class Settings(BaseSettings):
     )
     mlflow_ui_url: str = Field("", description="MLflow's address for links, when a browser needs another one")
     sync_stages: bool = Field(False, description="Also move registry stages, for teams still on stages")
+    scratch_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / f"model-rollouts-{os.getuid()}",
+        description="Folder of this machine and user for sums over units between looks; made again when it is lost",
+    )
     expectations_dir: Path = Field(Path("expectations"), description="Great Expectations suites, as JSON")
     data_check_rows: int = Field(
         5_000_000,

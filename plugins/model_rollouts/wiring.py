@@ -81,8 +81,9 @@ class Wiring:
     def log(self) -> "DeltaPredictionLog":
         """The prediction log, asked by the engine of the settings."""
         from model_rollouts.adapters.delta_log import DeltaPredictionLog
+        from model_rollouts.adapters.unit_carry import UnitCarry
 
-        return DeltaPredictionLog(self.log_root)
+        return DeltaPredictionLog(self.log_root, UnitCarry(self.settings.scratch_dir / "units"))
 
     @cached_property
     def log_upkeep(self) -> "LogUpkeep":

@@ -15,7 +15,20 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.adapters.log_kinds import another
-from tests.adapters.unit_log import ARMS, DAY, MINUTE, START, Bench, Row, look, outcome, random_log, row, unit_of
+from tests.adapters.unit_log import (
+    ARMS,
+    DAY,
+    MINUTE,
+    START,
+    Bench,
+    Row,
+    label_counts,
+    look,
+    outcome,
+    random_log,
+    row,
+    unit_of,
+)
 
 from model_rollouts.adapters.ab_effects import LEAST_UNITS, effects, sample_ratio_p_value
 from model_rollouts.adapters.ab_readout import GUARDRAILS, ReadoutResult, read_out, write_readout
@@ -143,7 +156,7 @@ def test_requests_values_and_labels_are_those_that_the_gates_count(bench: Bench,
     bench.outcomes(*outcomes)
     whole = [look(0, 0, 0, 30)]
     requests = bench.log.request_counts("delays", "ro", 0, [whole[0].window])[0]
-    labels = bench.log.label_counts("delays", "ro", 0, [whole[0].window], MINUTE)[0]
+    labels = label_counts(bench.log, "delays", "ro", 0, [whole[0].window], MINUTE)[0]
     values = bench.values(whole)[0]
     # read out a minute later, when all that was asked is old enough
     found = DeltaReportLog(bench.root).arm_units("delays", "ro", 0, START, END + MINUTE, MINUTE, PRIOR)

@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.adapters.log_kinds import damage, is_untouched
+from tests.adapters.unit_log import label_counts
 
 from model_rollouts.adapters import delta_files
 from model_rollouts.adapters.delta_log import (
@@ -80,7 +81,7 @@ class Bench:
     def labels(
         self, windows: list[Window] | None = None, maturity: timedelta = timedelta(days=30)
     ) -> list[tuple[LabelCounts, LabelCounts]]:
-        return self.log.label_counts("delays", "ro", 1, WINDOWS if windows is None else windows, maturity)
+        return label_counts(self.log, "delays", "ro", 1, WINDOWS if windows is None else windows, maturity)
 
 
 @pytest.fixture

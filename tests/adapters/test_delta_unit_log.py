@@ -16,6 +16,7 @@ from tests.adapters.unit_log import (
     TICK,
     Bench,
     flat,
+    label_counts,
     look,
     outcome,
     random_log,
@@ -74,7 +75,7 @@ def test_the_counts_are_those_of_the_existing_evidence(bench: Bench) -> None:
         windows = [each.window for each in looks]
         at = slice(3 * stage, 3 * stage + 3)
         requests = bench.log.request_counts("delays", "ro", stage, windows)
-        labels = bench.log.label_counts("delays", "ro", stage, windows, MINUTE)
+        labels = label_counts(bench.log, "delays", "ro", stage, windows, MINUTE)
         for counted, units in zip(requests, bench.units()[at], strict=True):
             for mine, unit in zip(counted, units, strict=True):
                 assert unit.clusters["error_rate"].judged == mine.requests
@@ -85,7 +86,7 @@ def test_the_counts_are_those_of_the_existing_evidence(bench: Bench) -> None:
     bench = Bench(another(bench.root))
     bench.predictions(*(each | {"served": True} for each in rows))
     for stage, looks in ((0, LOOKS[:3]), (1, LOOKS[3:])):
-        labels = bench.log.label_counts("delays", "ro", stage, [each.window for each in looks], MINUTE)
+        labels = label_counts(bench.log, "delays", "ro", stage, [each.window for each in looks], MINUTE)
         values = bench.values()[3 * stage : 3 * stage + 3]
         assert [(each.champion_due, each.challenger_due) for each in values] == [
             tuple(arm.due for arm in each) for each in labels

@@ -98,9 +98,9 @@ def test_a_call_has_rows_in_both_arms_and_its_pairs_in_each(bench: Bench) -> Non
     assert [arm.clusters["latency_p99"].squares for arm in (champion, challenger)] == [3, 2]
 
 
-def test_an_id_that_comes_back_as_a_call_of_another_size_is_one_call(bench: Bench) -> None:
+def test_rows_of_a_call_are_told_by_their_endings_alone(bench: Bench) -> None:
     bench.predictions(row("a", 1), row("a:0", 2), row("a:10", 3), row("a:0:0", 4))
-    assert bench.units()[0][0].clusters["call_error_rate"].squares == 9 + 1
+    assert bench.units()[0][0].clusters["call_error_rate"].squares == 1 + 4 + 1
 
 
 def test_the_slowest_of_few_answers_are_as_slow_as_the_quantile(bench: Bench) -> None:

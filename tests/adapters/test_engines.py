@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 from pydantic import ValidationError
-from tests.adapters.unit_log import DAY, LOOKS, MINUTE, PRIOR, START, Row, outcome, random_log, row
+from tests.adapters.unit_log import DAY, LOOKS, MINUTE, PRIOR, START, Row, label_counts, outcome, random_log, row
 
 from model_rollouts.adapters import postgres_engine, spark_engine
 from model_rollouts.adapters.comparison_facts import Asked, read_facts
@@ -166,10 +166,10 @@ def profiles(log: DeltaPredictionLog) -> Any:
 
 ASKED: Mapping[str, Callable[[DeltaPredictionLog], Any]] = {
     "requests": lambda log: log.request_counts(MODEL, "ro", 0, WINDOWS),
-    "labels": lambda log: log.label_counts(MODEL, "ro", 1, [each.window for each in LOOKS[3:]], MINUTE),
+    "labels": lambda log: label_counts(log, MODEL, "ro", 1, [each.window for each in LOOKS[3:]], MINUTE),
     "units": lambda log: log.unit_counts(MODEL, "ro", LOOKS, 0),
     "units of the last looks": lambda log: log.unit_counts(MODEL, "ro", LOOKS, 4),
-    "label clusters": lambda log: log.label_clusters(MODEL, "ro", LOOKS, 1, MINUTE),
+    "label evidence": lambda log: log.label_evidence(MODEL, "ro", LOOKS, 1, MINUTE),
     "pairs as texts": lambda log: log.pair_counts(MODEL, "ro", 0, WINDOWS, None),
     "pairs as numbers": lambda log: log.pair_counts(MODEL, "ro", 0, WINDOWS, 0.25),
     "pair clusters": lambda log: log.pair_clusters(MODEL, "ro", LOOKS, 0, 0.0),
@@ -304,7 +304,7 @@ def test_names_like_those_of_the_tables_are_left_alone(empty_logs: Callable[[str
     assert found.astype(str).to_numpy().tolist() == expected.astype(str).to_numpy().tolist()
     assert set(found["f_blog_outcomes"]) == {1.5}
     assert set(found["f_log_predictions"]) == {"log_outcomes"}
-    assert DeltaPredictionLog(made.asked_by(engine)).label_counts(model, "ro", 0, WINDOWS[:1], MINUTE)[0][0].labelled
+    assert label_counts(DeltaPredictionLog(made.asked_by(engine)), model, "ro", 0, WINDOWS[:1], MINUTE)[0][0].labelled
 
 
 # --- nothing there, and what can't be read
@@ -326,7 +326,7 @@ def test_a_log_without_outcomes_has_no_labels(empty_logs: Callable[[str], Logs])
         there = DeltaPredictionLog(made.asked_by(engine))
         for what in ("labels", "sample of a stage"):
             alike(ASKED[what](there), ASKED[what](here), what)
-    assert here.label_counts(MODEL, "ro", 0, WINDOWS[:1], MINUTE)[0][0].due == 1
+    assert label_counts(here, MODEL, "ro", 0, WINDOWS[:1], MINUTE)[0][0].due == 1
 
 
 def test_a_broken_log_is_an_error_and_never_an_empty_one(empty_logs: Callable[[str], Logs]) -> None:

@@ -14,6 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from psycopg import sql
 from tests.adapters.log_kinds import damage
+from tests.adapters.unit_log import label_counts
 
 from model_rollouts.adapters import delta_compaction, delta_writer, log_upkeep_delta
 from model_rollouts.adapters.delta_compaction import compact
@@ -108,7 +109,7 @@ def evidence(root: LogRoot) -> Any:
     windows = [Window(i, NOW - age * DAY, NOW - (age - 1) * DAY) for i, age in enumerate((2, 1))]
     return (
         log.request_counts(MODEL, "ro", 0, windows),
-        log.label_counts(MODEL, "ro", 0, windows, timedelta(hours=1)),
+        label_counts(log, MODEL, "ro", 0, windows, timedelta(hours=1)),
         log.stage_frame(MODEL, "ro", 0, None, NOW - 3 * DAY, NOW).sort_index(axis=1).to_json(date_unit="us"),
     )
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 from pydantic import ValidationError
+from tests.adapters.unit_log import label_counts
 
 from model_rollouts.adapters.batch_comparison import compare_batch
 from model_rollouts.adapters.batch_mapping import MappingError, load_mapping
@@ -153,7 +154,7 @@ def test_counts_are_those_of_a_log_with_the_same_rows(source: Any, tmp_path: Pat
     found, wanted = (each.request_counts(*of, windows) for each in (ours, log))
     assert found == wanted
     assert sum(champion.requests + challenger.requests for champion, challenger in found) == 2_000
-    found, wanted = (each.label_counts(*of, windows, MATURITY) for each in (ours, log))
+    found, wanted = (label_counts(each, *of, windows, MATURITY) for each in (ours, log))
     assert found == wanted
     assert sum(champion.labelled for champion, _ in found) > 700
     frames = [each.stage_frame(*of, None, START, END, 50).drop(columns="error") for each in (ours, log)]
@@ -245,7 +246,7 @@ def require_all(log: MappedLog, ids: list[str]) -> None:
     asked = DeltaPredictionLog(log)
     (counts,) = asked.request_counts("late flights", ROLLOUT, STAGE, [Window(0, START, END)])
     assert counts[0].requests + counts[1].requests == 20
-    (labels,) = asked.label_counts("late flights", ROLLOUT, STAGE, [Window(0, START, END)], timedelta(days=9))
+    (labels,) = label_counts(asked, "late flights", ROLLOUT, STAGE, [Window(0, START, END)], timedelta(days=9))
     assert labels[0].labelled + labels[1].labelled == counts[0].requests - counts[0].errors + (
         counts[1].requests - counts[1].errors
     )

@@ -17,6 +17,7 @@ import pytest
 from model_rollouts.adapters.delta_log import REPEAT_SECONDS, DeltaPredictionLog
 from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.core.baseline import Baseline
+from model_rollouts.core.evidence import LabelCounts
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.ports import StageWindow, Window
 
@@ -66,6 +67,15 @@ def outcome(request_id: str, at: float, label: str | None = None, value: float |
     return {"request_id": request_id, "ts": START + timedelta(seconds=at), "label": label, "value": value}
 
 
+def label_counts(
+    log: DeltaPredictionLog, model: str, rollout_id: str, stage: int, windows: Sequence[Window], maturity: timedelta
+) -> list[tuple[LabelCounts, LabelCounts]]:
+    """(champion, challenger) in each window of a stage."""
+    looks = [StageWindow(stage, each) for each in windows]
+    labels = log.label_evidence(model, rollout_id, looks, 0, maturity)
+    return [(champion.counts, challenger.counts) for champion, challenger in labels]
+
+
 class Bench:
     """A log with a writer at hand."""
 
@@ -93,7 +103,8 @@ class Bench:
     def labels(
         self, looks: Sequence[StageWindow] = LOOKS, fresh: int = 0, maturity: timedelta = MINUTE
     ) -> list[tuple[ClusterSums, ClusterSums]]:
-        return self.log.label_clusters("delays", "ro", looks, fresh, maturity)
+        labels = self.log.label_evidence("delays", "ro", looks, fresh, maturity)
+        return [(champion.clusters, challenger.clusters) for champion, challenger in labels]
 
     def pairs(self, tolerance: float | None = None, looks: Sequence[StageWindow] = LOOKS[:3]) -> list[PairCounts]:
         return self.log.pair_counts("delays", "ro", 0, [each.window for each in looks], tolerance)

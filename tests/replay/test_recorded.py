@@ -88,7 +88,7 @@ def test_a_log_that_is_gone_reproduces_nothing(live: Live) -> None:
     assert all(step.decision.verdict is Verdict.WAIT for step in replay.steps)
 
 
-@pytest.mark.parametrize("broken", ["unit_counts", "label_clusters", "label_counts"])
+@pytest.mark.parametrize("broken", ["unit_counts", "label_evidence"])
 def test_harm_is_acted_on_though_a_part_of_the_looks_can_not_be_counted(
     live: Live, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -103,7 +103,7 @@ def test_harm_is_acted_on_though_a_part_of_the_looks_can_not_be_counted(
     assert "error rate" in rollout.reason
 
 
-@pytest.mark.parametrize("broken", ["unit_counts", "label_clusters", "label_counts"])
+@pytest.mark.parametrize("broken", ["unit_counts", "label_evidence"])
 def test_without_harm_nothing_passes_on_looks_that_can_not_be_counted_whole_and_none_is_kept(
     live: Live, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -1,16 +1,14 @@
 # ruff: noqa: S608 - the texts are put together from constants and quoted column names; every value is a parameter
 """The comparison's queries: all sums of all stages, arms and slices from one pass over the log.
 
-Nearly every request was asked once and has one label and one value: those rows are joined to their outcome and added up
-as they come. The others, the careful ones, go by the rules of the verdicts, `first_rows` and `joined`. Both give what
-the verdicts' rules give.
+Which rows count, and what their outcomes are, goes by the rules of the verdicts, `answers`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_rollouts.adapters.delta_pair_queries import quoted
-from model_rollouts.adapters.delta_queries import BIN, first_rows, joined
+from model_rollouts.adapters.delta_queries import BIN, answers
 from model_rollouts.core.evidence import LATENCY_RATIO
 
 _RATIO = f"ln({LATENCY_RATIO})"
@@ -20,19 +18,12 @@ _LOGIT_WIDTH = 0.005
 _LARGEST_LOGIT = 20  # further out there is one bin a side for what is not 0 or 1
 _EDGE_BIN = int(_LARGEST_LOGIT / _LOGIT_WIDTH)
 _TAIL_WIDTH = 0.005  # of ln(1 + 1000 x) for scores that are no probabilities
-_LARGEST_VALUE = 10**9  # as in the verdicts
 NO_BIN = -999_999
 _SMALLEST = "1e-75"  # its fourth power is a double still
 _LARGEST = "1.79e308"
 _LARGEST_OF = {2: "1e150", 4: "1e75"}  # power -> numbers whose power can be added up a hundred million times
 
 _OF_ROLLOUT = "rollout_id = $rollout AND arm = cohort AND arm IN ('champion', 'challenger') AND stage <= $stage"
-_USABLE = f"abs(value) <= {_LARGEST_VALUE}"
-_LABEL_US = "CASE WHEN label IS NOT NULL THEN epoch_us(ts) END"
-_VALUE_US = f"CASE WHEN {_USABLE} THEN epoch_us(ts) END"
-_USABLE_OUTCOMES = f"""(
-        SELECT request_id, ts, label, CASE WHEN {_USABLE} THEN value END AS value FROM {{outcomes}}
-    )"""
 
 # Rows to cut the slices by; which they are does not depend on what came of them.
 SURVEY = """
@@ -128,63 +119,22 @@ def _facts(cuts: Sequence[Cut]) -> str:
     features = "".join(f", {quoted(cut.column)} AS c{at}" for at, cut in enumerate(cuts))
     bands = "".join(f", {_band(at, cut)} AS b{at}" for at, cut in enumerate(cuts))
     names = "".join(f", b{at}" for at in range(len(cuts)))
-    first = first_rows(f"{_OF_ROLLOUT} AND coalesce(request_id, '') IN (SELECT request_id FROM careful)")
-    first = first.replace("epoch_us(ts) AS us", f"epoch_us(ts) AS us, served, score{features}")
-    # Rows are made narrow before they meet their outcomes, which takes the memory.
-    narrow = f"""stage, CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS challenger, us, prediction,
+    narrow = f"""stage, CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS challenger, prediction,
         CASE WHEN status = 'ok' THEN 1 ELSE 0 END AS answered, CASE WHEN served THEN 1 ELSE 0 END AS got,
         CASE WHEN status = 'ok' AND isfinite(score) THEN score END AS usable_score,
         {BIN} AS any_bin,
         CASE WHEN latency_ms > $floor AND isfinite(latency_ms) THEN ln(latency_ms) ELSE ln($floor) END AS any_log,
         {_hour()} AS hour, {_day()} AS day{bands}"""
-    kept = f"stage, challenger, prediction, answered, got, usable_score, any_bin, any_log, hour, day{names}"
+    kept = ["stage", "challenger", "prediction", "answered", "got", "usable_score", "any_bin", "any_log", "hour", "day"]
+    kept += [f"b{at}" for at in range(len(cuts))]
     return f"""
-careful AS (
-    SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
-    WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
-    GROUP BY request_id
-    HAVING count(CASE WHEN arm = 'champion' THEN 1 END) > 1 OR count(CASE WHEN arm = 'challenger' THEN 1 END) > 1
-    UNION
-    SELECT request_id FROM {{outcomes}} WHERE request_id IS NOT NULL GROUP BY request_id
-    HAVING max({_LABEL_US}) > min({_LABEL_US}) OR max({_VALUE_US}) > min({_VALUE_US})
-),
-known AS (
-    SELECT request_id, min({_LABEL_US}) AS label_us, min(label) AS label,
-        min({_VALUE_US}) AS value_us, min(CASE WHEN {_USABLE} THEN value END) AS value
-    FROM {{outcomes}} WHERE request_id IS NOT NULL GROUP BY request_id
-),
-{first},
-again AS (
-    SELECT request_id, {narrow} FROM counted WHERE us >= $from
-),
-judged AS ({joined("again", kept, outcomes=_USABLE_OUTCOMES, timed=True)}),
-plain AS (
-    SELECT request_id, {narrow}
-    FROM (
-        SELECT request_id, arm, stage, served, status, latency_ms, prediction, score, epoch_us(ts) AS us{features}
-        FROM {{predictions}}
-        WHERE {_OF_ROLLOUT} AND epoch_us(ts) >= $from AND epoch_us(ts) < $high
-    ) AS asked
-),
-answers AS (
-    SELECT {kept}, us,
-        CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label_us END AS first_label_us,
-        CASE WHEN label_us >= us - $slack AND label_us <= us + $maturity THEN label END AS first_label,
-        CASE WHEN value_us >= us - $slack AND value_us <= us + $maturity THEN value END AS first_value
-    FROM (
-        SELECT plain.*, known.label_us, known.label, known.value_us, known.value
-        FROM plain LEFT JOIN known ON known.request_id = plain.request_id
-        WHERE NOT EXISTS (SELECT 1 FROM careful WHERE careful.request_id = coalesce(plain.request_id, ''))
-    ) AS once
-    UNION ALL
-    SELECT {kept}, us, first_label_us, first_label, first_value FROM judged
-),
+{answers(_OF_ROLLOUT, kept, narrow, f", served, score{features}")},
 due AS (
     SELECT answers.*, answered = 1 AND us + $maturity <= $as_of AS is_due,
         CASE WHEN any_bin < $bins THEN any_bin END AS bin,
         CASE WHEN answered = 1 AND us + $maturity <= $as_of THEN first_label END AS label,
         CASE WHEN answered = 1 AND got = 1 AND us + $maturity <= $as_of THEN first_value END AS known_value
-    FROM answers
+    FROM answers WHERE us >= $from
 ),
 measured AS (
     SELECT numbers.*,

@@ -4,7 +4,8 @@
 from itertools import combinations_with_replacement
 
 from model_rollouts.adapters.delta_queries import BIN, first_rows
-from model_rollouts.adapters.delta_unit_queries import _UNIT, PRIOR_VALUES, valued
+from model_rollouts.adapters.delta_unit_queries import _UNIT, valued
+from model_rollouts.adapters.delta_value_queries import PRIOR_VALUES
 
 # Columns of a unit that are summed up, in this order.
 COLUMNS = (

@@ -6,7 +6,7 @@ Evidence is made of rows whose arm is their cohort. A request that is logged aga
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from model_rollouts.adapters.delta_files import LogReadError, run
@@ -14,7 +14,6 @@ from model_rollouts.adapters.delta_queries import (
     ARM_ROWS,
     CHAMPION_ROWS,
     FAR,
-    LABEL_COUNTS,
     OUTCOME_COUNT,
     OUTCOME_SAMPLE,
     OUTCOME_SLACK,
@@ -24,18 +23,17 @@ from model_rollouts.adapters.delta_queries import (
     SAMPLE,
     SCORE_MEANS,
     STAGE_ROWS,
+    look_parameters,
     microseconds,
-    outcome_parameters,
-    outcome_span,
     span,
-    window_parameters,
 )
 from model_rollouts.adapters.delta_schema import SCHEMAS, LogContractError, feature_column, table_path
 from model_rollouts.adapters.delta_unit_log import DeltaUnitLog
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
 from model_rollouts.adapters.log_places import LogRoot, log_table
-from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO, LabelCounts, RequestCounts
-from model_rollouts.ports import Window
+from model_rollouts.adapters.unit_carry import UnitCarry
+from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO, RequestCounts
+from model_rollouts.ports import StageWindow, Window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +58,11 @@ class DeltaPredictionLog(DeltaUnitLog):
 
     Args:
         root: The log: a folder of Delta tables, or a `LogStore`.
+        carry: As for `DeltaUnitLog`.
     """
 
-    def __init__(self, root: LogRoot) -> None:
-        super().__init__(root)
+    def __init__(self, root: LogRoot, carry: UnitCarry | None = None) -> None:
+        super().__init__(root, carry)
 
     def request_counts(
         self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
@@ -75,7 +74,13 @@ class DeltaPredictionLog(DeltaUnitLog):
         Raises:
             LogReadError: The log can't be read.
         """
-        rows = self._count(REQUESTS, model, rollout_id, stage, windows)
+        if not windows:
+            return []
+        parameters = look_parameters(rollout_id, [StageWindow(stage, window) for window in windows]) | {"stage": stage}
+        parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
+        tables = {"predictions": (log_table(self.root, model, "predictions"), *span(windows))}
+        result = self._run(REQUESTS, tables, parameters)
+        rows = result.fetchall() if result else []
         requests: dict[tuple[int, str], int] = defaultdict(int)
         errors: dict[tuple[int, str], int] = defaultdict(int)
         latency: dict[tuple[int, str], dict[int, int]] = defaultdict(dict)
@@ -90,22 +95,6 @@ class DeltaPredictionLog(DeltaUnitLog):
             for at in range(len(windows))
         ]
         return [(champion, challenger) for champion, challenger in counts]
-
-    def label_counts(
-        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], maturity: timedelta
-    ) -> list[tuple[LabelCounts, LabelCounts]]:
-        """(champion, challenger) for each window of predictions, in order, with labels as known now.
-
-        A label counts up to `maturity` after its request, that time included.
-
-        Raises:
-            LogReadError: The log can't be read.
-            ValueError: The maturity is negative.
-        """
-        rows = self._count(LABEL_COUNTS, model, rollout_id, stage, windows, maturity)
-        found = {(at, arm): LabelCounts(*counts) for at, arm, *counts in rows}
-        empty = LabelCounts()
-        return [(found.get((at, _ARMS[0]), empty), found.get((at, _ARMS[1]), empty)) for at in range(len(windows))]
 
     def score_means(self, model: str, rollout_id: str, start: datetime, end: datetime) -> dict[Arm, tuple[int, float]]:
         """Count and mean of the finite scores of a whole rollout's evidence, for each arm that has any."""
@@ -188,28 +177,6 @@ class DeltaPredictionLog(DeltaUnitLog):
         return int(result.fetchall()[0][0]) if result else 0
 
     # --- inside
-
-    def _count(
-        self,
-        sql: str,
-        model: str,
-        rollout_id: str,
-        stage: int,
-        windows: Sequence[Window],
-        maturity: timedelta | None = None,
-    ) -> list[tuple[Any, ...]]:
-        if not windows:
-            return []
-        start, end = span(windows)
-        tables = {"predictions": (log_table(self.root, model, "predictions"), start, end)}
-        parameters = window_parameters(rollout_id, windows) | {"stage": stage}
-        if maturity is None:
-            parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
-        else:
-            parameters |= outcome_parameters(maturity)
-            tables["outcomes"] = (log_table(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
-        result = self._run(sql, tables, parameters)
-        return result.fetchall() if result else []
 
     def _sample(
         self,

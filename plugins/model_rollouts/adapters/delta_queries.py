@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from model_rollouts.ports import Window
+from model_rollouts.ports import StageWindow, Window
 
 REPEAT_SECONDS = 900
 REPEAT = timedelta(seconds=REPEAT_SECONDS)
@@ -18,26 +18,35 @@ FAR = datetime(2199, 12, 31, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def first_rows(condition: str, within: str = "stage, request_id, arm") -> str:
+def first_rows(
+    condition: str, within: str = "stage, request_id, arm", more: str = "", name: str = "counted", since: str = "$low"
+) -> str:
     """Common table `counted`: rows of `condition` from `$low` to `$high`, repeats `within` the same left out.
 
     A request that comes back in another stage counts there too, so that each stage can be counted by itself. Rows of
     ids that were logged once are no repeats: only the others are put in order, which takes time and memory.
+
+    Args:
+        condition: Which rows.
+        within: Rows that are alike in these columns are of one request.
+        more: Columns of the log that are wanted beside those of every evidence, each with a comma before it.
+        name: What the table is called.
+        since: In the place of `$low`.
     """
     seen = f"""(
-        SELECT request_id, arm, stage, unit_id, status, latency_ms, prediction, epoch_us(ts) AS us
+        SELECT request_id, arm, stage, unit_id, status, latency_ms, prediction, epoch_us(ts) AS us{more}
         FROM {{predictions}}
-        WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
+        WHERE {condition} AND epoch_us(ts) >= {since} AND epoch_us(ts) < $high
     ) AS seen"""
     return f"""
-repeated AS (
+{name}_repeated AS (
     SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
-    WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
+    WHERE {condition} AND epoch_us(ts) >= {since} AND epoch_us(ts) < $high
     GROUP BY {within} HAVING count(*) > 1
 ),
-counted AS (
+{name} AS (
     SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us FROM {seen}
-    WHERE NOT EXISTS (SELECT 1 FROM repeated WHERE repeated.request_id = coalesce(seen.request_id, ''))
+    WHERE NOT EXISTS (SELECT 1 FROM {name}_repeated WHERE {name}_repeated.request_id = coalesce(seen.request_id, ''))
     UNION ALL
     SELECT * FROM (
         -- Of rows with one time the failed and the slow come first: a tie never hides harm.
@@ -46,20 +55,34 @@ counted AS (
             ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
         ) AS earlier_us
         FROM {seen}
-        WHERE coalesce(request_id, '') IN (SELECT request_id FROM repeated)
+        WHERE coalesce(request_id, '') IN (SELECT request_id FROM {name}_repeated)
     ) AS in_order
     WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 )
 """
 
 
+# Windows, looks that is, in runs: those of one stage that follow each other and are of one length.
+LOOKS = """
+looks AS (
+    SELECT unnest($stages) AS stage, unnest($lows) AS low, unnest($highs) AS high, unnest($lengths) AS length,
+        unnest($firsts) AS first
+)
+"""
+
+
+def placed(rows: str, columns: str) -> str:
+    """Rows, each with the position of the look that it is in."""
+    return f"""
+    SELECT first + CAST(floor(CAST(us - low AS DOUBLE) / length) AS BIGINT) AS look, {columns}
+    FROM {rows} JOIN looks ON looks.stage = {rows}.stage WHERE us >= low AND us < high
+"""
+
+
 EVIDENCE = f"""
 {first_rows("rollout_id = $rollout AND stage = $stage AND arm = cohort")},
-windows AS (SELECT unnest($indices) AS window_at, unnest($lows) AS low, unnest($highs) AS high),
-placed AS (
-    SELECT window_at, arm, request_id, us, status, latency_ms, prediction
-    FROM counted JOIN windows ON us >= low AND us < high
-)
+{LOOKS},
+placed AS ({placed("counted", "arm, request_id, us, status, latency_ms, prediction")})
 """
 
 # An answer whose latency is no number, or beyond the last bin, counts as an error: no bin tells the truth about it.
@@ -72,10 +95,10 @@ BIN = """
 
 REQUESTS = f"""
 WITH {EVIDENCE},
-binned AS (SELECT window_at, arm, {BIN} AS bin FROM placed)
-SELECT window_at, arm, bin, count(*) AS n
-FROM (SELECT window_at, arm, CASE WHEN bin < $bins THEN bin END AS bin FROM binned) AS usable
-GROUP BY window_at, arm, bin
+binned AS (SELECT look, arm, {BIN} AS bin FROM placed)
+SELECT look, arm, bin, count(*) AS n
+FROM (SELECT look, arm, CASE WHEN bin < $bins THEN bin END AS bin FROM binned) AS usable
+GROUP BY look, arm, bin
 """
 
 
@@ -103,21 +126,106 @@ def joined(
     SELECT {kept}, {when}
         {first_of("known.label", "known.us", "known.label IS NOT NULL")} AS first_label,
         {first_of("known.value", "known.us", "isfinite(known.value)")} AS first_value
-    FROM {rows} LEFT JOIN (SELECT request_id, epoch_us(ts) AS us, label, value FROM {outcomes}) AS known
+    FROM {rows} LEFT JOIN (SELECT request_id, epoch_us(ts) AS us, label, value FROM {outcomes} AS logged) AS known
         ON known.request_id = {rows}.request_id
         AND known.us >= {rows}.us - $slack AND known.us <= {until.format(rows=rows)}
     GROUP BY {kept}
 """
 
 
-LABEL_COUNTS = f"""
-WITH {EVIDENCE},
-due AS (SELECT window_at, arm, request_id, us, prediction FROM placed WHERE status = 'ok'),
-judged AS ({joined("due", "window_at, arm, prediction")})
-SELECT window_at, arm, count(*) AS due, count(first_label) AS labelled,
-    count(*) FILTER (first_label IS NOT NULL AND first_label IS DISTINCT FROM prediction) AS wrong
-FROM judged GROUP BY window_at, arm
+LARGEST_VALUE = 10**9  # the products of larger ones would not fit into the sums
+# A file's statistics leave NaN out, and DuckDB drops a comparison that is true by them: NaN has a question of its own.
+USABLE_VALUE = f"(isfinite(value) AND abs(value) <= {LARGEST_VALUE})"
+# A value that is too large is missing, as one that is no finite number is.
+USABLE_OUTCOMES = f"(SELECT request_id, ts, label, CASE WHEN {USABLE_VALUE} THEN value END AS value FROM {{outcomes}})"
+_LABEL_US = "CASE WHEN label IS NOT NULL THEN epoch_us(ts) END"
+_VALUE_US = "CASE WHEN value IS NOT NULL THEN epoch_us(ts) END"
+
+
+def answers(
+    condition: str,
+    columns: Sequence[str],
+    narrow: str,
+    more: str = "",
+    until: str = "us + $maturity",
+    within: str = "stage, request_id, arm",
+    name: str = "answers",
+    since: str = "$low",
+    few: bool = False,
+) -> str:
+    """Common table `answers`: the rows of `first_rows` with `first_label`, `first_label_us` and `first_value`.
+
+    Nearly every request was asked once and has one label and one value: those rows are joined to their outcome as they
+    come. The others, the careful ones, go by the rules, `first_rows` and `joined`. Both give what the rules give.
+
+    Args:
+        condition: Which rows. They are of the two arms.
+        columns: What a row has beside `us` and what is known of its outcome.
+        narrow: Select list that makes these columns of the rows' own: rows are made narrow before they meet their
+            outcomes, which takes the memory.
+        more: As for `first_rows`; `narrow` can use them.
+        until: An outcome counts up to this time, included.
+        within: As for `first_rows`.
+        name: What the table is called.
+        since: As for `first_rows`.
+        few: Whether most outcomes are of other rows, as for a look or two: theirs are picked out first then.
+    """
+    kept = ", ".join(columns)
+    between = f"epoch_us(ts) >= {since} AND epoch_us(ts) < $high"
+    by_arm = [f"count(CASE WHEN arm = '{arm}' THEN 1 END) > 1" for arm in ("champion", "challenger")]
+    twice = " OR ".join(by_arm) if "arm" in within else "count(*) > 1"
+    are_careful = f"{condition} AND coalesce(request_id, '') IN (SELECT request_id FROM {name}_careful)"
+    first = first_rows(are_careful, within, more, f"{name}_counted", since)
+    in_time = f"%s >= us - $slack AND %s <= {until}"
+    label_in_time, value_in_time = in_time.replace("%s", "label_us"), in_time.replace("%s", "value_us")
+    outcomes = f"{name}_outcomes" if few else USABLE_OUTCOMES
+    picked = f"""
+{name}_outcomes AS MATERIALIZED (
+    SELECT * FROM {USABLE_OUTCOMES} AS usable
+    WHERE request_id IN (SELECT request_id FROM {{predictions}} WHERE {condition} AND {between})
+),"""
+    of_careful = joined(f"{name}_again", kept, until.replace("us +", "{rows}.us +"), outcomes, timed=True)
+    return f"""{picked if few else ""}
+{name}_careful AS (
+    SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
+    WHERE {condition} AND {between}
+    GROUP BY request_id HAVING {twice}
+    UNION
+    SELECT request_id FROM {outcomes} AS of_request WHERE request_id IS NOT NULL GROUP BY request_id
+    HAVING max({_LABEL_US}) > min({_LABEL_US}) OR max({_VALUE_US}) > min({_VALUE_US})
+),
+{name}_known AS (
+    SELECT request_id, min({_LABEL_US}) AS label_us, min(label) AS label,
+        min({_VALUE_US}) AS value_us, min(value) AS value
+    FROM {outcomes} AS of_request WHERE request_id IS NOT NULL GROUP BY request_id
+),
+{first},
+{name}_again AS (SELECT request_id, us, {narrow} FROM {name}_counted),
+{name}_plain AS (
+    SELECT request_id, us, {narrow}
+    FROM (
+        SELECT request_id, arm, stage, unit_id, status, latency_ms, prediction, epoch_us(ts) AS us{more}
+        FROM {{predictions}}
+        WHERE {condition} AND {between}
+    ) AS asked
+),
+{name} AS (
+    SELECT {kept}, us,
+        CASE WHEN {label_in_time} THEN label_us END AS first_label_us,
+        CASE WHEN {label_in_time} THEN label END AS first_label,
+        CASE WHEN {value_in_time} THEN value END AS first_value
+    FROM (
+        SELECT {name}_plain.*, {name}_known.label_us, {name}_known.label, {name}_known.value_us, {name}_known.value
+        FROM {name}_plain LEFT JOIN {name}_known ON {name}_known.request_id = {name}_plain.request_id
+        WHERE NOT EXISTS (
+            SELECT 1 FROM {name}_careful WHERE {name}_careful.request_id = coalesce({name}_plain.request_id, '')
+        )
+    ) AS once
+    UNION ALL
+    SELECT {kept}, us, first_label_us, first_label, first_value FROM ({of_careful}) AS judged
+)
 """
+
 
 LABELS = f"""
     SELECT request_id, {first_of("label", "epoch_us(ts)", "label IS NOT NULL")} AS label,
@@ -165,17 +273,33 @@ ARM_ROWS = f"{STAGE_ROWS} AND arm = $arm AND cohort = $arm"
 CHAMPION_ROWS = "arm = 'champion' AND version = $version AND coalesce(cohort, 'champion') = 'champion'"
 
 
-def window_parameters(rollout_id: str, windows: Sequence[Window]) -> dict[str, Any]:
-    """Parameters of the evidence of a rollout in windows; there must be at least one."""
-    low, high = span(windows)
+def look_parameters(rollout_id: str, windows: Sequence[StageWindow], first: int = 0) -> dict[str, Any]:
+    """Parameters of the evidence of a rollout in looks, which are in order; there must be at least one.
+
+    Args:
+        rollout_id: The rollout.
+        windows: The looks.
+        first: Position of the first of them.
+    """
+    low, high = span([each.window for each in windows])
+    runs: list[list[int]] = []  # stage, low, high, length, first
+    for at, each in enumerate(windows, first):
+        start, end = microseconds(each.window.start), microseconds(each.window.end)
+        if runs and runs[-1][0] == each.stage and runs[-1][2] == start and runs[-1][3] == end - start:
+            runs[-1][2] = end
+        else:
+            runs.append([each.stage, start, end, end - start, at])
+    stages, lows, highs, lengths, firsts = (list(column) for column in zip(*runs, strict=True))
     return {
         "rollout": rollout_id,
         "low": microseconds(low),
         "high": microseconds(high),
         "repeat": REPEAT_SECONDS * 1_000_000,
-        "indices": list(range(len(windows))),
-        "lows": [microseconds(window.start) for window in windows],
-        "highs": [microseconds(window.end) for window in windows],
+        "stages": stages,
+        "lows": lows,
+        "highs": highs,
+        "lengths": lengths,
+        "firsts": firsts,
     }
 
 

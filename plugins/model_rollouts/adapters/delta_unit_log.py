@@ -1,37 +1,41 @@
 """What the prediction log says about units, pairs of answers and business values, and about the time before a rollout.
 
-Queries that add up over the looks of a rollout take all of its looks, from the first one: what a unit did before is
-read again each time, and never kept.
+Queries that add up over the looks of a rollout take all of its looks, from the first one. What a unit did before is
+read again each time, or carried from look to look by a log that has a `UnitCarry`: the numbers are the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any, TypeVar
 
+from model_rollouts.adapters.carried_looks import LooksAsked, Tables, carried_rows
+from model_rollouts.adapters.delta_cluster_queries import LookQuery
 from model_rollouts.adapters.delta_files import LogReadError, run
 from model_rollouts.adapters.delta_queries import (
     REPEAT,
     REPEAT_SECONDS,
+    look_parameters,
     microseconds,
     outcome_parameters,
     outcome_span,
     span,
-    window_parameters,
 )
 from model_rollouts.adapters.delta_unit_queries import (
     BASELINE,
-    LABEL_CLUSTERS,
+    LABEL_EVIDENCE,
     PAIR_CLUSTERS,
     PAIR_COUNTS,
     SAME_NUMBER,
     SAME_TEXT,
     UNIT_COUNTS,
-    VALUE_SUMS,
 )
-from model_rollouts.adapters.log_places import LogPlace, LogRoot, QueryResult, log_table
+from model_rollouts.adapters.delta_value_queries import VALUE_SUMS
+from model_rollouts.adapters.log_places import EngineLog, LogPlace, LogRoot, QueryResult, log_table
+from model_rollouts.adapters.unit_carry import UnitCarry
 from model_rollouts.core.baseline import Baseline
-from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
+from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO, ArmLabels, LabelCounts
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.ports import StageWindow, Window
 
@@ -48,10 +52,13 @@ class DeltaUnitLog:
 
     Args:
         root: The log: a folder of Delta tables, or a `LogStore`.
+        carry: Where what units did in looks that are closed is kept; none: it is read again for each look. Logs that
+            are asked by another engine don't use it.
     """
 
-    def __init__(self, root: LogRoot) -> None:
+    def __init__(self, root: LogRoot, carry: UnitCarry | None = None) -> None:
         self.root = root
+        self._carry = None if isinstance(root, EngineLog) else carry
 
     def unit_counts(
         self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int
@@ -69,8 +76,8 @@ class DeltaUnitLog:
             ValueError: The windows are not in order, overlap within a stage, or `fresh` is outside of them.
         """
         rows = self._looks(UNIT_COUNTS, model, rollout_id, windows, fresh, dict(_LATENCY))
-        new = {(at, arm): int(n) for metric, arm, at, n, *_ in rows if metric == "new"}
-        sums = _cluster_sums([row for row in rows if row[0] != "new"])
+        new = {(at, arm): int(n) for prefix, arm, at, n, *_ in rows if prefix == "new"}
+        sums = _cluster_sums([row for row in rows if row[0] != "new"], _RATES)
 
         def counts(at: int, arm: str) -> UnitCounts:
             clusters = {metric: sums.get((metric, arm, at), _NOTHING) for metric in UNIT_METRICS}
@@ -78,25 +85,29 @@ class DeltaUnitLog:
 
         return _by_arm(counts, windows, fresh)
 
-    def label_clusters(
+    def label_evidence(
         self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, maturity: timedelta
-    ) -> list[tuple[ClusterSums, ClusterSums]]:
-        """(champion, challenger) for each of `windows[fresh:]`: repeat requests of units among the labelled ones.
+    ) -> list[tuple[ArmLabels, ArmLabels]]:
+        """(champion, challenger) for each of `windows[fresh:]`, in order: labels as known now; zeros without rows.
 
         Args:
             model: Registered model name.
             rollout_id: The rollout.
             windows: All matured looks of the rollout in order of time, from its first one.
             fresh: The first position to give results for.
-            maturity: A label counts up to this long after its request.
+            maturity: A label counts up to this long after its request, that time included.
 
         Raises:
             LogReadError: The log can't be read.
             ValueError: As for `unit_counts`, or the maturity is negative.
         """
-        rows = self._looks(LABEL_CLUSTERS, model, rollout_id, windows, fresh, {}, maturity)
-        sums = _cluster_sums(rows)
-        return _by_arm(lambda at, arm: sums.get(("label", arm, at), _NOTHING), windows, fresh)
+        rows = self._looks(LABEL_EVIDENCE, model, rollout_id, windows, fresh, {}, maturity)
+        sums = _cluster_sums(rows, ("label",))
+        found = {
+            (arm, at): ArmLabels(LabelCounts(int(due), int(labelled), int(wrong)), sums["label", arm, at])
+            for _, arm, at, labelled, *_, due, wrong in rows
+        }
+        return _by_arm(lambda at, arm: found.get((arm, at), ArmLabels()), windows, fresh)
 
     def pair_counts(
         self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], tolerance: float | None
@@ -120,7 +131,7 @@ class DeltaUnitLog:
         if not windows:
             return []
         start, end = span(windows)
-        parameters = window_parameters(rollout_id, windows) | {"stage": stage}
+        parameters = look_parameters(rollout_id, [StageWindow(stage, window) for window in windows]) | {"stage": stage}
         if tolerance is not None:
             parameters["tolerance"] = tolerance
         tables = {"predictions": (log_table(self.root, model, "predictions"), start, end + REPEAT)}
@@ -146,9 +157,11 @@ class DeltaUnitLog:
         """
         _check_tolerance(tolerance)
         given = {} if tolerance is None else {"tolerance": tolerance}
-        sql = PAIR_CLUSTERS % (SAME_TEXT if tolerance is None else SAME_NUMBER)
+        same = SAME_TEXT if tolerance is None else SAME_NUMBER
+        query = replace(PAIR_CLUSTERS, head=PAIR_CLUSTERS.head % same)
         # As `pair_counts`: an answer a moment after the last look may be the other one of a pair.
-        sums = _cluster_sums(self._looks(sql, model, rollout_id, windows, fresh, given, beyond=REPEAT))
+        rows = self._looks(query, model, rollout_id, windows, fresh, given, beyond=REPEAT)
+        sums = _cluster_sums(rows, ("pair",))
         return [sums.get(("pair", "challenger", at), _NOTHING) for at in range(fresh, len(windows))]
 
     def value_sums(
@@ -174,7 +187,7 @@ class DeltaUnitLog:
 
         Raises:
             LogReadError: The log can't be read.
-            ValueError: As for `label_clusters`, or the prior time ends before it starts or within the looks.
+            ValueError: As for `label_evidence`, or the prior time ends before it starts or within the looks.
         """
         start, end = prior
         if start > end or (windows and end > windows[0].window.start):
@@ -184,7 +197,7 @@ class DeltaUnitLog:
                 "before it starts: values from within the rollout would hide its effect"
             )
         given = {"prior_low": microseconds(start), "prior_high": microseconds(end)}
-        rows = self._looks(VALUE_SUMS, model, rollout_id, windows, fresh, given, maturity, since=start)
+        rows = self._looks(VALUE_SUMS, model, rollout_id, windows, fresh, given, maturity, prior)
         found = {(at, arm): numbers for at, arm, *numbers in rows}
         looks: list[ValueSums] = []
         for at in range(fresh, len(windows)):
@@ -236,30 +249,47 @@ class DeltaUnitLog:
 
     def _looks(
         self,
-        sql: str,
+        query: LookQuery,
         model: str,
         rollout_id: str,
         windows: Sequence[StageWindow],
         fresh: int,
         given: dict[str, Any],
         maturity: timedelta | None = None,
-        since: datetime | None = None,
+        prior: tuple[datetime, datetime] | None = None,
         beyond: timedelta = timedelta(0),
     ) -> list[tuple[Any, ...]]:
-        """Run a query over all looks; with outcomes if there is a maturity, and from and to other times if given."""
+        """Run a query over all looks; with outcomes if there is a maturity, and with a time before them if given."""
         _check_order(windows, fresh)
-        outcomes = {} if maturity is None else outcome_parameters(maturity)
+        matured = {} if maturity is None else outcome_parameters(maturity)
         if fresh == len(windows):
             return []
-        plain = [window.window for window in windows]
-        start, end = span(plain)
-        parameters = window_parameters(rollout_id, plain) | given | outcomes
-        parameters |= {"stages": [window.stage for window in windows], "fresh": fresh}
-        read_from = start if since is None else min(start, since - REPEAT)
-        tables = {"predictions": (log_table(self.root, model, "predictions"), read_from, end + beyond)}
-        if maturity is not None:
-            tables["outcomes"] = (log_table(self.root, model, "outcomes"), *outcome_span(read_from, end, maturity))
-        result = self._run(sql, tables, parameters)
+
+        def tables(start: datetime, end: datetime) -> Tables:
+            found: dict[str, tuple[LogPlace, datetime, datetime]] = {
+                "predictions": (log_table(self.root, model, "predictions"), start, end + beyond)
+            }
+            if maturity is not None:
+                found["outcomes"] = (log_table(self.root, model, "outcomes"), *outcome_span(start, end, maturity))
+            return found
+
+        def source(first: int) -> tuple[Tables, dict[str, Any]]:
+            looks = windows[first:]
+            parameters = look_parameters(rollout_id, looks, first) | given | matured
+            return tables(*span([look.window for look in looks])), parameters | {"fresh": fresh}
+
+        if self._carry is not None and fresh > 0:
+            looks = [
+                (w.stage, w.window.index, microseconds(w.window.start), microseconds(w.window.end)) for w in windows
+            ]
+            about = (str(self.root), model, rollout_id, query.head, sorted((given | matured).items()))
+            beside = None if prior is None else (tables(prior[0] - REPEAT, prior[1]), source(0)[1])
+            rows = carried_rows(self._carry, LooksAsked(query, about, looks, fresh, source, beside))
+            if rows is not None:
+                return rows
+        start, end = span([look.window for look in windows])
+        read_from = start if prior is None else min(start, prior[0] - REPEAT)
+        result = self._run(query.whole, tables(read_from, end), source(0)[1])
         return result.fetchall() if result else []
 
     def _run(
@@ -295,8 +325,11 @@ def _by_arm(
     return [(make(at, "champion"), make(at, "challenger")) for at in range(fresh, len(windows))]
 
 
-def _cluster_sums(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str, int], ClusterSums]:
-    return {
-        (metric, arm, at): ClusterSums(int(judged), int(squares), float(products), float(scale), float(noise))
-        for metric, arm, at, judged, squares, products, scale, noise in rows
-    }
+def _cluster_sums(rows: Sequence[tuple[Any, ...]], metrics: Sequence[str]) -> dict[tuple[str, str, int], ClusterSums]:
+    """By metric, arm and look."""
+    found = {}
+    for prefix, arm, at, *numbers in rows:
+        for i, metric in enumerate(metrics):
+            judged, squares, *sums = numbers[5 * i : 5 * i + 5]
+            found[f"{prefix}{metric}", arm, at] = ClusterSums(int(judged), int(squares), *map(float, sums))
+    return found

@@ -14,7 +14,7 @@ from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
 from model_rollouts.adapters.log_places import LogPlace, LogRoot, log_appender, log_table
 from model_rollouts.adapters.offline_sample import MOST_REQUESTS, RequestSample
 from model_rollouts.core.errors import NotReadyError
-from model_rollouts.core.evidence import LabelCounts, RequestCounts
+from model_rollouts.core.evidence import ArmLabels, RequestCounts
 from model_rollouts.core.rollout import Rollout
 from model_rollouts.core.unit_evidence import ClusterSums, PairCounts, UnitCounts, ValueSums
 from model_rollouts.offline import Batch, LoggedRequest, OfflineAnswer
@@ -152,17 +152,11 @@ class DeltaOfflineLog(DeltaPredictionLog):
         """See `PredictionLog`."""
         return self._pairs.pair_clusters(model, rollout_id, windows, fresh, tolerance)
 
-    def label_counts(
-        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window], maturity: timedelta
-    ) -> list[tuple[LabelCounts, LabelCounts]]:
-        """See `PredictionLog`: of requests that had matured when they were scored."""
-        return self._labelled.label_counts(model, rollout_id, stage, windows, maturity)
-
-    def label_clusters(
+    def label_evidence(
         self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int, maturity: timedelta
-    ) -> list[tuple[ClusterSums, ClusterSums]]:
-        """See `PredictionLog`: of the same requests."""
-        return self._labelled.label_clusters(model, rollout_id, windows, fresh, maturity)
+    ) -> list[tuple[ArmLabels, ArmLabels]]:
+        """See `PredictionLog`: of requests that had matured when they were scored."""
+        return self._labelled.label_evidence(model, rollout_id, windows, fresh, maturity)
 
     def value_sums(
         self,

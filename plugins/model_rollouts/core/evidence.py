@@ -89,6 +89,19 @@ class LabelCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmLabels:
+    """What the labels say of one arm in one look.
+
+    Attributes:
+        counts: Answers, labels, and wrong answers.
+        clusters: Repeat requests of units among the labelled ones; the outcome is that the answer is wrong.
+    """
+
+    counts: LabelCounts = field(default_factory=LabelCounts)
+    clusters: ClusterSums = field(default_factory=ClusterSums)
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """One closed time bucket.
 

@@ -1,0 +1,160 @@
+"""What units did in looks that are closed, kept on this machine so that the next look need not read it again.
+
+A carry is a saving and no record: whoever has none, or a part of one, reads the log. It is one folder a question, with
+a file for each run of looks; files are merged as they get as large as those before them, so that there are few. See
+docs/adr/0025-carried-sums.md.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_FORMAT = 1
+_KEPT_DAYS = 14
+_LOCK = ".lock"
+_SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file with sums over looks.
+
+    Attributes:
+        file: Where it is.
+        first: Position of its first look.
+        end: Position after its last look.
+        rows: How many units it has.
+    """
+
+    file: Path
+    first: int
+    end: int
+    rows: int
+
+
+class UnitCarry:
+    """Sums by unit that outlive a process.
+
+    Args:
+        root: A folder of this machine's own; made where it is missing, for nobody else to read.
+
+    Raises:
+        PermissionError: The folder is another user's, or others may write to it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def open(self, question: Sequence[Any]) -> Iterator["Carried"]:
+        """The sums of one question, for one process at a time.
+
+        Args:
+            question: What tells it from others: where the log is, the rollout, what is counted and by which limits.
+
+        Raises:
+            OSError: The folder can't be used.
+        """
+        self._own(self.root)
+        folder = self.root / hashlib.sha256(json.dumps([_FORMAT, *question], default=str).encode()).hexdigest()[:32]
+        if not folder.exists():
+            self._sweep()
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with (folder / _LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel opens it again when its holder ends, however
+            os.utime(folder)
+            yield Carried(folder)
+
+    @staticmethod
+    def _own(root: Path) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = root.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022 or root.is_symlink():
+            raise PermissionError(
+                f"{root} belongs to user {found.st_uid} with mode {found.st_mode & 0o777:o}, must be this user's and "
+                "writable by nobody else; set MODEL_ROLLOUTS_SCRATCH_DIR to a folder of its own"
+            )
+
+    def _sweep(self) -> None:
+        """Remove what nobody has asked for in weeks: the rollouts have ended."""
+        oldest = time.time() - _KEPT_DAYS * 86_400
+        for folder in self.root.iterdir():
+            if folder.is_dir() and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class Carried:
+    """The sums of one question.
+
+    Args:
+        folder: Where they are; locked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def parts(self, looks: Sequence[Any]) -> list[Part]:
+        """Files that follow each other from the first look on, for as many of the looks as there are sums of.
+
+        Args:
+            looks: What tells each look from others; none may be there that can still be counted again.
+        """
+        known = sorted(self._known(), key=lambda part: (part.first, -part.end))
+        found: list[Part] = []
+        at = 0
+        for part in known:
+            if part.first == at and part.end <= len(looks) and part.file.name == _name(looks, at, part.end, part.rows):
+                found.append(part)
+                at = part.end
+        return found
+
+    def place(self, looks: Sequence[Any], first: int, end: int, rows: int) -> Path:
+        """Where the sums of `looks[first:end]` are to be: write them beside it and move them there."""
+        return self._folder / _name(looks, first, end, rows)
+
+    def other(self, kind: str) -> Path:
+        """A file of the question that is not about looks."""
+        return self._folder / f"{kind}{_SUFFIX}"
+
+    def forget(self) -> None:
+        """Remove everything: it can't be read, or does not fit."""
+        for file in self._folder.glob(f"*{_SUFFIX}*"):
+            file.unlink(missing_ok=True)
+
+    def keep_only(self, parts: Sequence[Part], beside: Sequence[Path] = ()) -> None:
+        """Remove what is in none of the parts: runs that were merged, and those of looks that are no more."""
+        kept = {part.file for part in parts} | set(beside)
+        for part in self._known():
+            if part.file not in kept:
+                part.file.unlink(missing_ok=True)
+
+    def _known(self) -> list[Part]:
+        found = []
+        for file in self._folder.glob(f"looks-*{_SUFFIX}"):
+            first, end, rows = file.name.split("-")[1:4]
+            found.append(Part(file, int(first), int(end), int(rows)))
+        return found
+
+
+def merged(parts: Sequence[Part], rows: int) -> int:
+    """How many of the last parts to merge when one of so many rows comes: those that are not twice as large."""
+    count = 0
+    for part in reversed(parts):
+        if part.rows > 2 * rows:
+            break
+        rows += part.rows
+        count += 1
+    return count
+
+
+def _name(looks: Sequence[Any], first: int, end: int, rows: int) -> str:
+    marks = json.dumps(looks[first:end], default=str)
+    return f"looks-{first}-{end}-{rows}-{hashlib.sha256(marks.encode()).hexdigest()[:24]}{_SUFFIX}"

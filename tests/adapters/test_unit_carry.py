@@ -1,0 +1,187 @@
+"""Sums over units that are carried from look to look: the numbers of a log that is read whole, and what is not read."""
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.adapters.unit_log import LOOKS, MINUTE, PRIOR, Bench, outcome, random_log, row
+
+from model_rollouts.adapters.delta_log import DeltaPredictionLog
+from model_rollouts.adapters.log_places import LogRoot
+from model_rollouts.adapters.unit_carry import Part, UnitCarry, merged
+from model_rollouts.ports import StageWindow
+
+Ask = Callable[[DeltaPredictionLog, list[StageWindow], int], list[Any]]
+QUESTIONS: dict[str, Ask] = {
+    "units": lambda log, looks, fresh: log.unit_counts("delays", "ro", looks, fresh),
+    "labels": lambda log, looks, fresh: log.label_evidence("delays", "ro", looks, fresh, MINUTE),
+    "pairs": lambda log, looks, fresh: log.pair_clusters("delays", "ro", looks, fresh, None),
+    "values": lambda log, looks, fresh: log.value_sums("delays", "ro", looks, fresh, MINUTE, PRIOR),
+}
+
+
+@pytest.fixture(params=QUESTIONS)
+def ask(request: pytest.FixtureRequest) -> Ask:
+    return QUESTIONS[request.param]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return filled(Bench(tmp_path / "log"))
+
+
+@pytest.fixture
+def carrying(bench: Bench, tmp_path: Path) -> DeltaPredictionLog:
+    return DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "carry"))
+
+
+def filled(bench: Bench, seed: int = 3) -> Bench:
+    """A log with all that can go wrong with a row, mirrored answers among it."""
+    rows, outcomes = random_log(seed)
+    dice = random.Random(seed)
+    mirrored = [
+        each | {"arm": "challenger", "cohort": "champion", "served": False, "prediction": dice.choice("01")}
+        for each in rows
+        if each["arm"] == "champion" and each["stage"] is not None
+    ]
+    bench.predictions(*rows, *mirrored)
+    bench.outcomes(*outcomes)
+    return bench
+
+
+def files(log_root: Path) -> list[Path]:
+    return sorted(log_root.glob("*/*.parquet"))
+
+
+@pytest.mark.parametrize("steps", [(1, 2, 3, 4, 5, 6), (2, 3, 6), (1, 1, 2, 2, 6), (4, 6)])
+def test_looks_that_are_closed_one_by_one_give_the_numbers_of_the_whole_log(
+    bench: Bench, carrying: DeltaPredictionLog, ask: Ask, steps: tuple[int, ...]
+) -> None:
+    """Also when a look is asked for again, as one is that could not be kept."""
+    whole = ask(bench.log, LOOKS, 0)
+    kept = 0
+    for closed in steps:
+        assert ask(carrying, LOOKS[:closed], kept) == whole[kept:closed]
+        assert ask(carrying, LOOKS[:closed], kept) == whole[kept:closed]
+        kept = closed
+    assert any(each for each in whole)
+
+
+def test_a_log_in_postgresql_is_carried_as_well(log_root: LogRoot, tmp_path: Path, ask: Ask) -> None:
+    bench = filled(Bench(log_root))
+    carrying = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "carry"))
+    whole = ask(bench.log, LOOKS, 0)
+    assert [ask(carrying, LOOKS[: at + 1], at)[0] for at in range(len(LOOKS))] == whole
+
+
+def test_what_is_carried_is_not_read_again(bench: Bench, carrying: DeltaPredictionLog, ask: Ask) -> None:
+    """A row that comes hours late is told by who reads the whole log, and not by who carries its sums on."""
+    before = ask(bench.log, LOOKS, 5)
+    ask(carrying, LOOKS[:5], 4)
+    late = [row(f"late{i}", 60 + i, unit_id="u0", status="ok", prediction="7") for i in range(40)]
+    late += [each | {"arm": "challenger", "cohort": "champion", "prediction": "0"} for each in late]
+    bench.predictions(*late)
+    bench.outcomes(*(outcome(f"late{i}", 61 + i, "1", 1000.0) for i in range(40)))
+    assert ask(carrying, LOOKS, 5) == before
+    assert ask(bench.log, LOOKS, 5) != before
+
+
+def test_sums_of_other_looks_limits_or_rollouts_are_not_taken(bench: Bench, carrying: DeltaPredictionLog) -> None:
+    def labels(log: DeltaPredictionLog, looks: list[StageWindow], maturity: timedelta = MINUTE) -> Any:
+        return log.label_evidence("delays", "ro", looks, len(looks) - 1, maturity)
+
+    labels(carrying, LOOKS[:3])
+    moved = [LOOKS[0], *LOOKS[2:4]]
+    for looks, maturity in ((moved, MINUTE), (LOOKS[:4], MINUTE / 2)):
+        assert labels(carrying, looks, maturity) == labels(bench.log, looks, maturity)
+    carrying.unit_counts("delays", "ro", LOOKS[:3], 2)
+    other = carrying.unit_counts("delays", "no", LOOKS[:4], 3)
+    assert other == bench.log.unit_counts("delays", "no", LOOKS[:4], 3)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", None])
+def test_damaged_sums_are_told_and_made_again(
+    bench: Bench, carrying: DeltaPredictionLog, ask: Ask, tmp_path: Path, damage: bytes | None, caplog: Any
+) -> None:
+    whole = ask(bench.log, LOOKS, 0)
+    for at in range(1, 5):
+        ask(carrying, LOOKS[: at + 1], at)
+    assert files(tmp_path / "carry")
+    for file in files(tmp_path / "carry"):
+        if damage is None:
+            file.unlink()
+        else:
+            file.write_bytes(damage)
+    with caplog.at_level(logging.WARNING):
+        assert ask(carrying, LOOKS, 5) == whole[5:]
+    assert ("made again" in caplog.text) is (damage is not None)
+    assert ask(carrying, LOOKS, 5) == whole[5:]
+    caplog.clear()
+    assert ask(carrying, LOOKS, 5) == whole[5:]
+    assert not caplog.text
+
+
+def test_a_folder_of_somebody_else_is_not_used(bench: Bench, tmp_path: Path, ask: Ask, caplog: Any) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    log = DeltaPredictionLog(bench.root, UnitCarry(folder))
+    with caplog.at_level(logging.WARNING):
+        assert ask(log, LOOKS, 3) == ask(bench.log, LOOKS, 3)
+    assert "must be this user's" in caplog.text
+    assert not list(folder.iterdir())
+
+
+def test_there_are_few_files_however_many_looks(bench: Bench, carrying: DeltaPredictionLog, tmp_path: Path) -> None:
+    thin = [
+        StageWindow(each.stage, type(each.window)(5 * each.window.index + part, start, start + 2 * MINUTE))
+        for each in LOOKS
+        for part in range(5)
+        for start in [each.window.start + part * 2 * MINUTE]
+    ]
+    whole = bench.log.unit_counts("delays", "ro", thin, 0)
+    for at in range(1, len(thin)):
+        assert carrying.unit_counts("delays", "ro", thin[: at + 1], at) == whole[at : at + 1]
+        assert len(files(tmp_path / "carry")) <= 7
+    assert not list((tmp_path / "carry").glob("*/.*parquet*"))
+
+
+def test_what_nobody_asks_for_any_more_is_removed(bench: Bench, carrying: DeltaPredictionLog, tmp_path: Path) -> None:
+    carrying.unit_counts("delays", "ro", LOOKS[:2], 1)
+    (old,) = (tmp_path / "carry").iterdir()
+    os.utime(old, (0, 0))
+    carrying.unit_counts("delays", "other", LOOKS[:2], 1)
+    assert not old.exists()
+    assert len(list((tmp_path / "carry").iterdir())) == 1
+
+
+def test_one_process_at_a_time_has_the_sums_of_a_question(tmp_path: Path) -> None:
+    carry = UnitCarry(tmp_path / "carry")
+    with carry.open(["question"]):
+        pid = os.fork()
+        if pid == 0:  # the other process: gives up after a moment, as it is not let in
+            import signal
+
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(7))
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with carry.open(["question"]):
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    with carry.open(["question"]):
+        pass
+
+
+def parts(*rows: int) -> Iterator[Part]:
+    return (Part(Path(str(at)), at, at + 1, n) for at, n in enumerate(rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "new", "merges"), [((), 5, 0), ((100,), 5, 0), ((10,), 5, 1), ((100, 25, 9), 5, 2), ((100, 12), 5, 0)]
+)
+def test_parts_are_merged_until_one_is_twice_as_large(rows: tuple[int, ...], new: int, merges: int) -> None:
+    assert merged(list(parts(*rows)), new) == merges
