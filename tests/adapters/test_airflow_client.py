@@ -136,6 +136,28 @@ def test_a_dag_is_run_once_with_its_arguments_and_its_end_is_waited_for(undo: An
     assert [name for name in person.runs() if name.startswith("ro-once")] == ["ro-once--data-rollback-2"]
 
 
+def test_a_runs_note_gets_a_line_once_and_keeps_what_people_wrote(client: AirflowClient, person: Person) -> None:
+    client.trigger("undo_features", "noted", {}, note="because of the launch")
+    for _ in range(2):
+        client.add_note("undo_features", "noted", "Stage 1 of 2 at 5 %: hold. No proof")
+    note = person.runs()["noted"]["note"]
+    assert note == "because of the launch\n\nStage 1 of 2 at 5 %: hold. No proof"
+    client.add_note("undo_features", "noted", "x" * 2000)
+    assert len(person.runs()["noted"]["note"]) == 1000
+    client.add_note("undo_features", "noted", "y")  # there is no room left
+    assert person.runs()["noted"]["note"].startswith(f"{note}\n\nxxx")
+    with pytest.raises(AirflowError, match="HTTP 404"):
+        client.add_note("undo_features", "nothing", "y")
+
+
+def test_a_run_that_asks_nobody_has_no_question_and_one_that_has_not_failed_no_failure(client: AirflowClient) -> None:
+    client.trigger("undo_features", "asks-nobody", {})
+    assert client.questions("undo_features", "asks-nobody") == []
+    assert client.questions("undo_features", "nothing") == []
+    assert client.failure("undo_features", "asks-nobody") == ""
+    assert client.failure("undo_features", "nothing") == ""
+
+
 def test_a_dag_that_fails_fails_the_data_rollback_and_is_taken_up_again(undo: Any, person: Person) -> None:
     going = undo("ro-fails")
     person.ends("ro-fails--data-rollback-2", "failed")
@@ -318,3 +340,14 @@ def test_a_dag_whose_file_is_gone_or_broken_is_not_run(stand_in: Callable[..., S
         client = AirflowClient(stand_in((200, answer)).url, token="t")
         with pytest.raises(NotReadyError, match=said):
             DataUndoer(lambda client=client: client).pin(step)  # type: ignore[misc]
+
+
+def test_what_a_failed_task_said_last_is_told(stand_in: Callable[..., StandIn]) -> None:
+    tasks = {"task_instances": [{"task_id": "preflight", "state": "failed", "end_date": "2026", "try_number": 1}]}
+    raised = {"event": "Task failed", "level": "error", "error_detail": [{"exc_type": "E", "exc_value": "not ready"}]}
+    log = {"content": [{"event": "begun", "level": "info"}, raised]}
+    assert AirflowClient(stand_in((200, tasks), (200, log)).url, token="t").failure("d", "r") == (
+        "task preflight failed: not ready"
+    )
+    silent = AirflowClient(stand_in((200, tasks), (500, {})).url, token="t")
+    assert silent.failure("d", "r") == ""

@@ -134,6 +134,22 @@ def test_tags_are_set_once(registry: MlflowRegistry, registered_model: str) -> N
     assert registry.resolve(registered_model, "2").tags["rollout.id"] == "r1"
 
 
+def test_the_last_rollout_is_told_in_the_description_beside_what_people_wrote(
+    registry: MlflowRegistry, registered_model: str
+) -> None:
+    registry._client.update_model_version(registered_model, "2", "Trained on May; ask *Anna*.")
+    tags = {"rollout.id": "r1", "rollout.pattern": "canary", "rollout.stage": "0", "rollout.share": "5"}
+    registry.tag(registered_model, "2", {**tags, "rollout.state": "baking", "rollout.reason": "stage 0 opened"})
+    registry.tag(registered_model, "2", {**tags, "rollout.state": "promoted", "rollout.reason": "every gate passed"})
+    registry.tag(registered_model, "2", {"other": "tag"})
+
+    told = registry._client.get_model_version(registered_model, "2").description
+    assert told.startswith("Trained on May; ask *Anna*.\n\n<!-- model-rollouts")
+    assert "**promoted**" in told
+    assert "every gate passed" in told
+    assert "stage 0 opened" not in told
+
+
 def test_stages_follow_the_roles_through_a_promotion(registered_model: str, mlflow_server: str) -> None:
     registry = MlflowRegistry(mlflow_server, sync_stages=True)
 

@@ -167,13 +167,19 @@ class AirflowClient:
             return ""
         return f"task {first['task_id']} failed: {_last_error(lines)}"
 
-    def note(self, dag_id: str, run_id: str, text: str) -> None:
-        """Put a note beside a run, in the place of the one that is there.
+    def add_note(self, dag_id: str, run_id: str, text: str) -> None:
+        """Add a line to a run's note, unless it is there already; what people have written stays.
+
+        Where there is no room for both, the line is cut.
 
         Raises:
             AirflowError: There is no such run, or Airflow can't be asked.
         """
-        self._call("PATCH", f"{self._run(dag_id, run_id)}?update_mask=note", {"note": text[:_NOTE_CHARS]})
+        path = self._run(dag_id, run_id)
+        have = str(self._content(self._call("GET", path)).get("note") or "")
+        told = f"{have}\n\n{text}"[:_NOTE_CHARS] if have else text[:_NOTE_CHARS]
+        if text not in have and told != have:
+            self._call("PATCH", f"{path}?update_mask=note", {"note": told})
 
     # --- inside
 

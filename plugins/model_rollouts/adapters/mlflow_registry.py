@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from model_rollouts.adapters.mlflow_client import is_missing, logged_model_id, make_client, quoted
+from model_rollouts.core.description import described
 from model_rollouts.core.errors import NotFoundError
 from model_rollouts.ports import ModelVersion
 
@@ -88,12 +89,17 @@ class MlflowRegistry:
                 self._client.delete_registered_model_alias(model, alias)
 
     def tag(self, model: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags on a version.
+        """Set tags on a version; a rollout's are told in its description, too, beside what people have written.
 
         Raises:
             NotFoundError: No such model or version.
         """
-        have = self._version(model, version).tags
+        found = self._version(model, version)
+        have = found.tags
+        if "rollout.id" in tags:  # before the tags, the last of which says that everything is done
+            description = described(found.description or "", tags)
+            if description != (found.description or ""):
+                self._client.update_model_version(model, version, description)
         for key, value in tags.items():
             if have.get(key) != value:
                 self._client.set_model_version_tag(model, version, key, value)

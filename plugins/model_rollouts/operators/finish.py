@@ -10,6 +10,7 @@ from model_rollouts.core.names import stage_run_id
 from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, poll_seconds, wiring
 from model_rollouts.operators.links import MlflowRunLink, RolloutLink
 from model_rollouts.operators.notify import notify
+from model_rollouts.operators.run_notes import note_run
 from model_rollouts.triggers.watch import WatchTrigger
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class FinishOperator(StageOperator):
         self.step(rollout_id, stage, context)
         reason = reason_of(context)
         self.tell(context, reason)
+        note_run(context, self.task_id, reason)
         self.close(context, self.task_id, reason)
         return {"action": self.task_id, "reason": reason}
 
@@ -126,6 +128,7 @@ class HoldOperator(FinishOperator):
         rollout_id, stage, _ = self.stage_of(context)
         self.step(rollout_id, stage, context)
         self.tell(context, reason_of(context))
+        note_run(context, self.task_id, reason_of(context))
         try:
             self.close(context, self.task_id, reason_of(context))
         except Exception as error:  # a stage that holds must get to its watch, whatever MLflow does
@@ -177,6 +180,7 @@ class ExpandOperator(TriggerDagRunOperator, FinishOperator):
 
         rollout_id, stage, _ = self.stage_of(context)
         self.tell(context, reason_of(context))
+        note_run(context, self.task_id, reason_of(context))
         try:
             self.close(context, self.task_id, reason_of(context))
         except Exception as error:  # a stage that passed must not be left without a run that watches it
