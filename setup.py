@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-TEMPLATES = {"dags": "*.py", "expectations": "*.json"}
+TEMPLATES = {"dags": "*.py", "expectations": "*.json", "reports/grafana": "*.json"}
 
 
 def product() -> list[str]:

@@ -35,6 +35,7 @@ def test_a_project_gets_dags_suites_and_settings(project: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert {path.name for path in (project / "dags").glob("*.py")} == DAGS
     assert (project / "expectations" / "predictions.json").is_file()
+    assert json.loads((project / "grafana" / "rollouts.json").read_text())["title"] == "Model rollouts"
     assert "rollouts db upgrade" in answer.output
     env = project / "rollouts.env"
     assert env.stat().st_mode & 0o077 == 0  # there will be passwords in it

@@ -11,6 +11,7 @@ from model_rollouts.cli_batch import compare, drift, shadow_offline
 from model_rollouts.cli_doctor import doctor
 from model_rollouts.cli_init import init
 from model_rollouts.cli_log import log
+from model_rollouts.cli_metrics import metrics
 from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import CODES, UsageError, person, require_known, told, wiring
 from model_rollouts.cli_start import start
@@ -39,6 +40,7 @@ app.command()(compare)
 app.command()(drift)
 app.command()(shadow_offline)
 app.command()(doctor)
+app.command()(metrics)
 
 
 @db.command("upgrade")

@@ -11,7 +11,7 @@ from model_rollouts.core.errors import NotFoundError
 
 ENV_FILE = "rollouts.env"
 _RECORD = ".model-rollouts.json"  # what was written, by digest: tells a person's change from an older template
-_FOLDERS = {"dags": "*.py", "expectations": "*.json"}
+_FOLDERS = {"dags": "*.py", "expectations": "*.json", "reports/grafana": "*.json"}
 
 _SETTINGS = """\
 # Settings of model-rollouts. Airflow's scheduler, DAG processor, triggerer and API server, the gateway and the command
@@ -58,7 +58,7 @@ class Written:
 
 
 def templates() -> Path:
-    """The folder with `dags` and `expectations`: in the package, or beside it in a checkout.
+    """The folder with `dags`, `expectations` and `reports`: in the package, or beside it in a checkout.
 
     Raises:
         NotFoundError: They are in neither place.
@@ -112,7 +112,7 @@ def write_project(
 
 def _files(project: Path, dags: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, bytes]]:
     source = templates()
-    targets = {"dags": dags, "expectations": project / "expectations"}
+    targets = {"dags": dags, "expectations": project / "expectations", "reports/grafana": project / "grafana"}
     for name, pattern in _FOLDERS.items():
         for file in sorted((source / name).glob(pattern)):
             yield targets[name] / file.name, file.read_bytes()

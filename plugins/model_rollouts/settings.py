@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     )
     airflow_user: str = Field("", description="User of Airflow's API, with the right to trigger those DAGs")
     airflow_password: SecretStr | None = Field(None, description="The user's password")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token of `rollouts metrics --port`, 16 characters or more; needed beyond this machine"
+    )
     notify_url: SecretStr | None = Field(None, description="Webhook that is told of everything that happens")
     notifiers: SecretStr = Field(
         SecretStr(""), description="Airflow notifiers as a JSON list; see model_rollouts/operators/notify.py"
