@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from model_rollouts.wiring import Wiring
 
 _MOST_LOOKS = 1000  # judged anew for the picture; a verdict takes seconds on more
+_SHOWN = 160
 _MARKS = {"pass": ("✔", "green"), "fail": ("✖", "red"), "wait": ("…", "cyan"), "inconclusive": ("?", "yellow")}
 _COLOURS = {
     State.PENDING: "cyan",
@@ -189,7 +190,7 @@ def tree(parts: "Wiring", model: str) -> "Tree":
             sign, colour = _MARKS[gate.verdict]
             line.add(Text.assemble((f"{sign} {gate.metric}", colour), f"  {gate.role}  {gate.reason}"))
     for event in store.events(rollout_id=rollout.id)[-3:]:
-        branch.add(Text(f"{event.at:%H:%M:%S}Z {event.kind} by {event.actor}: {event.reason}", style="dim"))
+        branch.add(Text(f"{event.at:%H:%M:%S}Z {event.kind} by {event.actor}: {_cut(event.reason)}", style="dim"))
     return root
 
 
@@ -249,6 +250,11 @@ def _time_left(rollout: "Rollout", position: int, now: datetime) -> str:
     left = timedelta(seconds=stage.deadline_seconds) - spent
     deadline = f"deadline in {_span(left)}" if left > timedelta(0) else f"deadline was {_span(-left)} ago"
     return f"  {_span(spent)} of {_span(timedelta(seconds=stage.bake_seconds))} at least, {deadline}"
+
+
+def _cut(text: str) -> str:
+    """As much as a glance takes; `rollouts history` has all of it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()} ..."
 
 
 def _span(length: timedelta) -> str:
