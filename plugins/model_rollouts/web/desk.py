@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 APPROVE = "approve"
 
 _PAGE_ROWS = 50
-_WAIT_SECONDS = 0.1  # for new looks to be added up, before what there is is shown
+_WAIT_SECONDS = 0.05  # for new looks to be added up, before what there is is shown
 
 logger = logging.getLogger(__name__)
 

@@ -176,6 +176,7 @@ def _with_defaults(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byte
 def _shared_desk() -> Desk:
     from model_rollouts.wiring import shared
 
+    threading.Thread(target=_import_ahead, name="rollouts-page-imports", daemon=True).start()
     return Desk(shared())
 
 
@@ -184,7 +185,6 @@ def page_app() -> Any:
     """The page of this process, for Airflow's users."""
     from airflow.api_fastapi.core_api.security import get_user
 
-    threading.Thread(target=_import_ahead, name="rollouts-page-imports", daemon=True).start()
     return make_page(_shared_desk, get_user)
 
 

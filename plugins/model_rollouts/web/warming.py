@@ -1,4 +1,4 @@
-"""Gets the receiver ready when Airflow's API server starts, so that its first delivery is as fast as the next ones.
+"""Gets the page and the receiver ready when the API server starts, so that their first answers are as fast as the next.
 
 Importing the parts and reading a DAG for the first time takes about a second of processor time.
 """
@@ -20,10 +20,12 @@ def warmed(app: Any) -> Any:
 
 
 def warm() -> None:
-    """Do once what a delivery does, without a delivery. Nothing where no secret is set; what fails is left to it."""
+    """Make the page; and do once what a delivery does, without one, where a secret is set. What fails is left to it."""
     try:
+        from model_rollouts.web.page import page_app
         from model_rollouts.wiring import shared
 
+        page_app()
         if shared().settings.webhook_secret is None:
             return
         import airflow.api.common.trigger_dag  # noqa: F401 - what a delivery uses

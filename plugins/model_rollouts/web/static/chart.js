@@ -193,10 +193,18 @@ function summary(gate, content, newest) {
 }
 
 function numbers(gate, content, points) {
+  // a hundred cells a chart that nobody may open are made when somebody does
+  const details = h("details", { class: "numbers", "data-live": "", ontoggle: (event) => {
+    if (event.target.open && event.target.childElementCount === 1) event.target.append(numberTable(gate, content, points));
+    if (!event.target.open) event.target.querySelector("div")?.remove();
+  } }, h("summary", {}, "Numbers"));
+  return details;
+}
+
+function numberTable(gate, content, points) {
   const few = points.length > 40 ? points.filter((_, i) => i % Math.ceil(points.length / 40) === 0 || i === points.length - 1) : points;
-  return h("details", { class: "numbers" }, h("summary", {}, "Numbers"),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Numbers of ${gate.name}` }, h("table", {},
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Numbers of ${gate.name}` }, h("table", {},
       h("thead", {}, h("tr", {}, ...["Look", "Share", "Estimate", "At least", "At most"].map((each) => h("th", { scope: "col" }, each)))),
       h("tbody", {}, ...few.map((p) => h("tr", {}, h("td", {}, String(p.position)), h("td", {}, `${content.stages[p.stage].share} %`),
-        ...[p.effect, p.low, p.high].map((v) => h("td", {}, shown(gate, v)))))))));
+        ...[p.effect, p.low, p.high].map((v) => h("td", {}, shown(gate, v))))))));
 }
