@@ -137,6 +137,33 @@ def test_answers_that_can_not_stand_in_one_response_are_the_champions(gateway: S
     asyncio.run(run())
 
 
+def test_a_mirrored_challenger_without_an_output_that_is_asked_for_has_failed(gateway: Start, rollout: Any) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            g.models.says_no_outputs.add("9")
+            g.models.predicts["9"] = lambda data: pd.DataFrame({"label": data["x"] * 2, "sure": data["x"] * 0})
+            g.models.predicts["2"] = lambda data: pd.DataFrame({"label": data["x"] * 3, "why": data["x"]})
+            g.set(Traffic("m", "9", "2", 0.0, 0.0, "r1", 0, "s", revision=2, mirror_percent=100.0))
+            await g.routes_by(2)
+            for name, outputs in (("a", ["label"]), ("b", ["sure"]), ("c", ["label", "sure"])):
+                body = request(1.0, 2.0, outputs=[{"name": each} for each in outputs])
+                answer = await infer(g, body, X_Request_Id=name)
+                assert (answer.status_code, answer.json()["model_version"]) == (200, "9"), answer.text
+            whole = await infer(g, request(1.0), X_Request_Id="d")
+            assert whole.status_code == 200
+            await g.happens(lambda: g.mirror.status("m")["mirrored"] == 4)
+            rows = await g.rows()
+            theirs = {row["request_id"]: (row["status"], row["error"]) for row in rows if row["arm"] == "challenger"}
+            missing = ("error", "the answer has no output 'sure'; it has label, why")
+            assert theirs == {
+                "a:0": ("ok", None), "a:1": ("ok", None), "b:0": missing, "b:1": missing, "c:0": missing,
+                "c:1": missing, "d": ("ok", None),
+            }  # fmt: skip
+            assert {row["status"] for row in rows if row["arm"] == "champion"} == {"ok"}
+
+    asyncio.run(run())
+
+
 def test_the_header_names_the_request_before_the_body_does(gateway: Start) -> None:
     async def run() -> None:
         async with gateway() as g:

@@ -112,6 +112,7 @@ class Bookkeeper:
                         request.payload,
                         len(request.call.body),
                         _around_ms(request, indices[0]),
+                        request.call.codec,
                     )
                 )
 

@@ -27,6 +27,7 @@ from model_rollouts.gateway.mirror import Mirror
 from model_rollouts.gateway.outcomes import read_outcomes
 from model_rollouts.gateway.payload import Payload
 from model_rollouts.gateway.privacy import Privacy
+from model_rollouts.gateway.protocols import fitting
 from model_rollouts.gateway.records import Context
 from model_rollouts.gateway.routing import Arm, Route, asked_for, route
 from model_rollouts.gateway.scorer import Results
@@ -158,7 +159,7 @@ class DataPlane:
             results = [failure(error)] * len(indices)
         else:
             request.challenger_payload = payload
-            results = _fitting(request, results)
+            results = fitting(request.call.codec, results)
         request.note(Arm.CHALLENGER, indices, results, reading_ms)
         await self._ask_champion(request, [i for i, r in zip(indices, results, strict=True) if isinstance(r, Failure)])
 
@@ -197,15 +198,6 @@ def _arm_of_version(call: Call, serving: Serving) -> Arm:
             "out, or send MODEL_ROLLOUTS_TESTER_TOKEN as X-Rollouts-Token"
         )
     return Arm.CHALLENGER
-
-
-def _fitting(request: Request, results: Results) -> Results:
-    """The challenger's results, unless what it answers lacks what is asked for: then they are failures."""
-    answers = [result for result in results if isinstance(result, Answer)]
-    problem = request.call.codec.problem(answers) if answers else None
-    if problem is None:
-        return results
-    return [Failure("error", problem) if isinstance(result, Answer) else result for result in results]
 
 
 def _versions(request: Request) -> str:

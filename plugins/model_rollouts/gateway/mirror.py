@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import structlog
@@ -25,8 +26,10 @@ from model_rollouts.gateway.errors import LogUnavailableError
 from model_rollouts.gateway.gathering import Gatherer
 from model_rollouts.gateway.metrics import Recorder
 from model_rollouts.gateway.mirror_scoring import Mirrored, MirrorScorer
+from model_rollouts.gateway.protocols import fitting
 from model_rollouts.gateway.records import record
 from model_rollouts.gateway.routing import Arm
+from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.sent_marks import Receipt
 from model_rollouts.gateway.settings import GatewaySettings
 
@@ -219,7 +222,10 @@ class Mirror:
         results = iter(outcome.results)
         for mirrored, payload in zip(group, outcome.payloads, strict=True):
             latency = mirrored.around_ms + outcome.latency_ms
-            for index, result in zip(mirrored.indices, results, strict=False):
+            own: Results = list(islice(results, len(mirrored.indices)))
+            if lane.arm is Arm.CHALLENGER:
+                own = fitting(mirrored.codec, own)
+            for index, result in zip(mirrored.indices, own, strict=False):
                 features = None if payload is None else (payload, index)
                 # a mirrored row counts for the version that gave it
                 rows.append(

@@ -11,6 +11,7 @@ from model_rollouts.gateway.follower import Serving
 from model_rollouts.gateway.inputs import Inputs
 from model_rollouts.gateway.loading import Version
 from model_rollouts.gateway.payload import Payload, joined
+from model_rollouts.gateway.protocols import Codec
 from model_rollouts.gateway.records import Context
 from model_rollouts.gateway.routing import Arm
 from model_rollouts.gateway.scorer import Results, call_ms
@@ -33,6 +34,7 @@ class Mirrored:
         around_ms: What the caller waited besides the call of the version that answered it: reading, the version's
             turn, what else the process did. With the other version the caller would have waited as long for that,
             and would never have waited in the mirror's queue.
+        codec: What its caller asked in, which a challenger's answer has to fit.
     """
 
     context: Context
@@ -43,6 +45,7 @@ class Mirrored:
     payload: Payload
     size: int
     around_ms: float
+    codec: Codec
 
     @property
     def version(self) -> Version | None:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from model_rollouts.gateway.answers import Answer, body
+from model_rollouts.gateway.answers import Answer, Failure, body
 from model_rollouts.gateway.loading import Version
+from model_rollouts.gateway.scorer import Results
 from model_rollouts.gateway.scoring_protocol import Document, decode
 
 
@@ -50,6 +51,15 @@ class Codec(Protocol):
         Raises:
             GatewayError: They are no answers to it; see `problem`.
         """
+
+
+def fitting(codec: Codec, results: Results) -> Results:
+    """A challenger's results, unless what it answers lacks what is asked for: then they are failures."""
+    answers = [result for result in results if isinstance(result, Answer)]
+    problem = codec.problem(answers) if answers else None
+    if problem is None:
+        return results
+    return [Failure("error", problem) if isinstance(result, Answer) else result for result in results]
 
 
 class MlflowCodec:
