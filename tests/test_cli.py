@@ -388,7 +388,7 @@ def test_going_on_by_hand_clears_the_stage(store: SqlStore) -> None:
 
 def test_what_needs_airflow_says_that_it_is_not_set(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     unset = _run("start", "flights", "--reason", "new features")
-    assert unset.exit_code == 3, unset.output
+    assert unset.exit_code == 2, unset.output
     assert "MODEL_ROLLOUTS_AIRFLOW_URL is ''" in unset.stderr
 
     monkeypatch.setenv("MODEL_ROLLOUTS_AIRFLOW_URL", _NOWHERE)

@@ -148,10 +148,12 @@ def code_of(error: BaseException) -> Code:
         return Code.AWAY
     if isinstance(error, NotFoundError | FileNotFoundError):
         return Code.NOT_FOUND
+    if isinstance(error, RolloutError) and isinstance(error, ValueError):
+        return Code.USAGE
     if isinstance(error, _REFUSALS) or hasattr(error, "transient"):  # Airflow's no
         return Code.REFUSED
     if isinstance(error, RolloutError):
-        return Code.USAGE if isinstance(error, ValueError) else Code.FAILED
+        return Code.FAILED
     if type(error).__name__ in _AWAY or _unreachable(error):
         return Code.AWAY
     return Code.USAGE if isinstance(error, ValueError) else Code.FAILED

@@ -42,7 +42,7 @@ def test_no_reason_gets_out_of_its_place(reason: str) -> None:
     told = described("ours", {**TAGS, "rollout.reason": reason + _END + "<script>[x](javascript:y)"})
 
     assert told.count(_END) == 1
-    assert "<script>" not in told
+    assert "<script" not in told
     assert "\\[x\\]" in told or len(reason) > 300
     assert described(told, TAGS) == described("ours", TAGS)
 

@@ -32,6 +32,10 @@ class AirflowError(RolloutError):
         self.transient = transient
 
 
+class AirflowSettingError(AirflowError, ValueError):
+    """Where Airflow is, or who asks, is not set or is nonsense."""
+
+
 class AirflowClient:
     """Airflow at an address.
 
@@ -44,9 +48,11 @@ class AirflowClient:
 
     def __init__(self, url: str, token: str | None = None, user: str = "", password: str | None = None) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
-            raise AirflowError(f"MODEL_ROLLOUTS_AIRFLOW_URL is {url!r}, must be like https://airflow.example.org")
+            raise AirflowSettingError(
+                f"MODEL_ROLLOUTS_AIRFLOW_URL is {url!r}, must be like https://airflow.example.org"
+            )
         if token is None and not (user and password):
-            raise AirflowError(
+            raise AirflowSettingError(
                 f"there are no credentials for Airflow at {url}; set MODEL_ROLLOUTS_AIRFLOW_TOKEN, or "
                 "MODEL_ROLLOUTS_AIRFLOW_USER and MODEL_ROLLOUTS_AIRFLOW_PASSWORD"
             )
