@@ -17,6 +17,16 @@ _BATCH = 50_000
 _SCHEMES = ("postgresql://", "postgresql+psycopg://", "postgres://")
 _HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}  # data files say all there is to know
 
+_WHOLE = ("tinyint", "smallint", "integer", "bigint", "hugeint")
+_KINDS = {  # of types, without their length and precision, as DuckDB and PostgreSQL call them
+    **dict.fromkeys(("float", "double", "real", "double precision"), "number"),
+    **dict.fromkeys(("decimal", "numeric"), "decimal number"),
+    **dict.fromkeys((*_WHOLE, *(f"u{name}" for name in _WHOLE)), "whole number"),
+    **dict.fromkeys(("varchar", "enum", "text", "character", "character varying", "uuid"), "text"),
+    "boolean": "truth",
+    "date": "time",
+}
+
 SourceColumns: TypeAlias = Mapping[str, str]
 """Column -> "whole number", "decimal number", "number" (a float), "truth", "time", "text" or another type's name."""
 
@@ -65,9 +75,7 @@ class FileSource:
 
     def columns(self) -> SourceColumns:
         """See `OpenSource`."""
-        return {
-            str(name): _duckdb_kind(str(kind)) for name, kind, *_ in self.rows("DESCRIBE SELECT * FROM {source}", None)
-        }
+        return {str(name): _kind(str(kind)) for name, kind, *_ in self.rows("DESCRIBE SELECT * FROM {source}", None)}
 
     def rows(self, query: str, limit: int | None) -> Iterator[Sequence[Any]]:
         """See `OpenSource`."""
@@ -133,7 +141,7 @@ class PostgresSource:
             found = connection.execute(query).fetchall()
         if not found:
             raise LogReadError(f"{self._source} is not there, or has no column")
-        return {str(column): _postgres_kind(str(kind)) for column, kind in found}
+        return {str(column): _kind(str(kind)) for column, kind in found}
 
     def rows(self, query: str, limit: int | None) -> Iterator[Sequence[Any]]:
         """See `OpenSource`."""
@@ -189,34 +197,9 @@ class PostgresSource:
             raise LogReadError(f"{self._source} can't be read: {error}") from error
 
 
-def _duckdb_kind(name: str) -> str:
-    if name == "BOOLEAN":
-        return "truth"
+def _kind(name: str) -> str:
+    """What a column of a type holds; the type's own name where that is nothing known, as for lists."""
     if name.endswith("]"):
-        return name  # a list
-    if name in ("FLOAT", "DOUBLE"):
-        return "number"
-    if name.startswith("DECIMAL"):
-        return "decimal number"
-    if name in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-                "UHUGEINT"):  # fmt: skip
-        return "whole number"
-    if name.startswith(("TIMESTAMP", "DATE")):
-        return "time"
-    return "text" if name.startswith(("VARCHAR", "ENUM", "UUID")) else name
-
-
-def _postgres_kind(name: str) -> str:
-    if name == "boolean":
-        return "truth"
-    if name.endswith("]"):
-        return name  # an array
-    if name in ("real", "double precision"):
-        return "number"
-    if name.startswith("numeric"):
-        return "decimal number"
-    if name in ("smallint", "integer", "bigint"):
-        return "whole number"
-    if name.startswith(("timestamp", "date")):
-        return "time"
-    return "text" if name.startswith(("text", "character", "uuid")) else name
+        return name
+    plain = name.partition("(")[0].strip().lower()
+    return "time" if plain.startswith("timestamp") else _KINDS.get(plain, name)
