@@ -19,8 +19,7 @@ _NAMES = {
     "bare": "*limit*: bare scan, count, least and greatest of each column",
     "evidence": "all evidence (requests, labels, units, repeat labels, values), looks of an hour",
     "comparison": "comparison: all metrics, stage and rollout, and all slices",
-    "look": "one look of a minute, what is its own",
-    "look_units": "the same, what its units did before",
+    "look": "one look of a minute, values included, after the one before it",
     "report": "drift report with Evidently's page",
 }
 
@@ -120,13 +119,12 @@ def _promises(results: Sequence[Result]) -> list[tuple[str, str, str, bool | Non
         )
     last = by_rows[large]
     report = of(last, "report")
-    watch = of(last, "look") + of(last, "look_units")
     told += [
         (
             f"one look at {ROWS_A_DAY:,} rows a day, {large:,} rows into the rollout",
-            f"{watch:.1f} s ({of(last, 'look'):.1f} s without what units did before)",
+            f"{of(last, 'look'):.1f} s ({of(last, 'look', 'cpu_seconds'):.1f} s of processor)",
             "at most 1 s",
-            watch <= 1,
+            of(last, "look") <= 1,
         ),
         (f"Evidently's page for a stage of {large:,}", f"{report:.1f} s", "at most 15 s", report <= 15),
     ]

@@ -17,6 +17,7 @@ from bench.compare_log import FEATURES, MATURITY, MODEL, ROLLOUT, ROWS_A_DAY, ST
 from model_rollouts.adapters.delta_files import connect, current_files
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_schema import TableName, table_path
+from model_rollouts.adapters.unit_carry import UnitCarry
 from model_rollouts.ports import StageWindow, Window
 
 LOOK = timedelta(hours=1)
@@ -96,21 +97,23 @@ def comparison(root: Path, rows: int) -> None:
     print(f"worst slice: {worst['dimension']} {worst['slice']}; page of {size:,} bytes", file=sys.stderr)
 
 
-def look(root: Path, rows: int) -> None:
-    """What a new look of the live watch reads that is its own."""
-    log, looks = DeltaPredictionLog(root), _looks(rows, LIVE_LOOK)
-    ripe = [look.window for look in looks if look.window.end + MATURITY <= looks[-1].window.end][-1:]
-    log.request_counts(MODEL, ROLLOUT, STAGE, [looks[-1].window])
-    log.label_counts(MODEL, ROLLOUT, STAGE, ripe, MATURITY)
+def look(root: Path, rows: int) -> Callable[[], None]:
+    """A new look of the live watch, after the one before it: everything that it reads, values included."""
+    log, looks = DeltaPredictionLog(root, UnitCarry(root / "carry")), _looks(rows, LIVE_LOOK)
 
+    def of(closed: int) -> None:
+        now = looks[closed - 1].window.end
+        mature = [look for look in looks if look.window.end + MATURITY <= now]
+        log.request_counts(MODEL, ROLLOUT, STAGE, [looks[closed - 1].window])
+        log.unit_counts(MODEL, ROLLOUT, looks[:closed], closed - 1)
+        if mature:
+            log.label_evidence(MODEL, ROLLOUT, mature, len(mature) - 1, MATURITY)
+            log.value_sums(MODEL, ROLLOUT, mature, len(mature) - 1, MATURITY, (START - timedelta(days=30), START))
 
-def look_units(root: Path, rows: int) -> None:
-    """What it reads of the whole rollout again: what its units did before."""
-    log, looks = DeltaPredictionLog(root), _looks(rows, LIVE_LOOK)
-    mature = [look for look in looks if look.window.end + MATURITY <= looks[-1].window.end]
-    log.unit_counts(MODEL, ROLLOUT, looks, len(looks) - 1)
-    if mature:
-        log.label_clusters(MODEL, ROLLOUT, mature, len(mature) - 1, MATURITY)
+    began = time.perf_counter()
+    of(len(looks) - 1)
+    print(f"the look before, with nothing carried: {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return lambda: of(len(looks))
 
 
 def report(root: Path, rows: int) -> None:
@@ -125,21 +128,22 @@ def report(root: Path, rows: int) -> None:
         drift_of_stage(DeltaDriftLog(root), of, None, DriftPlan(), Path(out))
 
 
-STEPS: dict[str, Callable[[Path, int], None]] = {
+STEPS: dict[str, Callable[[Path, int], Callable[[], None] | None]] = {
     "bare": bare,
     "evidence": evidence,
     "comparison": comparison,
     "look": look,
-    "look_units": look_units,
     "report": report,
 }
 
 
 def measured(step: str, root: Path, rows: int) -> dict[str, Any]:
-    """Run one step, its own imports included."""
+    """Run one step, its own imports included; what it gives back to be done is what counts then."""
     work = STEPS[step]
     began, cpu = time.perf_counter(), time.process_time()
-    work(root, rows)
+    if after := work(root, rows):
+        began, cpu = time.perf_counter(), time.process_time()
+        after()
     seconds, used = time.perf_counter() - began, time.process_time() - cpu
     # Of this program alone: what the process was before it was this program does not count.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

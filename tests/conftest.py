@@ -20,6 +20,10 @@ import pytest
 if not hasattr(sys.modules["__main__"], "__file__"):
     sys.modules["__main__"].__file__ = __file__
 
+# Sums over units that tests leave behind are of no use to anybody.
+_SCRATCH = Path(tempfile.gettempdir()) / f"model-rollouts-tests-{os.getpid()}"
+os.environ["MODEL_ROLLOUTS_SCRATCH_DIR"] = str(_SCRATCH)
+
 # Files that take minutes come first, or the last of them keeps one worker busy when the others have nothing left to do.
 _FIRST = ("e2e", "dags/test_canary", "dags", "replay", "adapters/test_engines", "gateway/test_beside_mlflow")
 
@@ -35,6 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((at for at, start in enumerate(_FIRST) if path.startswith(start)), len(_FIRST))
 
     items.sort(key=rank)  # stable: within a file nothing changes
+
+
+def pytest_sessionfinish() -> None:
+    """Remove what nobody will read."""
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
 
 
 def _free_port() -> int:

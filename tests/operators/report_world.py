@@ -30,6 +30,7 @@ class World:
     opened_at: datetime = field(default_factory=lambda: datetime.now(UTC) - timedelta(minutes=10))
     model: str = field(default_factory=lambda: f"delays-{uuid.uuid4().hex[:8]}")
     appended: int = 0
+    pushed: dict[str, Any] = field(default_factory=dict)
 
     def open(self) -> None:
         """Start the rollout and open its first stage."""
@@ -80,7 +81,10 @@ class World:
     def report(self, operator: ReportOperator) -> dict[str, Any]:
         """Run the task."""
         preflight = {"rollout_id": self.id, "stage": 0, "mlflow_run_id": self.run_id}
-        ti = SimpleNamespace(xcom_pull=lambda task_ids: preflight if task_ids == "preflight" else None)
+        ti = SimpleNamespace(
+            xcom_pull=lambda task_ids: preflight if task_ids == "preflight" else None,
+            xcom_push=lambda key, value: self.pushed.update({key: value}),
+        )
         return operator.execute({"ti": ti, "params": {}})  # type: ignore[typeddict-item]
 
     def run(self) -> Any:

@@ -35,7 +35,9 @@ def context(stage: int = 0) -> Any:
     """What Airflow gives a task: preflight's result, and whose run it is."""
     opened = {"rollout_id": "ro", "stage": stage, "mlflow_run_id": "run"}
     return {
-        "ti": SimpleNamespace(xcom_pull=lambda task_ids: opened if task_ids == "preflight" else None),
+        "ti": SimpleNamespace(
+            xcom_pull=lambda task_ids: opened if task_ids == "preflight" else None, xcom_push=lambda key, value: None
+        ),
         "params": {"requested_by": "ada"},
         "dag_run": SimpleNamespace(dag_id="shadow", run_id="r1"),
     }

@@ -100,6 +100,7 @@ def test_all_rows_of_the_stage_are_scored_and_everything_is_an_artifact(make: An
     assert result["state"] == "ok", result
     assert "challenger against champion: 0 of 4 columns drifted" in result["detail"]
     assert {"drift.json", "drift.html"} <= world.artifacts()
+    assert list(world.pushed.values()) == ["drift.html"]  # what the task page links to
     told = world.told()
     assert told["rows"] == {"champion": 2_000, "challenger": 1_500}
     assert list(told["comparisons"]) == ["champion"]  # neither a profile nor a past to compare with

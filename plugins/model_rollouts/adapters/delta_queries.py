@@ -45,8 +45,9 @@ def first_rows(
     GROUP BY {within} HAVING count(*) > 1
 ),
 {name} AS (
-    SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us FROM {seen}
-    WHERE NOT EXISTS (SELECT 1 FROM {name}_repeated WHERE {name}_repeated.request_id = coalesce(seen.request_id, ''))
+    SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us
+    FROM {seen} LEFT JOIN {name}_repeated AS again ON again.request_id = coalesce(seen.request_id, '')
+    WHERE again.request_id IS NULL
     UNION ALL
     SELECT * FROM (
         -- Of rows with one time the failed and the slow come first: a tie never hides harm.
@@ -216,10 +217,9 @@ def answers(
         CASE WHEN {value_in_time} THEN value END AS first_value
     FROM (
         SELECT {name}_plain.*, {name}_known.label_us, {name}_known.label, {name}_known.value_us, {name}_known.value
-        FROM {name}_plain LEFT JOIN {name}_known ON {name}_known.request_id = {name}_plain.request_id
-        WHERE NOT EXISTS (
-            SELECT 1 FROM {name}_careful WHERE {name}_careful.request_id = coalesce({name}_plain.request_id, '')
-        )
+        FROM {name}_plain LEFT JOIN {name}_careful ON {name}_careful.request_id = coalesce({name}_plain.request_id, '')
+            LEFT JOIN {name}_known ON {name}_known.request_id = {name}_plain.request_id
+        WHERE {name}_careful.request_id IS NULL
     ) AS once
     UNION ALL
     SELECT {kept}, us, first_label_us, first_label, first_value FROM ({of_careful}) AS judged
