@@ -116,6 +116,15 @@ def password(config: DemoConfig) -> str:
         raise DemoError(f"{file} does not hold the password of {USER}: {error}") from None
 
 
+def _login(home: Path) -> dict[str, str]:
+    """A password for this run, written where Airflow looks for it; and for the tasks, which write notes on runs."""
+    home.mkdir(parents=True, exist_ok=True)
+    file, made = home / _PASSWORDS, secrets.token_urlsafe(16)
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({USER: made}), encoding="utf-8")
+    return {"MODEL_ROLLOUTS_AIRFLOW_USER": USER, "MODEL_ROLLOUTS_AIRFLOW_PASSWORD": made}
+
+
 def _environment(config: DemoConfig, home: Path) -> dict[str, str]:
     settings = {
         "CORE__DAGS_FOLDER": str(REPO / "dags"),
@@ -143,6 +152,8 @@ def _environment(config: DemoConfig, home: Path) -> dict[str, str]:
     }
     return {
         **config.environment(),
+        **_login(home),
+        "MODEL_ROLLOUTS_AIRFLOW_URL": config.airflow_url,
         "AIRFLOW_HOME": str(home),
         **{f"AIRFLOW__{name}": value for name, value in settings.items()},
     }

@@ -5,8 +5,11 @@ The parts are the demo's; what is asserted is the state that each leaves: traffi
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,6 +74,31 @@ class Stack:
         )
         fresh = lambda: [r for r in self.store.rollouts(MODEL) if r.id not in known]  # noqa: E731
         return run, self.wait("rollout", fresh)[0]
+
+    def rollouts(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line, as a person at another machine has it."""
+        airflow = {
+            "MODEL_ROLLOUTS_AIRFLOW_URL": self.config.airflow_url,
+            "MODEL_ROLLOUTS_AIRFLOW_USER": airflow_parts.USER,
+            "MODEL_ROLLOUTS_AIRFLOW_PASSWORD": airflow_parts.password(self.config),
+        }
+        env = {**os.environ, **self.config.environment(), **airflow}
+        command = [sys.executable, "-m", "model_rollouts.cli", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    def start(self, variant: str, **conf: Any) -> tuple[str, Rollout]:
+        """The same by the command line."""
+        values = [
+            part for name, value in {**QUICK, **conf}.items() for part in ("--set", f"{name}={json.dumps(value)}")
+        ]
+        done = self.rollouts(
+            "start", MODEL, "--challenger", self.versions[variant], "--reason", "better features", *values
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = re.search(r"run (\S+) of DAG canary is triggered; its rollout will be (\S+)", done.stdout)
+        assert found is not None, done.stdout
+        there = lambda: [r for r in self.store.rollouts(MODEL) if r.id == found[2]]  # noqa: E731
+        return found[1], self.wait("rollout", there)[0]
 
     def ended(self, rollout: Rollout) -> Rollout:
         """The rollout when it has ended, and all its tasks with it."""
@@ -199,7 +227,10 @@ def test_a_less_accurate_version_is_rolled_back_with_the_reason_on_record(stack:
 
 def test_a_better_version_is_promoted_though_the_scheduler_is_killed(stack: Stack) -> None:
     champion, challenger = stack.alias("champion"), stack.versions["better"]
-    run, rollout = stack.trigger("better", steps=[20, 100], approval_from_share=100, bake_seconds=20)
+    run, rollout = stack.start("better", steps=[20, 100], approval_from_share=100, bake_seconds=20)
+    assert rollout.reason.endswith(": better features")
+    early = stack.rollouts("approve", MODEL, "--reason", "looks good")
+    assert early.returncode == 3, early.stderr  # nothing waits for a person yet
     stack.wait(
         "watch that waits",
         lambda: stack.airflow.api.task_state("canary", run, "watch") == "deferred",
@@ -216,19 +247,25 @@ def test_a_better_version_is_promoted_though_the_scheduler_is_killed(stack: Stac
         # An answer that comes before the scheduler has heard that the task paused fails the try, and Airflow asks
         # again; no person is that fast.
         if (now := state()) == "awaiting_input":
-            stack.airflow.api.answer("canary", second, "approve", "Approve")
+            done = stack.rollouts("approve", MODEL, "--reason", "looks good", "--by", "anna")
+            assert done.returncode in (0, 3), done.stderr  # 3: it was answered, and its task has yet to end
         return bool(now == "success")
 
     stack.wait("end of the question", approved)
     rollout = stack.ended(rollout)
 
     assert rollout.state is State.PROMOTED
+    notes = {run["dag_run_id"]: run["note"] for run in stack.airflow.api.runs("canary")}
+    assert notes[run].startswith("better features\n\nStage 1 of 2 at 20 %: expand. ")
+    assert "Stage 2 of 2 at 100 %: cut over. " in notes[second]
     traffic = stack.store.traffic(MODEL)
     assert traffic is not None
     assert (traffic.champion, traffic.previous, traffic.challenger) == (challenger, champion, None)
     assert [stack.alias(name) for name in ("champion", "previous", "challenger")] == [challenger, champion, None]
     # the hourly monitoring of the champion may report at any moment
-    events = [event for event in stack.events(rollout) if event.kind is not EventKind.REPORTED]
+    answered = [event for event in stack.events(rollout) if event.kind is EventKind.ANSWERED]
+    assert answered[0].actor.startswith("anna via ")
+    events = [e for e in stack.events(rollout) if e.kind not in (EventKind.REPORTED, EventKind.ANSWERED)]
     assert [event.kind for event in events] == [
         EventKind.STARTED,
         EventKind.DRILL_BEGAN,
