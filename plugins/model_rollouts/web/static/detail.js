@@ -42,9 +42,11 @@ function head(content, page) {
 
 function sentence(content) {
   const { verdict, state, evidence } = content;
-  const lines = [];
+  const lines = []; // the first one is read in five seconds
   if (content.active) {
-    lines.push(h("p", { class: "lead" }, h("b", {}, leads(content)), content.waits_for));
+    const [first, ...more] = content.waits_for.split(/; (?=challenger's |champion |underpowered)/);
+    lines.push(h("p", { class: "lead" }, h("b", {}, leads(content)), first), more.length
+      ? h("ul", { class: "more" }, ...more.map((each) => h("li", {}, each))) : null);
     lines.push(h("p", { class: "quiet" }, ...next(content)));
   } else {
     lines.push(h("p", { class: "lead" }, h("b", {}, state === "promoted" ? "Promoted: " : "Rolled back: "), content.reason));
