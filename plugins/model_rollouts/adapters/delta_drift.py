@@ -1,7 +1,8 @@
 """What drift asks of the prediction log: columns in counts over all rows, and bounded samples."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from model_rollouts.adapters.delta_files import columns_of, run
 from model_rollouts.adapters.delta_queries import ARM_ROWS, CHAMPION_ROWS, ROW_COUNT, microseconds
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
 from model_rollouts.adapters.drift_counts import countable, counted_in_files
-from model_rollouts.adapters.log_places import LogRoot, log_table
+from model_rollouts.adapters.log_errors import LogReadError
+from model_rollouts.adapters.log_places import LogRoot, QueryResult, log_table
 from model_rollouts.core.profile import (
     LARGEST,
     LONGEST_CATEGORY,
@@ -181,11 +183,9 @@ class DeltaDriftLog:
                 0, (f"{condition} AND ({some})", min(SLICES, -(-SLICES * _TIMES_AS_MANY * limit // _MOST_READ)))
             )
         frame = pd.DataFrame(columns=range(len(named)))
-        absent = self._absent(model, columns, window)
         for rows_of, slices in tries:  # all of them where the rows are not spread in time
-            sql = sample_query(named, rows_of, absent)
             asked = own | slice_parameters(times["low"], times["high"], slices, seed)
-            result = run(sql, where, {name: value for name, value in asked.items() if f"${name}" in sql})
+            result = self._run(model, columns, window, partial(sample_query, named, rows_of), asked)
             frame = frame if result is None else result.df()
             if len(frame) >= limit:
                 break
@@ -226,10 +226,30 @@ class DeltaDriftLog:
         window: tuple[datetime, datetime],
         columns: Sequence[tuple[str, str, Bins]],
     ) -> Mapping[str, Mapping[int, Mapping[int, int]]]:
-        absent = self._absent(model, [name for name, _, _ in columns], window)
-        sql, own = counts_query(columns, condition, absent)
-        result = run(sql, self._where(model, window), {**own, **given})
+        names = [name for name, _, _ in columns]
+        own = {**counts_query(columns, condition)[1], **given}
+        result = self._run(model, names, window, lambda absent: counts_query(columns, condition, absent)[0], own)
         return counted(result.fetchall() if result else [])
+
+    def _run(
+        self,
+        model: str,
+        columns: Collection[str],
+        window: tuple[datetime, datetime],
+        query: Callable[[Collection[str]], str],
+        given: Mapping[str, Any],
+    ) -> QueryResult | None:
+        """Run a query that is told the columns which no file has; there hardly ever are any, so only when it fails."""
+        where = self._where(model, window)
+        sql = query(())
+        try:
+            return run(sql, where, _named(sql, given))
+        except LogReadError:
+            absent = self._absent(model, columns, window)
+            if not absent:
+                raise
+        sql = query(absent)
+        return run(sql, where, _named(sql, given))
 
     def _absent(self, model: str, columns: Iterable[str], window: tuple[datetime, datetime]) -> set[str]:
         """Columns that no file of a time has: they came later, with another version."""
@@ -299,6 +319,10 @@ def _column(bins: Bins, counts: Mapping[int, int]) -> ColumnProfile:
 
 def _no_rows(bins: Mapping[str, Bins], columns: Mapping[str, str]) -> Columns:
     return {name: _column(by, {}) for name, by in bins.items() if name in columns}
+
+
+def _named(sql: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if f"${name}" in sql}
 
 
 def _times(window: tuple[datetime, datetime]) -> dict[str, int]:

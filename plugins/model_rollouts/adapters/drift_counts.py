@@ -182,8 +182,8 @@ class _Numbers:
             self._missing += _of_arms(arm[~valid])
             values, arm = values[valid], arm[valid]
         size = np.abs(values)
-        finite = size <= LARGEST
-        if not finite.all():
+        if len(size) and not size.max() <= LARGEST:  # no number is above none
+            finite = size <= LARGEST
             self._not_finite += _of_arms(arm[~finite])
             values, arm = values[finite], arm[finite]
         if len(values):
@@ -195,7 +195,8 @@ class _Numbers:
         bins = self._grid.indices(values)
         low, high = int(bins.min()), int(bins.max()) + 1
         bins -= low
-        bins += arm * (high - low)
+        if arm.any():
+            bins += arm * (high - low)
         counts = np.bincount(bins, minlength=len(ARMS) * (high - low)).reshape(len(ARMS), -1)
         first, last = self._first, self._first + self._counts.shape[1]
         if low < first or high > last:

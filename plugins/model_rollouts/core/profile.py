@@ -77,9 +77,8 @@ class Grid:
         np.log(steps, out=steps)
         steps /= STEP
         steps += 0.5
-        np.floor(steps, out=steps)
         np.copysign(steps, away, out=steps)
-        return steps.astype(np.int64)
+        return steps.astype(np.int64)  # cuts the fraction off, on either side
 
     def position(self, index: int) -> float:
         """The number that stands for a bin; no number of the bin is further away than about half a STEP."""
