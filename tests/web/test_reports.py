@@ -1,0 +1,126 @@
+"""Reports come in a sandbox, and nobody waits long for MLflow."""
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from model_rollouts.adapters.mlflow_reports import StageReports
+from model_rollouts.core.errors import NotFoundError
+from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+from model_rollouts.core.rollout import Rollout, State
+from model_rollouts.web.reports import Reports, SlowMlflowError, headers_of
+
+ROLLOUT = Rollout(
+    "r",
+    "m",
+    "1",
+    "2",
+    plan_canary(CanaryParameters()),
+    State.BAKING,
+    0,
+    "s",
+    2,
+    datetime(2026, 5, 1, tzinfo=UTC),
+    "anna",
+)
+
+
+class Source:
+    """MLflow as the test has it."""
+
+    tracking_uri = ""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = threading.Event()
+        self.answers.set()
+        self.error: Exception | None = None
+
+    def stages(self, rollout: Rollout) -> list[StageReports]:
+        self.asked += 1
+        self.answers.wait(20)
+        if self.error:
+            raise self.error
+        files = {"b.json": 1, "decision.json": 2, "comparison.html": 3}
+        return [StageReports(0, "run", "7", files, {"rollout.reason": "every gate passed"})]
+
+    def read(self, rollout: Rollout, run_id: str, path: str) -> bytes:
+        if path != "a.html":
+            raise NotFoundError(f"no {path}")
+        return b"<p>"
+
+
+def reports(source: Source, wait: float = 5.0) -> Reports:
+    return Reports(source, wait)  # type: ignore[arg-type]
+
+
+def test_the_reports_of_a_stage_have_the_important_ones_first_and_mlflows_run() -> None:
+    (stage,) = reports(Source()).stages(ROLLOUT, "https://mlflow")["stages"]
+
+    assert [file["path"] for file in stage["files"]] == ["comparison.html", "decision.json", "b.json"]
+    assert stage["url"] == "https://mlflow/#/experiments/7/runs/run"
+    assert (stage["share"], stage["reason"]) == (1, "every gate passed")
+    assert reports(Source()).stages(ROLLOUT, "")["stages"][0]["url"] is None
+
+
+def test_nobody_waits_longer_than_they_said_and_the_answer_is_there_the_next_time() -> None:
+    source = Source()
+    source.answers.clear()
+    asked = reports(source, 0.05)
+
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(SlowMlflowError):
+            asked.stages(ROLLOUT, "")
+    assert time.monotonic() - began < 5
+    assert source.asked == 1, "one question is enough for all who wait"
+    source.answers.set()
+    patient = time.monotonic() + 10
+    found: dict[str, Any] = {}
+    while not found and time.monotonic() < patient:
+        try:
+            found = asked.stages(ROLLOUT, "")
+        except SlowMlflowError:
+            continue
+    assert found["stages"]
+
+
+def test_an_mlflow_that_fails_is_told_by_the_kind_of_its_fault_alone() -> None:
+    source = Source()
+    source.error = ConnectionError("http://user:secret@mlflow refused")
+
+    with pytest.raises(SlowMlflowError) as caught:
+        reports(source).stages(ROLLOUT, "")
+    assert str(caught.value) == "ConnectionError"
+    with pytest.raises(NotFoundError):
+        reports(source).read(ROLLOUT, "run", "other")
+    assert reports(source).read(ROLLOUT, "run", "a.html") == b"<p>"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "way"),
+    [
+        ("drift.html", "text/html; charset=utf-8", "inline"),
+        ("decision.json", "application/json; charset=utf-8", "inline"),
+        ("docs/a.svg", "image/svg+xml", "attachment"),
+        ("model.pkl", "application/octet-stream", "attachment"),
+        ("x.js", "text/javascript; charset=utf-8", "attachment"),
+    ],
+)
+def test_a_file_gets_a_sandbox_and_what_is_no_report_is_saved(path: str, kind: str, way: str) -> None:
+    found, headers = headers_of(path)
+
+    assert found == kind
+    assert headers["Content-Disposition"].startswith(f"{way}; filename=")
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("sandbox allow-scripts")
+    assert "allow-same-origin" not in policy
+    assert "default-src 'none'" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_files_name_can_not_break_out_of_its_header() -> None:
+    assert headers_of('a/"; x=\r\n\u00fc.html')[1]["Content-Disposition"] == 'inline; filename="___x____.html"'
