@@ -25,7 +25,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos test-wheel bench-decisions bench-switch bench-gateway bench-compare lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -58,6 +58,12 @@ bench-switch: $(READY) ## a switch and a rollback under 200 requests a second: d
 
 bench-gateway: $(READY) ## the gateway beside other servers: docs/benchmarks/gateway.md (10 minutes; needs wrk)
 	@exec $(BIN)/python -m bench.gateway
+
+bench-page: $(READY) ## the page with 1,200 rollouts and 10,000 looks: docs/benchmarks/page.md (3 minutes; needs chromium)
+	@exec $(BIN)/python -m bench.page
+
+page-pictures: $(READY) ## pictures of the page for docs/page.md, by its end-to-end test (2 minutes; needs chromium)
+	@ROLLOUTS_SCREENSHOTS=docs/images exec $(BIN)/python -m pytest tests/e2e/test_page.py -m e2e -q
 
 bench-compare: $(READY) ## evidence and comparison beside a bare scan: docs/benchmarks/compare.md (ARGS=--full: an hour)
 	@exec $(BIN)/python -m bench.compare $(ARGS)
