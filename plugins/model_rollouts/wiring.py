@@ -83,7 +83,8 @@ class Wiring:
         from model_rollouts.adapters.delta_log import DeltaPredictionLog
         from model_rollouts.adapters.unit_carry import UnitCarry
 
-        return DeltaPredictionLog(self.log_root, UnitCarry(self.settings.scratch_dir / "units"))
+        where = self.settings.log_url or str(self.settings.log_dir.absolute())
+        return DeltaPredictionLog(self.log_root, UnitCarry(self.settings.scratch_dir / "units", where))
 
     @cached_property
     def log_upkeep(self) -> "LogUpkeep":

@@ -282,7 +282,7 @@ class DeltaUnitLog:
             looks = [
                 (w.stage, w.window.index, microseconds(w.window.start), microseconds(w.window.end)) for w in windows
             ]
-            about = (str(self.root), model, rollout_id, query.head, sorted((given | matured).items()))
+            about = (model, rollout_id, query.head, sorted((given | matured).items()))
             beside = None if prior is None else (tables(prior[0] - REPEAT, prior[1]), source(0)[1])
             rows = carried_rows(self._carry, LooksAsked(query, about, looks, fresh, source, beside))
             if rows is not None:

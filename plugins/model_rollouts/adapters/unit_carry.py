@@ -45,26 +45,24 @@ class UnitCarry:
 
     Args:
         root: A folder of this machine's own; made where it is missing, for nobody else to read.
-
-    Raises:
-        PermissionError: The folder is another user's, or others may write to it.
+        log: What tells the log from others that this machine reads: its folder or database. It goes into a hash only.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, log: str) -> None:
+        self.root, self._log = root, log
 
     @contextmanager
     def open(self, question: Sequence[Any]) -> Iterator["Carried"]:
         """The sums of one question, for one process at a time.
 
         Args:
-            question: What tells it from others: where the log is, the rollout, what is counted and by which limits.
+            question: What tells it from others of the log: the rollout, what is counted and by which limits.
 
         Raises:
-            OSError: The folder can't be used.
+            OSError: The folder can't be used: it is another user's, say, or others may write to it.
         """
         self._own(self.root)
-        folder = self.root / hashlib.sha256(json.dumps([_FORMAT, *question], default=str).encode()).hexdigest()[:32]
+        folder = self.root / hashlib.sha256(json.dumps([_FORMAT, self._log, *question], default=str).encode()).hexdigest()[:32]
         if not folder.exists():
             self._sweep()
         folder.mkdir(mode=0o700, exist_ok=True)
