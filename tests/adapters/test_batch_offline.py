@@ -17,6 +17,7 @@ from model_rollouts.adapters.mapped_log import MappedLog
 from model_rollouts.adapters.paired_rows import FileRows, PairedLog, PairedRows
 from model_rollouts.core.decision import Verdict
 from model_rollouts.core.errors import NotReadyError, RolloutError
+from model_rollouts.core.gates import Metric
 from model_rollouts.offline import LoggedRequest, OfflineAnswer
 from model_rollouts.ports import ModelVersion
 
@@ -105,6 +106,29 @@ def test_one_that_answers_otherwise_is_found_out(tmp_path: Path) -> None:
     assert "the objective is missed" in found.decision.reason
     assert found.result.metrics["stage_agreement"] == pytest.approx(7 / 8)
     assert found.result.metrics["challenger_accuracy"] < found.result.metrics["champion_accuracy"] - 0.05
+
+
+def test_what_is_to_be_proven_is_what_was_asked_for(tmp_path: Path) -> None:
+    def wrong(request: LoggedRequest) -> OfflineAnswer:
+        other = int(request.request_id) % 8 == 0
+        return OfflineAnswer("ok", 1.0, str(int(late(request.features["f_distance"]) != other)))
+
+    terms = ShadowTerms(0.8, None, timedelta(days=2), 200_000)
+    found = shadow(log_of(tmp_path, table()), Model(wrong), tmp_path / "out", terms=terms)
+    gates = {gate.metric: gate.verdict for gate in found.decision.gates}
+    assert gates[Metric.AGREEMENT] is Verdict.PASS
+    assert gates[Metric.WRONG_RATE] is not Verdict.PASS  # it is worse by the labels, which a signal says
+    assert found.decision.verdict is not Verdict.PASS, found.decision.reason
+
+
+def test_numbers_agree_within_the_tolerance(tmp_path: Path) -> None:
+    near = Model(lambda each: OfflineAnswer("ok", 1.0, str(int(late(each.features["f_distance"])) + 0.25)))
+    log = log_of(tmp_path, table())
+    agreed = []
+    for tolerance in (None, 0.2, 0.3):
+        terms = ShadowTerms(0.98, tolerance, timedelta(days=2), 200_000)
+        agreed.append(shadow(log, near, tmp_path / "out", terms=terms).result.metrics["stage_agreement"])
+    assert agreed == [0.0, 0.0, 1.0]
 
 
 def test_failures_are_the_challengers_errors(tmp_path: Path) -> None:
