@@ -29,6 +29,7 @@ MOST_POINTS = 200
 _PIECE = 200  # looks that are taken at a time: some tenths of a second
 _FRESH_SECONDS = 0.7  # what is younger is not added up again
 _MOST_LOOKS = 60_000  # kept in memory, of all rollouts together; a look takes some kilobytes
+_MOST_ROLLOUTS = 500
 _ARMS = ("champion", "challenger")
 _QUANTILES = (0.5, 0.95, 0.99)
 _LABEL_COUNTS = ("due", "labelled", "wrong")
@@ -176,8 +177,10 @@ class Evidence:
             done.set_result(None)
 
     def _forget(self) -> None:
-        """The least recently seen ones go when there are too many looks in memory. The newest stays."""
-        while len(self._kept) > 1 and sum(len(kept.looks) for kept in self._kept.values()) > self._most_looks:
+        """The least recently seen ones go when there are too many, or too many looks. The newest stays."""
+        while len(self._kept) > 1 and (
+            len(self._kept) > _MOST_ROLLOUTS or sum(len(kept.looks) for kept in self._kept.values()) > self._most_looks
+        ):
             idle = next((name for name, kept in self._kept.items() if kept.done is None), None)
             if idle is None or idle == next(reversed(self._kept)):
                 return

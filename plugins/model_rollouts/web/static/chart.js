@@ -77,6 +77,10 @@ export function chart(gate, content, width) {
     marks.push(s("line", { class: "reference", x1: LEFT, x2: width - RIGHT, y1: y(gate.reference), y2: y(gate.reference) }));
   }
   marks.push(s("path", { class: "estimate", d: line.map((p, i) => `${i ? "L" : "M"}${x(p.position).toFixed(1)} ${y(p.effect).toFixed(1)}`).join("") }));
+  if (!line.length && gate.scale === "odds") {
+    marks.push(s("text", { class: "tick", x: (LEFT + width - RIGHT) / 2, y: HEIGHT / 2 - 4, "text-anchor": "middle" },
+      "no bad outcome of either version yet: no odds to compare"));
+  }
   if (line.length) marks.push(s("circle", { class: "newest", cx: x(line.at(-1).position), cy: y(line.at(-1).effect), r: 3.5 }));
   marks.push(...decisions(gate, content, points, x, width));
   marks.push(s("line", { class: "cursor", x1: -9, x2: -9, y1: TOP, y2: HEIGHT - BOTTOM }));
