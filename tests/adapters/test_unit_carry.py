@@ -73,7 +73,8 @@ def test_looks_that_are_closed_one_by_one_give_the_numbers_of_the_whole_log(
     assert any(each for each in whole)
 
 
-def test_a_log_in_postgresql_is_carried_as_well(log_root: LogRoot, tmp_path: Path, ask: Ask) -> None:
+def test_a_log_in_postgresql_is_carried_as_well(log_root: LogRoot, tmp_path: Path) -> None:
+    ask = QUESTIONS["labels"]
     bench = filled(Bench(log_root))
     carrying = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "carry", "log"))
     whole = ask(bench.log, LOOKS, 0)
@@ -119,10 +120,11 @@ def test_sums_of_another_log_are_not_taken_and_those_of_this_one_are_by_the_next
     )
 
 
-@pytest.mark.parametrize("damage", [b"", b"PAR1 no more", None])
+@pytest.mark.parametrize(("kind", "damage"), [("units", b""), ("values", b"PAR1 no more"), ("values", None)])
 def test_damaged_sums_are_told_and_made_again(
-    bench: Bench, carrying: DeltaPredictionLog, ask: Ask, tmp_path: Path, damage: bytes | None, caplog: Any
+    bench: Bench, carrying: DeltaPredictionLog, kind: str, tmp_path: Path, damage: bytes | None, caplog: Any
 ) -> None:
+    ask = QUESTIONS[kind]
     whole = ask(bench.log, LOOKS, 0)
     for at in range(1, 5):
         ask(carrying, LOOKS[: at + 1], at)
@@ -141,7 +143,8 @@ def test_damaged_sums_are_told_and_made_again(
     assert not caplog.text
 
 
-def test_a_folder_of_somebody_else_is_not_used(bench: Bench, tmp_path: Path, ask: Ask, caplog: Any) -> None:
+def test_a_folder_of_somebody_else_is_not_used(bench: Bench, tmp_path: Path, caplog: Any) -> None:
+    ask = QUESTIONS["units"]
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o777)
