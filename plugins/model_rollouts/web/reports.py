@@ -26,7 +26,9 @@ SANDBOX = {
 #: What a browser may show; everything else is saved.
 _SHOWN = frozenset({"text/html", "application/json", "text/plain", "text/csv", "image/png", "image/jpeg"})
 
-_WAIT_SECONDS = 3.0
+_WAIT_SECONDS = 1.0
+_PATIENCE_SECONDS = 15.0  # from when on MLflow counts as away
+_READ_SECONDS = 30.0
 _FRESH_SECONDS = 10.0
 _MOST_KEPT = 200
 _ORDER = ("comparison.html", "drift.html", "data_checks_predictions.html", "data_checks_outcomes.html", "decision.json")
@@ -41,29 +43,37 @@ class Reports:
 
     Args:
         source: MLflow.
-        wait: Seconds that a request waits.
+        wait: Seconds that a request for a list waits; what is not there by then is said to be waited for.
+        patience: Seconds until it is said that MLflow does not answer.
     """
 
-    def __init__(self, source: "MlflowReports", wait: float = _WAIT_SECONDS) -> None:
-        self._source, self._wait = source, wait
+    def __init__(
+        self, source: "MlflowReports", wait: float = _WAIT_SECONDS, patience: float = _PATIENCE_SECONDS
+    ) -> None:
+        self._source, self._wait, self._patience = source, wait, patience
         self._workers = ThreadPoolExecutor(max_workers=3, thread_name_prefix="rollouts-reports")
         self._asked: dict[str, tuple[float, Future[list[StageReports]]]] = {}
 
     def stages(self, rollout: Rollout, ui: str) -> dict[str, Any]:
-        """The stages' reports, in JSON types.
+        """The stages' reports, in JSON types; "waiting" while MLflow is asked.
 
         Raises:
             SlowMlflowError: MLflow does not answer.
         """
         at, asked = self._asked.get(rollout.id, (0.0, None))
         if asked is None or (asked.done() and time.monotonic() - at > _FRESH_SECONDS):
-            asked = self._workers.submit(self._source.stages, rollout)
+            at, asked = time.monotonic(), self._workers.submit(self._source.stages, rollout)
             self._asked.pop(rollout.id, None)
-            self._asked[rollout.id] = (time.monotonic(), asked)
+            self._asked[rollout.id] = (at, asked)
             while len(self._asked) > _MOST_KEPT:
                 self._asked.pop(next(iter(self._asked)))
-        found = self._bounded(asked)
-        return {"stages": [_told(rollout, each, ui) for each in found]}
+        try:
+            found = self._bounded(asked, self._wait)
+        except SlowMlflowError:
+            if asked.done() or time.monotonic() - at > self._patience:
+                raise
+            return {"stages": [], "waiting": True}
+        return {"stages": [_told(rollout, each, ui) for each in found], "waiting": False}
 
     def read(self, rollout: Rollout, run_id: str, path: str) -> bytes:
         """One file.
@@ -73,14 +83,15 @@ class Reports:
             SlowMlflowError: MLflow does not answer.
         """
         asked = self._workers.submit(self._source.read, rollout, run_id, path)
-        content: bytes = self._bounded(asked, 10 * self._wait)
+        content: bytes = self._bounded(asked, _READ_SECONDS)
         return content
 
-    def _bounded(self, asked: "Future[Any]", wait: float | None = None) -> Any:
+    @staticmethod
+    def _bounded(asked: "Future[Any]", wait: float) -> Any:
         from model_rollouts.core.errors import RolloutError
 
         try:
-            return asked.result(timeout=self._wait if wait is None else wait)
+            return asked.result(timeout=wait)
         except RolloutError:
             raise
         except TimeoutError as error:
