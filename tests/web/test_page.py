@@ -116,7 +116,10 @@ def test_a_rollout_that_is_not_there_is_told_without_a_trace(page: PageServer) -
 
 
 def test_reports_say_what_to_do_while_mlflow_is_away(page: PageServer) -> None:
-    answer = page.get(f"/api/rollouts/{page.rollout().id}/reports")
+    path, until = f"/api/rollouts/{page.rollout().id}/reports", time.monotonic() + 40
+    answer = page.get(path)
+    while answer.status_code == 200 and answer.json()["waiting"] and time.monotonic() < until:
+        answer = page.get(path)
 
     assert answer.status_code == 503
     assert answer.json()["code"] == "mlflow"
