@@ -44,6 +44,7 @@ def told_of(error: Exception) -> "Response":
     from pydantic import ValidationError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from model_rollouts.adapters.sql_migrate import SchemaError
     from model_rollouts.web.reports import SlowMlflowError
 
     match error:
@@ -55,6 +56,8 @@ def told_of(error: Exception) -> "Response":
             return told(409, str(error), code="stale")
         case IllegalTransitionError() | NotReadyError():
             return told(409, str(error), code="refused")
+        case SchemaError():
+            return told(503, f"{error}. MODEL_ROLLOUTS_STORE_URL says which store it is.", code="store")
         case RolloutError():
             return told(422, str(error))
         case SQLAlchemyError():

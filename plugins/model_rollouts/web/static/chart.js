@@ -187,7 +187,7 @@ function told(gate, content, point) {
   const look = `look ${point.position}, at ${content.stages[point.stage].share} %`;
   const low = point.low === null ? "" : ` at least ${shown(gate, point.low)}`;
   const high = point.high === null ? "" : ` at most ${shown(gate, point.high)}`;
-  const proven = low || high ? `; proven:${low}${low && high ? "," : ""}${high}` : "; nothing proven yet";
+  const proven = low || high ? `; proven:${low}${low && high ? "," : ""}${high}` : "; no bound yet";
   return `${look}: ${shown(gate, point.effect)}${gate.scale === "ratio" ? "" : proven}`;
 }
 
