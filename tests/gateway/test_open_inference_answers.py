@@ -100,6 +100,17 @@ def test_outputs_come_in_the_order_that_they_are_asked_for_and_others_are_refuse
         reply(frame, 1, ("late",))
 
 
+def test_one_of_several_numbered_columns_keeps_its_number() -> None:
+    probabilities = pd.DataFrame(np.array([[0.25, 0.75], [1.0, 0.0]]))  # as predict_proba gives them: columns 0 and 1
+    for name, data in (("0", [0.25, 1.0]), ("1", [0.75, 0.0])):
+        assert reply(probabilities, 2, (name,))["outputs"] == [tensor(name, [2, 1], "FP64", data, "np")]
+    declared = Interface(outputs=(Tensor("late", "FP64", (-1, 2)),))
+    assert [t["name"] for t in reply(probabilities, 2, ("0",), declared)["outputs"]] == ["0"]
+    assert [t["name"] for t in reply(probabilities, 2)["outputs"]] == ["0", "1"]
+    with pytest.raises(BadRequestError, match="no output '0'; it has output-0"):
+        reply(pd.Series([1.5, 2.0]), 2, ("0",))
+
+
 def test_the_only_output_has_the_name_of_the_signature() -> None:
     declared = Interface(outputs=(Tensor("delay", "FP64", (-1, 1)),))
     assert reply([1.5], 1, ("delay",), declared)["outputs"][0]["name"] == "delay"

@@ -164,6 +164,31 @@ def test_a_mirrored_challenger_without_an_output_that_is_asked_for_has_failed(ga
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_one_numbered_column_is_asked_for_and_the_challenger_has_not_failed(
+    gateway: Start, rollout: Any, mirrored: bool
+) -> None:
+    async def run() -> None:
+        async with gateway() as g:
+            g.models.says_no_outputs.add("9")
+            for version in ("9", "2"):  # predict_proba: columns 0 and 1
+                g.models.predicts[version] = lambda data: pd.DataFrame({0: data["x"], 1: 1 - data["x"]})
+            share, mirror = (0.0, 100.0) if mirrored else (100.0, 0.0)
+            g.set(Traffic("m", "9", "2", share, 0.0, "r1", 0, "s", revision=2, mirror_percent=mirror))
+            await g.routes_by(2)
+            answer = await infer(g, request(0.25, outputs=[{"name": "0"}]), X_Request_Id="a")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["model_version"] == ("9" if mirrored else "2")
+            assert [(o["name"], o["data"]) for o in answer.json()["outputs"]] == [("0", [0.25])]
+            if mirrored:
+                await g.happens(lambda: g.mirror.status("m")["mirrored"] == 1)
+            rows = await g.rows()
+            assert ("challenger", "ok", None) in [(row["arm"], row["status"], row["error"]) for row in rows]
+            assert {row["status"] for row in rows} == {"ok"}
+
+    asyncio.run(run())
+
+
 def test_the_header_names_the_request_before_the_body_does(gateway: Start) -> None:
     async def run() -> None:
         async with gateway() as g:

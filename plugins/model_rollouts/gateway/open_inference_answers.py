@@ -43,7 +43,8 @@ def encode(
         BadRequestError: An output that is asked for is not among those that there are.
     """
     values = parse_json(f"[{','.join(answer.json for answer in answers)}]".encode())
-    content_type, tensors = _tensors(_only(values, outputs), model)
+    unnamed = all(isinstance(value, dict) and value.keys() == {_UNNAMED} for value in values)
+    content_type, tensors = _tensors(_only(values, outputs), unnamed, model)
     if outputs is not None:
         found = {tensor["name"]: tensor for tensor in tensors}
         missing = [name for name in outputs if name not in found]
@@ -70,14 +71,19 @@ def _only(values: list[Any], outputs: tuple[str, ...] | None) -> list[Any]:
     return [{name: value[name] for name in outputs} for value in values]
 
 
-def _tensors(values: list[Any], model: Interface) -> tuple[str, list[dict[str, Any]]]:
-    """The response's content type, and its outputs."""
+def _tensors(values: list[Any], unnamed: bool, model: Interface) -> tuple[str, list[dict[str, Any]]]:
+    """The response's content type, and its outputs.
+
+    Args:
+        values: The rows' answers, cut to what is asked for.
+        unnamed: Whether a Series without a name is all that the model gave; one column of several has a name.
+        model: Names the only output.
+    """
     first = values[0]
     only = model.outputs[0].name if len(model.outputs) == 1 else "output-0"
     if isinstance(first, dict) and first and all(isinstance(v, dict) and v.keys() == first.keys() for v in values):
         columns = {key: [value[key] for value in values] for key in first}
-        names = {key: only if key == _UNNAMED and len(columns) == 1 else key for key in columns}
-        return TABLE, [_tensor(names[key], column) for key, column in columns.items()]
+        return TABLE, [_tensor(only if unnamed else key, column) for key, column in columns.items()]
     tensor = _tensor(only, values)
     found = tensor["parameters"]["content_type"]
     return TABLE if found == JSON_TEXT else found, [tensor]
