@@ -310,6 +310,11 @@ def _run_ends_and_has_reports(page: Page, world: World, run: str) -> None:
     link = frame.get_by_role("link", name="Comparison", exact=True)
     expect(link).to_be_visible(timeout=40_000)
     _report_is_in_a_sandbox(page, str(link.get_attribute("href")))
+    # the tab of a DAG has its rollouts, and that of any other DAG says that it has none
+    frame = world.open(page, "dags/canary/plugin/dag-rollouts")
+    expect(frame.locator("table.list tbody tr")).to_contain_text("rolled back")
+    frame = world.open(page, "dags/reconcile/plugin/dag-rollouts")
+    expect(frame.locator(".empty")).to_contain_text("none of the rollout patterns")
 
 
 def _status(world: World) -> dict[str, Any]:
