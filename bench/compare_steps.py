@@ -99,7 +99,7 @@ def comparison(root: Path, rows: int) -> None:
 
 def look(root: Path, rows: int) -> Callable[[], None]:
     """A new look of the live watch, after the one before it: everything that it reads, values included."""
-    log, looks = DeltaPredictionLog(root, UnitCarry(root / "carry", "bench")), _looks(rows, LIVE_LOOK)
+    log, looks = DeltaPredictionLog(root, UnitCarry(root / "scratch", "bench")), _looks(rows, LIVE_LOOK)
 
     def of(closed: int) -> None:
         now = looks[closed - 1].window.end

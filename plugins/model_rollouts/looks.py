@@ -135,7 +135,14 @@ class _Closing:
     def _count_labels(self, mature: Sequence[StageWindow], ripe: Sequence[StageWindow], maturity: timedelta) -> None:
         model, rollout_id = self.rollout.model, self.rollout.id
         first, wanted = mature.index(ripe[0]), {_place(w) for w in ripe}
-        labels = self.log.label_evidence(model, rollout_id, mature, first, maturity)
+        try:
+            labels = self.log.label_evidence(model, rollout_id, mature, first, maturity)
+        except Exception:  # without what units did before, which takes the memory, the counts still tell harm
+            for w, (champion, challenger) in zip(
+                ripe, self.log.label_evidence(model, rollout_id, ripe, 0, maturity), strict=True
+            ):
+                self._add(_place(w), champion_labels=champion.counts, challenger_labels=challenger.counts)
+            raise
         for w, (champion, challenger) in zip(mature[first:], labels, strict=True):
             if _place(w) in wanted:
                 self._add(

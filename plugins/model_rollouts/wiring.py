@@ -84,7 +84,7 @@ class Wiring:
         from model_rollouts.adapters.unit_carry import UnitCarry
 
         where = self.settings.log_url or str(self.settings.log_dir.absolute())
-        return DeltaPredictionLog(self.log_root, UnitCarry(self.settings.scratch_dir / "units", where))
+        return DeltaPredictionLog(self.log_root, UnitCarry(self.settings.scratch_dir, where))
 
     @cached_property
     def log_upkeep(self) -> "LogUpkeep":

@@ -4,16 +4,18 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.adapters.unit_log import LOOKS, MINUTE, PRIOR, Bench, outcome, random_log, row
+from tests.adapters.unit_log import LOOKS, MINUTE, PRIOR, START, Bench, outcome, random_log, row
 
-from model_rollouts.adapters.delta_log import DeltaPredictionLog
+from model_rollouts.adapters import delta_unit_log
+from model_rollouts.adapters.delta_log import DeltaPredictionLog, LogReadError
 from model_rollouts.adapters.log_places import LogRoot
-from model_rollouts.adapters.unit_carry import Part, UnitCarry, merged
+from model_rollouts.adapters.unit_carry import CarryBusyError, Part, UnitCarry, merged
 from model_rollouts.ports import StageWindow
 
 Ask = Callable[[DeltaPredictionLog, list[StageWindow], int], list[Any]]
@@ -37,7 +39,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def carrying(bench: Bench, tmp_path: Path) -> DeltaPredictionLog:
-    return DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "carry", "log"))
+    return DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "o'brien", "log"))
 
 
 def filled(bench: Bench, seed: int = 3) -> Bench:
@@ -54,8 +56,8 @@ def filled(bench: Bench, seed: int = 3) -> Bench:
     return bench
 
 
-def files(log_root: Path) -> list[Path]:
-    return sorted(log_root.glob("*/*.parquet"))
+def files(tmp_path: Path) -> list[Path]:
+    return sorted(tmp_path.glob("o'brien/units/*/*.parquet"))
 
 
 @pytest.mark.parametrize("steps", [(1, 2, 3, 4, 5, 6), (2, 5, 5, 6)])
@@ -76,7 +78,7 @@ def test_looks_that_are_closed_one_by_one_give_the_numbers_of_the_whole_log(
 def test_a_log_in_postgresql_is_carried_as_well(log_root: LogRoot, tmp_path: Path) -> None:
     ask = QUESTIONS["labels"]
     bench = filled(Bench(log_root))
-    carrying = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "carry", "log"))
+    carrying = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "o'brien", "log"))
     whole = ask(bench.log, LOOKS, 0)
     assert [ask(carrying, LOOKS[: at + 1], at)[0] for at in range(len(LOOKS))] == whole
 
@@ -110,11 +112,11 @@ def test_sums_of_another_log_are_not_taken_and_those_of_this_one_are_by_the_next
     bench: Bench, carrying: DeltaPredictionLog, tmp_path: Path
 ) -> None:
     carrying.unit_counts("delays", "ro", LOOKS[:3], 2)
-    before = files(tmp_path / "carry")
-    next_process = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "carry", "log"))
+    before = files(tmp_path)
+    next_process = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "o'brien", "log"))
     next_process.unit_counts("delays", "ro", LOOKS[:4], 3)
-    assert {file.parent for file in files(tmp_path / "carry")} == {file.parent for file in before}
-    empty = DeltaPredictionLog(tmp_path / "other", UnitCarry(tmp_path / "carry", "other"))
+    assert {file.parent for file in files(tmp_path)} == {file.parent for file in before}
+    empty = DeltaPredictionLog(tmp_path / "other", UnitCarry(tmp_path / "o'brien", "other"))
     assert not any(
         champion.new or challenger.new for champion, challenger in empty.unit_counts("delays", "ro", LOOKS, 3)
     )
@@ -128,8 +130,8 @@ def test_damaged_sums_are_told_and_made_again(
     whole = ask(bench.log, LOOKS, 0)
     for at in range(1, 5):
         ask(carrying, LOOKS[: at + 1], at)
-    assert files(tmp_path / "carry")
-    for file in files(tmp_path / "carry"):
+    assert files(tmp_path)
+    for file in files(tmp_path):
         if damage is None:
             file.unlink()
         else:
@@ -165,33 +167,75 @@ def test_there_are_few_files_however_many_looks(bench: Bench, carrying: DeltaPre
     whole = bench.log.unit_counts("delays", "ro", thin, 0)
     for at in range(1, len(thin)):
         assert carrying.unit_counts("delays", "ro", thin[: at + 1], at) == whole[at : at + 1]
-        assert len(files(tmp_path / "carry")) <= 7
-    assert not list((tmp_path / "carry").glob("*/.*parquet*"))
+        assert len(files(tmp_path)) <= 7
+    assert not list(tmp_path.glob("o'brien/units/*/.*parquet*"))
 
 
 def test_what_nobody_asks_for_any_more_is_removed(bench: Bench, carrying: DeltaPredictionLog, tmp_path: Path) -> None:
     carrying.unit_counts("delays", "ro", LOOKS[:2], 1)
-    (old,) = (tmp_path / "carry").iterdir()
+    (old,) = (tmp_path / "o'brien" / "units").iterdir()
     os.utime(old, (0, 0))
     carrying.unit_counts("delays", "other", LOOKS[:2], 1)
     assert not old.exists()
-    assert len(list((tmp_path / "carry").iterdir())) == 1
+    assert len(list((tmp_path / "o'brien" / "units").iterdir())) == 1
 
 
-def test_one_process_at_a_time_has_the_sums_of_a_question(tmp_path: Path) -> None:
-    carry = UnitCarry(tmp_path / "carry", "log")
-    with carry.open(["question"]):
-        pid = os.fork()
-        if pid == 0:  # the other process: gives up after a moment, as it is not let in
-            import signal
+def test_many_may_read_sums_and_one_may_write_while_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_rollouts.adapters.unit_carry._LOCK_SECONDS", 0.1)
+    carry = UnitCarry(tmp_path / "scratch", "log")
+    with carry.open(["question"]) as one, carry.open(["question"]), one.writing() as free:
+        assert not free
+    with carry.open(["question"]) as one:
+        left = one.other("new").with_name(".new.parquet.123")
+        left.write_text("of a process that was killed")
+        with one.writing() as free:
+            assert free
+            assert not left.exists()
+            with pytest.raises(CarryBusyError, match=r"writing to .* for 0.1 s"), carry.open(["question"]):
+                pass
+        with carry.open(["question"]):
+            pass
 
-            signal.signal(signal.SIGALRM, lambda *_: os._exit(7))
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
-            with carry.open(["question"]):
-                os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    with carry.open(["question"]):
-        pass
+
+def test_a_log_is_read_whole_while_another_process_writes_its_sums_for_long(
+    bench: Bench, carrying: DeltaPredictionLog, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    ask = QUESTIONS["units"]
+    monkeypatch.setattr("model_rollouts.adapters.unit_carry._locked", lambda *_: False)
+    with caplog.at_level(logging.WARNING):
+        assert ask(carrying, LOOKS, 3) == ask(bench.log, LOOKS, 3)
+    assert "another process has been writing" in caplog.text
+
+
+def test_a_look_that_was_not_kept_is_counted_again(bench: Bench, carrying: DeltaPredictionLog, ask: Ask) -> None:
+    """The store may have another process's count of it, or none."""
+    ask(carrying, LOOKS[:5], 4)
+    inside = (LOOKS[4].window.start - START).total_seconds() + 10
+    late = [row(f"late{i}", inside + i, unit_id=f"u{i % 3}", stage=1, prediction="7") for i in range(40)]
+    late += [each | {"arm": "challenger", "cohort": "champion", "prediction": "0"} for each in late]
+    bench.predictions(*late)
+    bench.outcomes(*(outcome(f"late{i}", inside + i + 1, "1", 1000.0) for i in range(40)))
+    assert ask(carrying, LOOKS, 5) == ask(bench.log, LOOKS, 5)
+
+
+def test_a_query_that_does_not_fit_leaves_the_sums_alone(
+    bench: Bench, carrying: DeltaPredictionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = QUESTIONS["units"]
+    ask(carrying, LOOKS[:4], 3)
+    before = files(tmp_path)
+    query = delta_unit_log.UNIT_COUNTS
+    broken = replace(
+        query, rest=query.rest.replace("sum(units * asked) AS judged_1", "sum(error('too much')) AS judged_1")
+    )
+    monkeypatch.setattr(delta_unit_log, "UNIT_COUNTS", replace(query, rest=rest))
+    with pytest.raises(LogReadError, match=r"looks of delays: .*too much"):
+        ask(carrying, LOOKS[:5], 4)
+    monkeypatch.undo()
+    assert files(tmp_path) == before != []
+    assert ask(carrying, LOOKS[:5], 4) == ask(bench.log, LOOKS[:5], 4)
 
 
 def parts(*rows: int) -> Iterator[Part]:

@@ -103,6 +103,24 @@ def test_harm_is_acted_on_though_a_part_of_the_looks_can_not_be_counted(
     assert "error rate" in rollout.reason
 
 
+def test_wrong_answers_are_acted_on_though_what_units_did_before_can_not_be_counted(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.past.rates["2"] = {"errors": 0.0, "wrong": 0.7}
+    count = live.service.log.label_evidence
+
+    def fails(model: str, rollout: str, windows: Any, fresh: int, maturity: Any) -> Any:
+        if fresh:
+            raise MemoryError("too many units")
+        return count(model, rollout, windows, fresh, maturity)
+
+    monkeypatch.setattr(live.service.log, "label_evidence", fails)
+    rollout = live.store.rollout(live.roll_out(quick_plan()))
+    assert rollout.state == "rolled_back"
+    assert "wrong" in rollout.reason
+    assert sum(look.matured for look in live.store.looks(rollout.id)) <= 1
+
+
 @pytest.mark.parametrize("broken", ["unit_counts", "label_evidence"])
 def test_without_harm_nothing_passes_on_looks_that_can_not_be_counted_whole_and_none_is_kept(
     live: Live, monkeypatch: pytest.MonkeyPatch, broken: str

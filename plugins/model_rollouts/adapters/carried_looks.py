@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from model_rollouts.adapters.delta_cluster_queries import CARRIED, LookQuery
 from model_rollouts.adapters.delta_files import connect, run_local
+from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import LogPlace
-from model_rollouts.adapters.unit_carry import Carried, Part, UnitCarry, merged
+from model_rollouts.adapters.query_memory import explained
+from model_rollouts.adapters.unit_carry import Carried, CarryBusyError, Part, UnitCarry, merged
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,38 +51,47 @@ def carried_rows(carry: UnitCarry, asked: LooksAsked) -> list[tuple[Any, ...]] |
     """What `asked.query.whole` gives, with what is carried in the place of older looks, which are not read.
 
     Returns:
-        None when the carry can't be used: it is damaged, or its folder is. Ask the log for everything then.
+        None when the carry can't be used: it is damaged, busy, or its folder is not this user's. Ask the log for
+        everything then.
 
     Raises:
         LogReadError: The log can't be read.
     """
     import duckdb
 
+    query = asked.query
     try:
-        with carry.open((asked.query.kept, asked.query.carried, *asked.about)) as carried:
+        with carry.open((query.kept, query.head, query.beside, query.carry, *asked.about)) as carried:
+            worth = None if asked.beside is None else _worth(carried, asked)
             parts = carried.parts(asked.looks[: asked.fresh])
             at = parts[-1].end if parts else 0
             connection = _read(asked, at)
             if connection is None:
                 return []
             try:
-                if asked.beside is not None:
-                    _place_beside(connection, carried, asked)
+                if worth is not None:
+                    connection.execute(
+                        "CREATE TEMP TABLE worth AS "
+                        f"SELECT unit, CAST(x AS HUGEINT) AS x FROM read_parquet({_literal(worth)})"
+                    )
                 rows = _rest(connection, asked, parts)
             except duckdb.Error as error:
-                _log.warning(
-                    "sums over units that were kept in %s can't be read, and are made again: %s", carry.root, error
-                )
-                carried.forget()
+                if _sound([*(part.file for part in parts), *([worth] if worth else [])]):
+                    raise LogReadError(f"looks of {asked.about[0]}: {explained(error)}") from error
+                _log.warning("sums over units in %s can't be read, and are made again: %s", carry.scratch, error)
+                with carried.writing() as free:
+                    if free:
+                        carried.forget()
                 return None
             try:
-                _keep(connection, carried, asked, parts, at)
-            except (OSError, duckdb.Error) as error:  # what was counted stands
-                _log.warning("sums over units can't be kept in %s: %s", carry.root, error)
-                carried.forget()
+                with carried.writing() as free:
+                    if free:
+                        _keep(connection, carried, asked, at)
+            except (OSError, duckdb.Error) as error:  # what was counted stands, and so do the older sums
+                _log.warning("sums over units can't be kept in %s: %s", carry.scratch, error)
             return rows
-    except OSError as error:
-        _log.warning("sums over units can't be kept in %s: %s", carry.root, error)
+    except (OSError, CarryBusyError) as error:
+        _log.warning("sums over units can't be carried in %s: %s", carry.scratch, error)
         return None
 
 
@@ -95,48 +106,59 @@ def _read(asked: LooksAsked, at: int) -> "duckdb.DuckDBPyConnection | None":
 
 def _rest(connection: "duckdb.DuckDBPyConnection", asked: LooksAsked, parts: Sequence[Part]) -> list[tuple[Any, ...]]:
     query = asked.query
-    files = ", ".join(f"'{part.file}'" for part in parts)
     names = ", ".join(name for name, _ in query.carried)
-    carried = f"(SELECT {names} FROM read_parquet([{files}]))" if parts else query.nothing
+    carried = f"(SELECT {names} FROM {_files(parts)})" if parts else query.nothing
     text = f"WITH {query.rest.replace(CARRIED, carried)}"
     return connection.execute(text, _used(text, {"fresh": asked.fresh})).fetchall()
 
 
-def _place_beside(connection: "duckdb.DuckDBPyConnection", carried: Carried, asked: LooksAsked) -> None:
-    """The table of what was before the rollout, which is worked out once."""
+def _sound(files: Sequence[Path]) -> bool:
+    """Whether all of the files can be read to their ends."""
+    import duckdb
+
+    try:
+        with connect() as connection:
+            for file in files:
+                connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({_literal(file)})").fetchall()
+    except duckdb.Error:
+        return False
+    return True
+
+
+def _worth(carried: Carried, asked: LooksAsked) -> Path | None:
+    """The file of what was before the rollout, which is worked out once; None where another process is writing it."""
     assert asked.beside is not None  # noqa: S101 - for the type checker
     file = carried.other("worth")
-    if not file.exists():
-        tables, parameters = asked.beside
-        text = f"CREATE TEMP TABLE worth AS WITH {asked.query.beside} SELECT unit, x FROM worth"
-        made = run_local(text, tables, _used(text, parameters)) or connect()
+    if file.exists():
+        return file
+    tables, parameters = asked.beside
+    text = f"CREATE TEMP TABLE worth AS WITH {asked.query.beside} SELECT unit, x FROM worth"
+    with run_local(text, tables, _used(text, parameters)) or connect() as made:
         made.execute("CREATE TEMP TABLE IF NOT EXISTS worth (unit VARCHAR, x HUGEINT)")
         _write(made, "SELECT unit, CAST(x AS DECIMAL(38, 0)) AS x FROM worth", file)
-    connection.execute(f"CREATE TEMP TABLE worth AS SELECT unit, CAST(x AS HUGEINT) AS x FROM read_parquet('{file}')")
+    return file
 
 
-def _keep(
-    connection: "duckdb.DuckDBPyConnection", carried: Carried, asked: LooksAsked, parts: list[Part], at: int
-) -> None:
-    """Keep the sums over what was read: what is counted for good apart from what the store may not have yet."""
-    for first, end in ((at, asked.fresh), (asked.fresh, len(asked.looks))):
-        if first == end:
-            continue
-        text = f"WITH {asked.query.carry}".replace("$first", str(first)).replace("$end", str(end))
-        last = _part(connection, carried, asked, (first, end), text)
-        if count := merged(parts, last.rows):
-            parts = [*parts[:-count], _merge(connection, carried, asked, parts[-count:])] if count > 1 else parts
-        parts = [*parts, last]
+def _keep(connection: "duckdb.DuckDBPyConnection", carried: Carried, asked: LooksAsked, at: int) -> None:
+    """Keep the sums over the looks that were read and are counted for good: of the others the store may have none."""
+    parts = carried.parts(asked.looks[: asked.fresh])  # as they are now that nobody else may write
+    first = parts[-1].end if parts else 0
+    if not at <= first < asked.fresh:
+        return
+    text = f"WITH {asked.query.carry}".replace("$first", str(first)).replace("$end", str(asked.fresh))
+    last = _part(connection, carried, asked, (first, asked.fresh), text)
+    parts.append(last)
+    if count := merged(parts[:-1], last.rows):
+        parts[-count - 1 :] = [_merge(connection, carried, asked, parts[-count - 1 :])]
     carried.keep_only(parts)
 
 
 def _merge(connection: "duckdb.DuckDBPyConnection", carried: Carried, asked: LooksAsked, parts: Sequence[Part]) -> Part:
     keys = ", ".join(asked.query.keys)
-    files = ", ".join(f"'{part.file}'" for part in parts)
     sums = ", ".join(
         f"CAST(sum({name}) AS {kind}) AS {name}" for name, kind in asked.query.carried if name not in asked.query.keys
     )
-    text = f"SELECT {keys}, {sums} FROM read_parquet([{files}]) GROUP BY {keys}"
+    text = f"SELECT {keys}, {sums} FROM {_files(parts)} GROUP BY {keys}"
     return _part(connection, carried, asked, (parts[0].first, parts[-1].end), text)
 
 
@@ -155,11 +177,20 @@ def _write(connection: "duckdb.DuckDBPyConnection", text: str, file: Path) -> in
     """Write a query's rows, as a whole file or none; their number."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        row = connection.execute(f"COPY ({text}) TO '{beside}' (FORMAT parquet)").fetchone()
+        row = connection.execute(f"COPY ({text}) TO {_literal(beside)} (FORMAT parquet)").fetchone()
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
     return int(row[0]) if row else 0
+
+
+def _files(parts: Sequence[Part]) -> str:
+    return f"read_parquet([{', '.join(_literal(part.file) for part in parts)}])"
+
+
+def _literal(file: Path) -> str:
+    quoted = str(file).replace("'", "''")
+    return f"'{quoted}'"
 
 
 def _used(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

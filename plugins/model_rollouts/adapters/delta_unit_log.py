@@ -58,7 +58,9 @@ class DeltaUnitLog:
 
     def __init__(self, root: LogRoot, carry: UnitCarry | None = None) -> None:
         self.root = root
-        self._carry = None if isinstance(root, EngineLog) else carry
+        # A log whose rows are seen in another light has none: what is carried is read as it is logged.
+        seen_as_it_is = type(self)._run is DeltaUnitLog._run and not isinstance(root, EngineLog)
+        self._carry = carry if seen_as_it_is else None
 
     def unit_counts(
         self, model: str, rollout_id: str, windows: Sequence[StageWindow], fresh: int
@@ -282,7 +284,7 @@ class DeltaUnitLog:
             looks = [
                 (w.stage, w.window.index, microseconds(w.window.start), microseconds(w.window.end)) for w in windows
             ]
-            about = (model, rollout_id, query.head, sorted((given | matured).items()))
+            about = (model, rollout_id, sorted((given | matured).items()))
             beside = None if prior is None else (tables(prior[0] - REPEAT, prior[1]), source(0)[1])
             rows = carried_rows(self._carry, LooksAsked(query, about, looks, fresh, source, beside))
             if rows is not None:

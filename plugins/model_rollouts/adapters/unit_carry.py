@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-_FORMAT = 1
 _KEPT_DAYS = 14
 _LOCK = ".lock"
+_LOCK_SECONDS = 3.0
 _SUFFIX = ".parquet"
 
 
@@ -40,64 +40,101 @@ class Part:
     rows: int
 
 
+class CarryBusyError(Exception):
+    """Another process writes the sums and does not come to an end."""
+
+
 class UnitCarry:
     """Sums by unit that outlive a process.
 
     Args:
-        root: A folder of this machine's own; made where it is missing, for nobody else to read.
+        scratch: A folder of this machine's own; made where it is missing, for nobody else to read.
         log: What tells the log from others that this machine reads: its folder or database. It goes into a hash only.
     """
 
-    def __init__(self, root: Path, log: str) -> None:
-        self.root, self._log = root, log
+    def __init__(self, scratch: Path, log: str) -> None:
+        self.scratch, self._log = scratch, log
 
     @contextmanager
     def open(self, question: Sequence[Any]) -> Iterator["Carried"]:
-        """The sums of one question, for one process at a time.
+        """The sums of one question. Many processes may read them at once; see `Carried.writing`.
 
         Args:
             question: What tells it from others of the log: the rollout, what is counted and by which limits.
 
         Raises:
+            CarryBusyError: Another process has been writing for seconds.
             OSError: The folder can't be used: it is another user's, say, or others may write to it.
         """
-        self._own(self.root)
-        folder = self.root / hashlib.sha256(json.dumps([_FORMAT, self._log, *question], default=str).encode()).hexdigest()[:32]
+        root = self.scratch / "units"
+        for folder in (self.scratch, root):  # who can rename a folder's parent can put another one in its place
+            _own(folder)
+        name = hashlib.sha256(json.dumps([self._log, *question], default=str).encode()).hexdigest()[:32]
+        folder = root / name
         if not folder.exists():
-            self._sweep()
+            _sweep(root)
         folder.mkdir(mode=0o700, exist_ok=True)
         with (folder / _LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel opens it again when its holder ends, however
+            if not _locked(lock, fcntl.LOCK_SH, _LOCK_SECONDS):
+                raise CarryBusyError(f"another process has been writing to {folder} for {_LOCK_SECONDS:g} s")
             os.utime(folder)
-            yield Carried(folder)
+            yield Carried(folder, lock)
 
-    @staticmethod
-    def _own(root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = root.lstat()
-        if found.st_uid != os.getuid() or found.st_mode & 0o022 or root.is_symlink():
-            raise PermissionError(
-                f"{root} belongs to user {found.st_uid} with mode {found.st_mode & 0o777:o}, must be this user's and "
-                "writable by nobody else; set MODEL_ROLLOUTS_SCRATCH_DIR to a folder of its own"
-            )
 
-    def _sweep(self) -> None:
-        """Remove what nobody has asked for in weeks: the rollouts have ended."""
-        oldest = time.time() - _KEPT_DAYS * 86_400
-        for folder in self.root.iterdir():
-            if folder.is_dir() and folder.stat().st_mtime < oldest:
-                shutil.rmtree(folder, ignore_errors=True)
+def _own(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022 or folder.is_symlink():
+        raise PermissionError(
+            f"{folder} belongs to user {found.st_uid} with mode {found.st_mode & 0o777:o}, must be this user's and "
+            "writable by nobody else; set MODEL_ROLLOUTS_SCRATCH_DIR to a folder of its own"
+        )
+
+
+def _sweep(root: Path) -> None:
+    """Remove what nobody has asked for in weeks: the rollouts have ended."""
+    oldest = time.time() - _KEPT_DAYS * 86_400
+    for folder in root.iterdir():
+        if folder.is_dir() and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(lock: IO[str], kind: int, seconds: float) -> bool:
+    """Take a lock that the kernel opens again when its holder ends, however; False where it does not come in time."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)  # the kernel tells nobody who would not wait for ever
+        else:
+            return True
 
 
 class Carried:
     """The sums of one question.
 
     Args:
-        folder: Where they are; locked.
+        folder: Where they are.
+        lock: Its lock file, held for reading.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, lock: IO[str]) -> None:
+        self._folder, self._lock = folder, lock
+
+    @contextmanager
+    def writing(self) -> Iterator[bool]:
+        """Whether this process may write: not while another one reads or writes. What was read may be gone by then."""
+        free = _locked(self._lock, fcntl.LOCK_EX, 0.0)
+        try:
+            if free:
+                for left in self._folder.glob(f".*{_SUFFIX}.*"):  # of a process that was killed
+                    left.unlink(missing_ok=True)
+            yield free
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def parts(self, looks: Sequence[Any]) -> list[Part]:
         """Files that follow each other from the first look on, for as many of the looks as there are sums of.
@@ -123,13 +160,13 @@ class Carried:
         return self._folder / f"{kind}{_SUFFIX}"
 
     def forget(self) -> None:
-        """Remove everything: it can't be read, or does not fit."""
+        """Remove everything: it can't be read."""
         for file in self._folder.glob(f"*{_SUFFIX}*"):
             file.unlink(missing_ok=True)
 
-    def keep_only(self, parts: Sequence[Part], beside: Sequence[Path] = ()) -> None:
+    def keep_only(self, parts: Sequence[Part]) -> None:
         """Remove what is in none of the parts: runs that were merged, and those of looks that are no more."""
-        kept = {part.file for part in parts} | set(beside)
+        kept = {part.file for part in parts}
         for part in self._known():
             if part.file not in kept:
                 part.file.unlink(missing_ok=True)
