@@ -227,9 +227,7 @@ def test_a_query_that_does_not_fit_leaves_the_sums_alone(
     ask(carrying, LOOKS[:4], 3)
     before = files(tmp_path)
     query = delta_unit_log.UNIT_COUNTS
-    broken = replace(
-        query, rest=query.rest.replace("sum(units * asked) AS judged_1", "sum(error('too much')) AS judged_1")
-    )
+    rest = query.rest.replace("sum(units * asked) AS judged_1", "sum(error('too much')) AS judged_1")
     monkeypatch.setattr(delta_unit_log, "UNIT_COUNTS", replace(query, rest=rest))
     with pytest.raises(LogReadError, match=r"looks of delays: .*too much"):
         ask(carrying, LOOKS[:5], 4)
