@@ -1,5 +1,7 @@
 """What a user may not see is not there for them: neither in lists, nor by its name, nor by its run."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from model_rollouts.core.errors import NotFoundError
 from model_rollouts.core.patterns import plan_from
 from model_rollouts.core.plan import Pattern
 from model_rollouts.settings import Settings
+from model_rollouts.web import desk as desk_module
 from model_rollouts.web.desk import Desk
 from model_rollouts.wiring import Wiring
 
@@ -142,3 +145,42 @@ def test_data_is_undone_by_a_run_and_where_it_is_not_the_user_is_told(world: Wor
     world.dags.paused = True
     assert "the DAG rollback is paused" in rolled_back("three", "rollback")
     assert len(world.dags.triggered) == 1
+
+
+def test_a_rollback_is_answered_though_mlflow_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "_PROMPT_SECONDS", 0.3)
+    hangs = threading.Event()
+    monkeypatch.setattr(world.desk.parts.service, "sync_registry", lambda _: hangs.wait(30))
+
+    began = time.monotonic()
+    done = world.desk.act(Rights(*Pattern), world.canary.id, Deed.ROLL_BACK, "because", 1)
+
+    assert time.monotonic() - began < 10
+    assert done["state"] == "rolled_back"
+    assert "slow to follow" in done["warnings"][0]
+    hangs.set()
+
+
+def test_a_step_that_is_slow_itself_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = world.rollouts.take(world.canary, "open_stage", 3, 0)
+    monkeypatch.setattr(desk_module, "_PROMPT_SECONDS", 0.05)
+    apply = world.desk.parts.store.apply
+
+    def slow(change: Any) -> None:
+        time.sleep(0.3)  # a store under load
+        apply(change)
+
+    monkeypatch.setattr(world.desk.parts.store, "apply", slow)
+    done = world.desk.act(Rights(*Pattern), world.canary.id, Deed.HOLD, "because", opened.revision)
+
+    assert done["state"] == "holding"
+
+
+def test_a_warning_is_short_and_has_no_credentials() -> None:
+    text = f"not updated yet (MlflowException: http://me:hunter2@mlflow:5000/api {'x' * 300}); no traffic depends on it"
+
+    told = desk_module._short(text)
+
+    assert "hunter2" not in told
+    assert told.endswith(" ...); no traffic depends on it")
+    assert len(told) < 160

@@ -138,6 +138,8 @@ def test_a_rollback_moves_the_traffic_and_is_in_the_audit_with_who_and_why(page:
     assert answer.status_code == 200, answer.text
     assert answer.json()["state"] == "rolled_back"
     assert "MLflow" in answer.json()["warnings"][0]
+    assert "secret" not in answer.text
+    assert len(answer.json()["warnings"][0]) < 300
     traffic = page.store.traffic(rollout.model)
     assert traffic is not None
     assert (traffic.champion, traffic.challenger, traffic.share) == ("1", None, 0)

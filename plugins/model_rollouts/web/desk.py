@@ -1,12 +1,15 @@
 """What the page's requests need of the parts. Everything that blocks is here, and nothing of HTTP."""
 
+import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.core.by_hand import Deed
-from model_rollouts.core.errors import NotFoundError
+from model_rollouts.core.errors import NotFoundError, RolloutError
 from model_rollouts.core.plan import Pattern
 from model_rollouts.core.rollout import Event, EventKind, Rollout
 from model_rollouts.web.access import Access
@@ -24,6 +27,13 @@ APPROVE = "approve"
 
 _PAGE_ROWS = 50
 _WAIT_SECONDS = 0.05  # for new looks to be added up, before what there is is shown
+
+_PROMPT_SECONDS = 4.0  # what follows from a step is waited for so long
+_LONGEST_SECONDS = 60.0  # for the step itself: where it looks at the evidence first, it reads the log
+_MOST_DOING = 64  # steps at once; an MLflow that hangs holds each for up to a minute, and the next must not wait
+_NEWEST = 5
+_CREDENTIALS = re.compile(r"//[^/\s@]*@")
+_LONG_WORDS = re.compile(r"\((.{80}).*\); ", re.DOTALL)
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +63,7 @@ class Desk:
         self.evidence = evidence or Evidence(self.page)
         self.reports = reports or Reports(MlflowReports(parts.settings.mlflow_tracking_uri))
         self._dags = dags or _users_dags
+        self._doers = ThreadPoolExecutor(max_workers=_MOST_DOING, thread_name_prefix="rollouts-page")
 
     def rollouts(self, access: Access, asked: Mapping[str, Any]) -> dict[str, Any]:
         """One page of the list."""
@@ -119,22 +130,29 @@ class Desk:
             needed = ", ".join(sorted({pattern.dag_id for pattern in _patterns(rollout)}))
             raise PermissionError(f"{access.name} may look at {rollout_id} and not change it: that takes the right to "
                                   f"trigger the DAG {needed}")  # fmt: skip
-        by_hand, actor = self._by_hand(access), f"{access.name} (page)"
+        doing = self._doers.submit(self._do, access, rollout_id, deed, reason, seen)
+        for wait in (_PROMPT_SECONDS, _LONGEST_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                return doing.result(timeout=wait)
+            now = self.parts.store.rollout(rollout_id)
+            events = self.parts.store.events(rollout_id=rollout_id)[-_NEWEST:]
+            mine = any((e.actor, e.reason) == (_actor(access), reason.strip()) for e in events)
+            if mine and now.revision != rollout.revision:  # done; what follows may take as long as it likes
+                slow = "it is done; MLflow or Airflow is slow to follow, and is still being told"
+                return _outcome(now, (), [slow])
+        raise RolloutError(f"{deed.replace('_', ' ')} of {rollout_id} takes long; look again whether it was done")
+
+    def _do(self, access: Access, rollout_id: str, deed: str, reason: str, seen: int) -> dict[str, Any]:
+        by_hand, actor = self._by_hand(access), _actor(access)
         done: Done
         if deed == APPROVE:
             done = by_hand.approve(rollout_id, actor, reason, seen)
         else:
             done = by_hand.do(Deed(deed), rollout_id, actor, reason, seen)
-        warnings = list(done.warnings)
+        warnings = [_short(warning) for warning in done.warnings]
         if deed == Deed.ROLL_BACK:
             warnings += self._undo_data(access, done.rollout, actor, reason)
-        return {
-            "id": rollout_id,
-            "state": done.rollout.state.value,
-            "revision": done.rollout.revision,
-            "follows": list(done.follows),
-            "warnings": warnings,
-        }
+        return _outcome(done.rollout, done.follows, warnings)
 
     def since(self, rollout_id: str, seen: int) -> list[dict[str, Any]]:
         """The steps that a rollout has taken since somebody looked at it."""
@@ -227,6 +245,26 @@ _STEPS = frozenset({
     EventKind.STARTED, EventKind.STAGE_OPENED, EventKind.CLEARED, EventKind.HELD, EventKind.RESUMED,
     EventKind.CUT_OVER, EventKind.ROLLED_BACK,
 })  # fmt: skip
+
+
+def _actor(access: Access) -> str:
+    return f"{access.name} (page)"
+
+
+def _outcome(rollout: Rollout, follows: Sequence[str], warnings: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": rollout.id,
+        "state": rollout.state.value,
+        "revision": rollout.revision,
+        "follows": list(follows),
+        "warnings": list(warnings),
+    }
+
+
+def _short(warning: str) -> str:
+    """A warning without a library's long words, and without what may be secret in an address."""
+    told = _CREDENTIALS.sub("//", warning)
+    return _LONG_WORDS.sub(r"(\1 ...); ", told)
 
 
 def _users_dags(user: Any) -> "StageDags":

@@ -63,7 +63,7 @@ export function ask(content, offer, deed, page) {
       page.refresh();
     } catch (error) {
       const since = error.since ?? [];
-      show(problem, h("p", {}, sentence(error.message)), since.length ? h("ul", {}, ...since.map((each) => h("li", {},
+      show(problem, h("p", {}, error.message), since.length ? h("ul", {}, ...since.map((each) => h("li", {},
         `${moment(each.at)} ${each.kind.replaceAll("_", " ")} by ${each.actor}: ${each.reason}`))) : null,
       error.code === "stale" ? h("p", {}, "Nothing was changed. Close this, look again, and decide again.") : null);
       busy = false;
