@@ -14,6 +14,7 @@ from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import LogRoot, log_appender
 from model_rollouts.adapters.monitoring_drift import LiveDrift, Served, live_drift
 from model_rollouts.core.monitoring_limits import Drift
+from model_rollouts.operators.monitoring import drift_plan_of
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -44,10 +45,10 @@ class Bench:
         self._version += 1
         assert log_appender(self.root, "g1").append("m", "predictions", rows(*args, **law), self._version)
 
-    def drift(self, reference: str = "3") -> LiveDrift:
-        return live_drift(
-            DeltaDriftLog(self.root), "m", Served("3", WINDOW), Served(reference, BEFORE), 0.999, self.out
-        )
+    def drift(self, reference: str = "3", ignored: tuple[str, ...] = ()) -> LiveDrift:
+        log, served = DeltaDriftLog(self.root), (Served("3", WINDOW), Served(reference, BEFORE))
+        plan = drift_plan_of({"level": 0.999, "ignored_columns": ignored})
+        return live_drift(log, "m", *served, plan, self.out)
 
 
 @pytest.fixture
@@ -97,6 +98,38 @@ def test_too_few_are_not_no_drift(bench: Bench, n: int) -> None:
     assert not found.drift.computed
     assert found.metrics["drift_share"] is None
     assert f"{n} values in the {n} rows of the reference, needed 30" in found.drift.detail
+
+
+def free_text(dice: random.Random) -> str:
+    return f"note {dice.random()}"
+
+
+def test_a_free_text_is_told_once_and_hides_no_drift(bench: Bench) -> None:
+    texts = {"note": free_text, "order": free_text}
+    bench.write(BEFORE, 900, more=texts)
+    bench.write(WINDOW, 900, shift=1.0, carriers=["UA", "UA", "UA", "DL"], more=texts)
+    found = bench.drift()
+    assert (found.drift.computed, found.drift.drifted, found.drift.columns) == (False, 2, 3)
+    assert found.metrics["drift_share"] == pytest.approx(2 / 3)
+    assert found.drift.detail.startswith("2 of 3 columns that can be told of drifted; f_c (psi")
+    assert found.drift.detail.count("too many different values") == 1
+    assert "not known of f_note, f_order (it has too many different values" in found.drift.detail
+    assert "name f_note, f_order in ignored_columns to leave out" in found.drift.detail
+    assert "drift, and not known of every column" in found.files[1].read_text()
+
+
+def test_a_free_text_alone_is_not_known_until_a_person_leaves_it_out(bench: Bench) -> None:
+    for window in (BEFORE, WINDOW):
+        bench.write(window, 900, more={"note": free_text})
+    found = bench.drift()
+    assert (found.drift.computed, found.drift.drifted, found.drift.columns) == (False, 0, 3)
+    found = bench.drift(ignored=("f_note",))
+    assert found.drift == Drift(True, 0, 3, "0 of 3 columns drifted; ignored: f_note")
+    assert json.loads(found.files[0].read_text())["ignored"] == ["f_note"]
+    assert "f_note" not in json.loads(found.files[0].read_text())["columns"]
+    found = bench.drift(ignored=("f_note", "f_x", "f_c", "prediction", "score"))
+    assert (found.drift.computed, found.drift.columns) == (False, 0)
+    assert found.drift.detail == "nothing is left to compare: f_c, f_note, f_x, prediction, score are ignored"
 
 
 def test_a_model_without_rows_has_nothing_to_compare(bench: Bench) -> None:

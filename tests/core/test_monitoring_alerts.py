@@ -212,6 +212,18 @@ def test_drift_that_was_not_told_is_blind_or_too_little() -> None:
     assert finding(judged(seen(), drift=Drift(True, 0, 0, "")), "drift").state is State.BLIND
 
 
+def test_drift_that_is_known_alarms_whatever_is_not_known() -> None:
+    partly = Drift(False, 2, 3, "2 of 3 columns that can be told of drifted; not known of f_note")
+    found = finding(judged(seen(), drift=partly), "drift")
+    assert (found.state, found.value) == (State.ALERT, pytest.approx(2 / 3))
+    assert "not known of f_note" in found.detail
+    allowed = judged(seen(), drift=partly, limits=Limits(may_be_missing=(Monitored.DRIFT,)))
+    assert finding(allowed, "drift").state is State.ALERT
+    assert finding(judged(seen(of=requests(20, 0)), drift=partly), "drift").state is State.ALERT
+    for below in (Drift(False, 1, 3, "1 of 3"), Drift(False, 0, 0, "")):  # not well, for what is not known may drift
+        assert finding(judged(seen(), drift=below), "drift").state is State.BLIND
+
+
 def test_data_checks_that_fail_are_an_alert_and_those_that_are_not_there_a_blind_spot() -> None:
     result = judged(seen(), data=(False, "data checks fail: f_x is empty"))
     assert (result.state, result.harm) == (State.ALERT, False)

@@ -3,8 +3,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from model_rollouts.core.drift_plan import DriftRole
 from model_rollouts.core.errors import PlanError
-from model_rollouts.operators.monitoring import limits_of, run_id_for, windows
+from model_rollouts.operators.monitoring import drift_plan_of, limits_of, run_id_for, windows
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
@@ -26,6 +27,16 @@ def test_a_window_that_overlaps_with_the_day_before_is_refused():
 def test_the_forms_limits_are_taken_and_its_other_fields_left_out():
     limits = limits_of({**FORM, "max_error_rate": 0.1, "may_be_missing": ["drift"], "model": "m"})
     assert (limits.max_error_rate, limits.may_be_missing) == (0.1, ("drift",))
+
+
+def test_the_forms_columns_are_ignored_and_a_wrong_name_is_refused():
+    plan = drift_plan_of({"level": 0.999, "ignored_columns": ["f_note"]})
+    assert (plan.role_of("f_note"), plan.role_of("f_x")) == (DriftRole.IGNORE, DriftRole.REPORT)
+    assert drift_plan_of({"level": 0.999}).columns == {}
+    with pytest.raises(PlanError, match="names 'note', must name columns of the log: f_<input>, prediction or score"):
+        drift_plan_of({"level": 0.999, "ignored_columns": ["note"]})
+    with pytest.raises(PlanError, match="ignored_columns is 'f_note', must be a list"):
+        drift_plan_of({"level": 0.999, "ignored_columns": "f_note"})
 
 
 def test_the_same_run_always_starts_the_same_runs():

@@ -30,7 +30,7 @@ from model_rollouts.core.profile import ColumnProfile
 LEAST_VALUES = 30  # of a column, a side: fewer can't tell drift from chance
 BINS = 10  # quantile bins of the reference; fewer where a side has less than 100 values
 _VALUES_A_BIN = 10
-_TOO_MANY = "it has too many different values to be compared; give it the role ignore, or more rows"
+TOO_MANY = "it has too many different values to be compared; give it the role ignore, or more rows"
 TITLES = {
     Comparison.TRAINING: "challenger's inputs against its training data",
     Comparison.BEFORE: "challenger's predictions against the champion's before",
@@ -216,10 +216,10 @@ def _not_comparable(reference: ColumnProfile, current: ColumnProfile) -> str:
         return "the sides are counted by different bins"
     before, now = _binned(reference, current)
     if reference.kind == "text" and 2 * before[-1] > sum(before) and 2 * now[-1] > sum(now):
-        return _TOO_MANY  # most of both sides is no category, and may be anything
+        return TOO_MANY  # most of both sides is no category, and may be anything
     alike = sum(bool(a + b) for a, b in zip(before, now, strict=True)) == 1
     if len(pooled(before, now)[0]) == 1 and not alike:
-        return _TOO_MANY
+        return TOO_MANY
     return ""
 
 

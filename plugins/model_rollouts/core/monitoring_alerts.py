@@ -199,16 +199,17 @@ def _drift(limits: Limits, current: Observed, reference: Observed | None, drift:
     limit = DRIFT_SHARE if limit is None else limit
     if drift is None:
         return _blind(name, "the drift report left no result")
-    if not drift.computed or not drift.columns:
+    share = drift.drifted / drift.columns if drift.columns else None
+    detail = f"{drift.drifted} of {drift.columns} columns drifted beyond chance, the limit is {limit:.0%} of them"
+    if share is not None and share > limit:  # proven, whatever is not known of other columns
+        return Finding(name, State.ALERT, share, share, limit, f"{detail} ({drift.detail})")
+    if not drift.computed or share is None:
         for observed, where in ((current, "window"), (reference, "reference")):
             requests = observed.requests.requests if observed else 0
             if requests < limits.min_requests:
                 return _little(name, f"{requests:,} requests in the {where}, needed {limits.min_requests:,}")
         return _blind(name, f"drift could not be told: {drift.detail}")
-    share = drift.drifted / drift.columns
-    state = State.ALERT if share > limit else State.OK
-    detail = f"{drift.drifted} of {drift.columns} columns drifted beyond chance, the limit is {limit:.0%} of them"
-    return Finding(name, state, share, share, limit, f"{detail} ({drift.detail})")
+    return Finding(name, State.OK, share, share, limit, f"{detail} ({drift.detail})")
 
 
 def _rate(

@@ -96,7 +96,14 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The drift report in short: how many columns drifted of how many; not computed where one could not be told."""
+    """The drift report in short.
+
+    Attributes:
+        computed: Whether it is known of every column that is compared.
+        drifted: How many are known to have drifted.
+        columns: Of how many that are known; the others count in neither number.
+        detail: Which drifted, which are not known and why, for a person.
+    """
 
     computed: bool
     drifted: int

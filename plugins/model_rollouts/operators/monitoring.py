@@ -16,6 +16,7 @@ from model_rollouts.operators.base import pull, wiring
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from model_rollouts.core.drift_plan import DriftPlan
     from model_rollouts.core.monitoring_alerts import Judgement
     from model_rollouts.core.monitoring_limits import Limits, Observed
     from model_rollouts.wiring import Wiring
@@ -59,6 +60,7 @@ class MeasureOperator(BaseOperator):
         parts, params = wiring(), named(context)
         try:
             limits = limits_of(params)
+            drift_plan_of(params)
             window, before = windows(params, context["dag_run"].run_after)
         except PlanError as error:  # the same form gives the same answer, so a retry would only say it again
             raise AirflowFailException(str(error)) from error
@@ -169,6 +171,21 @@ def limits_of(params: Mapping[str, Any]) -> "Limits":
     from model_rollouts.core.monitoring_limits import Limits
 
     return Limits.from_dict({name: params[name] for name in LIMITS if name in params})
+
+
+def drift_plan_of(params: Mapping[str, Any]) -> "DriftPlan":
+    """What a form says about drift: how rarely chance may be called drift, and the columns that are ignored.
+
+    Raises:
+        PlanError: A value is out of its bounds, or a name is none of a column of the log.
+    """
+    from model_rollouts.core.drift_plan import DriftPlan, DriftRole
+
+    ignored = params.get("ignored_columns") or []
+    if not isinstance(ignored, list | tuple):
+        raise PlanError(f"ignored_columns is {ignored!r}, must be a list of the log's columns, such as f_note")
+    columns = {column: {"role": DriftRole.IGNORE.value} for column in ignored}
+    return DriftPlan.from_dict({"level": 1 - limits_of(params).level, "columns": columns})
 
 
 def windows(params: Mapping[str, Any], run_after: datetime) -> tuple[Span, Span]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from model_rollouts.operators.base import pull, wiring
-from model_rollouts.operators.monitoring import KEEP_TREND, MEASURE, limits_of, span_of, tick_of
+from model_rollouts.operators.monitoring import KEEP_TREND, MEASURE, drift_plan_of, span_of, tick_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -50,8 +50,8 @@ class LiveDriftOperator(LiveReportOperator):
 
         current = Served(measured["version"], span_of(measured, "window"))
         reference = Served(measured["reference"]["version"], span_of(measured, "reference_window"))
-        level = limits_of(params).level
-        made = live_drift(wiring().drift_log, measured["model"], current, reference, level, out_dir)
+        plan = drift_plan_of(params)
+        made = live_drift(wiring().drift_log, measured["model"], current, reference, plan, out_dir)
         return {"result": asdict(made.drift), "files": made.files, "metrics": made.metrics}
 
 
