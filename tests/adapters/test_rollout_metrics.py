@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -21,7 +22,9 @@ from model_rollouts.core import rollout as steps
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.evidence import Look, RequestCounts
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
-from model_rollouts.core.rollout import Cause
+from model_rollouts.core.patterns.shadow import ShadowParameters, plan_shadow
+from model_rollouts.core.plan import Plan
+from model_rollouts.core.rollout import Cause, EventKind
 from model_rollouts.metrics_server import make_server
 
 REPO = Path(__file__).parents[2]
@@ -29,6 +32,19 @@ START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(minutes=10)
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def _open(store: SqlStore, model: str, rollout_id: str, plan: Plan) -> None:
+    """A rollout with its first stage open."""
+    cause = Cause("test", START, "because")
+    traffic = store.traffic(model)
+    assert traffic is not None
+    store.apply(steps.start(rollout_id, plan, "2", "salt", traffic, cause))
+    traffic = store.traffic(model)
+    assert traffic is not None
+    opened = steps.open_stage(store.rollout(rollout_id), traffic, 0, cause)
+    assert opened is not None
+    store.apply(opened)
 
 
 @pytest.fixture
@@ -40,23 +56,16 @@ def url(tmp_path: Path) -> Iterator[str]:
     cause = Cause("test", START, "because")
     for model in ("flights", "airports"):
         store.apply(steps.adopt(model, "1", cause))
-    traffic = store.traffic("flights")
-    assert traffic is not None
     plan = plan_canary(CanaryParameters(steps=(5, 100), look_seconds=60, bake_seconds=600, deadline_seconds=7200))
-    store.apply(steps.start("r1", plan, "2", "salt", traffic, cause))
-    traffic = store.traffic("flights")
-    assert traffic is not None
-    opened = steps.open_stage(store.rollout("r1"), traffic, 0, cause)
-    assert opened is not None
-    store.apply(opened)
+    _open(store, "flights", "r1", plan)
     counts = RequestCounts(10, 0)
     store.save_looks("r1", [Look(0, index, counts, counts) for index in range(2)])
     yield url
     store.close()
 
 
-def read(url: str) -> Samples:
-    text = RolloutMetrics(url, lambda: NOW).render().decode()
+def read(url: str, now: datetime = NOW) -> Samples:
+    text = RolloutMetrics(url, lambda: now).render().decode()
     return {
         (s.name, frozenset(s.labels.items())): s.value for f in text_string_to_metric_families(text) for s in f.samples
     }
@@ -86,6 +95,64 @@ def test_where_a_rollout_is(url: str) -> None:
     assert value(told, "stage", model="airports") is None
 
 
+def test_what_has_not_happened_yet_is_counted_as_0_so_that_the_first_time_is_an_increase(url: str) -> None:
+    told = read(url)
+
+    for model in ("flights", "airports"):
+        counts = {kind: value(told, "events_total", model=model, kind=kind) for kind in EventKind}
+        assert counts[EventKind.ROLLED_BACK] == 0
+        assert counts[EventKind.ADOPTED] == 1
+        assert None not in counts.values()
+
+
+def _move(url: str, step: Any, *more: Any) -> None:
+    store = SqlStore(url)
+    traffic = store.traffic("flights")
+    assert traffic is not None
+    change = step(store.rollout("r1"), traffic, *more, Cause("test", NOW, "because"))
+    assert change is not None
+    store.apply(change)
+    store.close()
+
+
+def _overdue(url: str, minutes: float = 10, model: str = "flights") -> float | None:
+    return value(read(url, START + timedelta(minutes=minutes)), "look_overdue_seconds", model=model)
+
+
+def test_a_look_is_overdue_once_it_could_have_been_counted(url: str) -> None:
+    assert _overdue(url) == 480 - 60 - 10  # after two looks; the third had 60 s to last and 10 s of grace
+    assert _overdue(url, 3) == 0
+    assert _overdue(url, 3.5) == 20
+
+
+@pytest.mark.parametrize(("minutes", "overdue"), [(119, 0), (125, 300 - 10)])
+def test_a_stage_whose_first_look_never_comes_is_overdue_and_a_long_look_is_not(
+    url: str, minutes: float, overdue: float
+) -> None:
+    store = SqlStore(url)
+    _open(store, "airports", "r2", plan_canary(CanaryParameters(steps=(5, 100), look_seconds=7200)))
+    store.close()
+
+    assert _overdue(url, minutes, "airports") == overdue
+
+
+def test_looks_are_due_while_a_stage_holds_but_not_once_it_has_passed(url: str) -> None:
+    _move(url, steps.hold, 0)
+    assert _overdue(url) == 410
+
+    _move(url, steps.resume, 0)
+    _move(url, steps.clear, 0)
+    assert _overdue(url, 7 * 24 * 60) is None  # it waits for its schedule
+
+
+def test_batches_of_an_offline_stage_are_not_of_the_clock(url: str) -> None:
+    store = SqlStore(url)
+    _open(store, "airports", "r2", plan_shadow(ShadowParameters(offline=True)))
+    store.close()
+
+    assert _overdue(url, 10, "airports") is None
+
+
 def test_a_rollout_that_has_ended_has_no_stage_and_its_rollback_is_counted(url: str) -> None:
     store = SqlStore(url)
     traffic = store.traffic("flights")
@@ -97,7 +164,7 @@ def test_a_rollout_that_has_ended_has_no_stage_and_its_rollback_is_counted(url: 
 
     assert value(told, "events_total", model="flights", kind="rolled_back") == 1
     assert value(told, "state", model="flights", pattern="canary", state="rolled_back") == 1
-    for name in ("stage", "deadline_left_seconds", "look_age_seconds", "stage_age_seconds"):
+    for name in ("stage", "deadline_left_seconds", "look_age_seconds", "look_overdue_seconds", "stage_age_seconds"):
         assert value(told, name, model="flights") is None, name
     assert value(told, "last_event_age_seconds", model="flights") == 0
 
@@ -137,12 +204,31 @@ def _queries() -> dict[str, str]:
     return queries | {v["name"]: v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"}
 
 
-def test_the_dashboard_asks_for_metrics_and_labels_that_there_are(url: str) -> None:
+def _alerts() -> dict[str, str]:
+    (rules,) = re.findall(r"```yaml\n(.*?)```", (REPO / "docs" / "rollout-metrics.md").read_text(), re.DOTALL)
+    return {rule["alert"]: rule["expr"] for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]}
+
+
+def test_alerts_and_dashboard_ask_for_values_of_labels_that_are_told_from_the_start(url: str) -> None:
+    told = set(read(url))
+    for title, query in (_queries() | _alerts()).items():
+        for name, label, asked in re.findall(r'(model_rollouts_\w+)\{[^}]*\b(kind|state)="(\w+)"', query):
+            found = {dict(labels)[label] for metric, labels in told if metric == name and label in dict(labels)}
+            assert asked in found, (title, name, asked)
+
+
+def test_no_alert_takes_a_waiting_rollout_for_evidence_that_stopped() -> None:
+    expression = _alerts()["EvidenceStopped"]
+    assert "look_overdue_seconds" in expression
+    assert "look_age" not in expression
+
+
+def test_dashboard_and_alerts_ask_for_metrics_and_labels_that_there_are(url: str) -> None:
     known = _documented("rollout-metrics.md") | _documented("metrics.md")
     for name, labels in list(known.items()):
         known[f"{name}_bucket"] = labels | {"le"}  # of histograms
 
-    queries = _queries()
+    queries = _queries() | _alerts()
     assert len(queries) > 20
     for title, query in queries.items():
         names = re.findall(r"model_rollouts_\w+", query)

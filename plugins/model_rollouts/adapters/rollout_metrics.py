@@ -15,13 +15,16 @@ from model_rollouts.adapters import sql_tables as tables
 from model_rollouts.adapters.sql_engine import Database
 from model_rollouts.adapters.sql_migrate import require_schema
 from model_rollouts.adapters.sql_rows import to_rollout, to_traffic
-from model_rollouts.core.rollout import ACTIVE, Rollout, State
+from model_rollouts.core.rollout import ACTIVE, EventKind, Rollout, State
 from model_rollouts.core.traffic import Traffic
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _PREFIX = "model_rollouts_"
 _ROLES = ("champion", "challenger", "previous")
+_WATCHED = frozenset(
+    {State.BAKING, State.HOLDING}
+)  # looks are counted while a stage is open, and not after it has passed
 _Values = Mapping[Any, float]
 
 logger = logging.getLogger(__name__)
@@ -88,7 +91,9 @@ class _Families(Collector):
         yield from _of_traffic(traffic)
         yield from _of_rollouts(newest, now)
         yield from _of_looks(newest, looks, now)
-        yield _counter("events", "Steps and notes of the audit", {(m, k): n for m, k, n in events}, "model", "kind")
+        # A counter that begins with 1 has not increased: Prometheus has to see the 0 before the first rollback.
+        told = {(row.model, kind.value): 0 for row in traffic for kind in EventKind} | {(m, k): n for m, k, n in events}
+        yield _counter("events", "Steps and notes of the audit", told, "model", "kind")
         yield _gauge("rollouts", "Rollouts so far, by state", {(m, s): n for m, s, n in counted}, "model", "state")
         ages = {(model,): _seconds(now - at) for model, at in latest}
         yield _gauge("last_event_age_seconds", "Since anything happened to the model", ages, "model")
@@ -163,12 +168,19 @@ def _of_looks(newest: Sequence[Rollout], looks: Mapping[str, int], now: datetime
     known = [(r, looks[r.id]) for r in newest if r.id in looks and r.opened_at]
     counts = {(r.model,): last + 1.0 for r, last in known}
     yield _gauge("stage_looks", "Looks of the open stage that were counted", counts, "model")
-    ages = {
-        (r.model,): _seconds(now - r.opened_at - timedelta(seconds=(last + 1) * r.plan.look_seconds))
-        for r, last in known
-        if r.opened_at and not r.plan.stage(r.stage).offline
-    }
+    since = [
+        (r, _seconds(now - r.opened_at) - (looks.get(r.id, -1) + 1) * r.plan.look_seconds)
+        for r in newest
+        if r.active and r.opened_at and not r.plan.stage(r.stage).offline
+    ]
+    ages = {(r.model,): age for r, age in since if r.id in looks}
     yield _gauge("look_age_seconds", "Since the end of the last look that was counted", ages, "model")
+    overdue = {
+        (r.model,): max(0.0, age - r.plan.look_seconds - r.plan.grace_seconds)
+        for r, age in since
+        if r.state in _WATCHED
+    }
+    yield _gauge("look_overdue_seconds", "Since the next look could have been counted; 0 before it", overdue, "model")
 
 
 def _seconds(length: timedelta) -> float:
