@@ -89,6 +89,76 @@ def test_settings_that_were_given_once_are_not_set_back(project: Path) -> None:
     assert "MODEL_ROLLOUTS_GATEWAY_URL=http://gateway-1:8600" in (project / "rollouts.env").read_text()
 
 
+def _content(project: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+
+
+def test_settings_are_not_overwritten_by_force_either_the_new_ones_go_beside_them(project: Path) -> None:
+    _init(project)
+    env, beside = project / "rollouts.env", project / "rollouts.env.new"
+    ours = env.read_text().replace("sqlite:////", "postgresql://me:secret@db/")
+    env.write_text(ours)
+
+    answer = _init(project, "--force", "--mlflow", "http://mlflow.example:5000")
+
+    assert answer.exit_code == 0, answer.output
+    assert env.read_text() == ours
+    assert "MLFLOW_TRACKING_URI=http://mlflow.example:5000" in beside.read_text()
+    assert beside.stat().st_mode & 0o077 == 0
+    assert str(beside) in answer.output.replace("\n", "")
+    assert _outcomes(project, "--force")["rollouts.env"] == Outcome.BESIDE
+    assert env.read_text() == ours
+
+
+def test_settings_beside_that_were_filled_in_are_not_lost_either(project: Path) -> None:
+    _init(project, "--gateway", "http://gateway-1:8600")
+    _init(project, "--force")
+    beside = project / "rollouts.env.new"
+    beside.write_text("PASSWORD=secret")
+
+    _init(project, "--force")
+
+    backup = project / "rollouts.env.new.bak"
+    assert backup.read_text() == "PASSWORD=secret"
+    assert backup.stat().st_mode & 0o077 == 0
+    assert "secret" not in beside.read_text()
+
+
+def test_what_force_replaces_is_kept_each_time(project: Path) -> None:
+    _init(project)
+    canary, live = project / "dags" / "canary.py", project / "expectations" / "live.json"
+    for text in ("# first\n", "# second\n", "# second\n"):
+        canary.write_text(text)
+        live.write_text(text)
+        answer = _init(project, "--force")
+        assert answer.exit_code == 0, answer.output
+
+    assert "canary.py.bak2" in answer.output
+    for path in (canary, live):
+        kept = {file.name: file.read_text() for file in path.parent.glob("*.bak*")}
+        assert kept == {f"{path.name}.bak": "# first\n", f"{path.name}.bak2": "# second\n"}
+
+
+def test_without_a_change_force_replaces_nothing(project: Path) -> None:
+    _init(project)
+    before = _content(project)
+
+    assert set(_outcomes(project, "--force").values()) == {Outcome.SAME}
+    assert _content(project) == before
+
+
+def test_a_dry_run_of_force_writes_nothing(project: Path) -> None:
+    _init(project)
+    (project / "rollouts.env").write_text("PASSWORD=secret\n")
+    (project / "dags" / "canary.py").write_text("# ours\n")
+    before = _content(project)
+
+    told = _outcomes(project, "--force", "--dry-run")
+
+    assert (told["rollouts.env"], told["canary.py"]) == (Outcome.BESIDE, Outcome.OVERWRITTEN)
+    assert _content(project) == before
+
+
 def test_a_dry_run_writes_nothing(project: Path) -> None:
     assert set(_outcomes(project, "--dry-run").values()) == {Outcome.WRITTEN}
     assert not project.exists()

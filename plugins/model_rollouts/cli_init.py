@@ -21,13 +21,17 @@ def init(
     gateway: Annotated[str, typer.Option(help="Gateway processes, separated by commas.")] = "http://127.0.0.1:8600",
     airflow: Annotated[str, typer.Option(help="Airflow's API server.")] = "http://127.0.0.1:8080",
     log_dir: Annotated[Path | None, typer.Option(help="Prediction log; <folder>/predictions when left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that you have changed, too.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Overwrite files that you have changed, too; each is kept as .bak."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Write the DAG templates and a file of settings into an Airflow project.
 
-    They are yours then: a file that you have changed is kept, one that an earlier version has written is updated.
+    They are yours then: a file that you have changed is kept, one that an earlier version has written is updated. The
+    settings, rollouts.env, are never overwritten: with --force the new ones go into rollouts.env.new.
     """
     with told():
         from model_rollouts.project_files import ENV_FILE, Outcome, write_project
@@ -42,13 +46,18 @@ def init(
         }
         target = dags.expanduser().resolve() if dags else project / "dags"
         done = write_project(project, target, values, force=force, dry_run=dry_run)
-        rows = [{"file": str(each.path), "outcome": str(each.outcome)} for each in done]
+        rows = [{"file": str(e.path), "outcome": str(e.outcome), "beside": e.beside and str(e.beside)} for e in done]
         if as_json:
             print_json(rows)
             return
         print_table(rows, ("file", "outcome"))
         if any(each.outcome is Outcome.KEPT for each in done):
-            typer.echo("what you have changed was kept; --force overwrites it")
+            typer.echo("what you have changed was kept; --force replaces it and keeps it as .bak, except the settings")
+        for each in done:
+            if each.beside and each.outcome is Outcome.BESIDE:
+                typer.echo(f"{each.path} is as it was; the new settings are in {each.beside}: take over what you need")
+            elif each.beside:
+                typer.echo(f"{each.path} was overwritten; what it was is in {each.beside}")
         if dry_run:
             typer.echo("nothing was written: a dry run")
             return

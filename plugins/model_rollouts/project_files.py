@@ -5,7 +5,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
+from shutil import copy2
 
 from model_rollouts.core.errors import NotFoundError
 
@@ -41,7 +43,8 @@ class Outcome(StrEnum):
     UPDATED = "updated"  # it was as an earlier version had written it
     SAME = "unchanged"
     KEPT = "kept: changed by hand"
-    OVERWRITTEN = "overwritten"
+    OVERWRITTEN = "overwritten; the old one is kept"
+    BESIDE = "kept: the new one is beside it"  # settings: a person's passwords are in there
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,12 @@ class Written:
     Attributes:
         path: Where it is.
         outcome: What became of it.
+        beside: Where the old content is that was overwritten, or the new settings where the old ones were kept.
     """
 
     path: Path
     outcome: Outcome
+    beside: Path | None = None
 
 
 def templates() -> Path:
@@ -73,13 +78,13 @@ def templates() -> Path:
 def write_project(
     project: Path, dags: Path, values: Mapping[str, str], *, force: bool = False, dry_run: bool = False
 ) -> list[Written]:
-    """Write templates and settings; files that a person has changed are kept.
+    """Write templates and settings; files that a person has changed are kept, settings always.
 
     Args:
         project: The Airflow project.
         dags: Its folder of DAGs.
         values: Of the settings: store_url, mlflow, log_dir, gateway, airflow.
-        force: Overwrite also what was changed by hand.
+        force: Overwrite also what was changed by hand, and keep it as `.bak`; new settings go into `rollouts.env.new`.
         dry_run: Only say what would become of each file.
     """
     record_file = project / _RECORD
@@ -91,13 +96,21 @@ def write_project(
             have = path.read_bytes()
             if have == content:
                 outcome = Outcome.SAME
-            elif _digest(have) == record.get(key) and path.name != ENV_FILE:  # its values are a person's in any case
+            elif path.name == ENV_FILE:
+                outcome = Outcome.BESIDE if force else Outcome.KEPT  # its values are a person's in any case
+            elif _digest(have) == record.get(key):
                 outcome = Outcome.UPDATED
             else:
                 outcome = Outcome.OVERWRITTEN if force else Outcome.KEPT
-        done.append(Written(path, outcome))
+        beside = _beside(path, outcome)
+        done.append(Written(path, outcome, beside))
         if outcome is Outcome.KEPT or dry_run:
             continue
+        if beside and outcome is Outcome.BESIDE:
+            _write_beside(beside, content)
+            continue
+        if beside:
+            copy2(path, beside)
         record[key] = _digest(content)
         if outcome is not Outcome.SAME:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +121,33 @@ def write_project(
         project.mkdir(parents=True, exist_ok=True)
         record_file.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return done
+
+
+def _beside(path: Path, outcome: Outcome) -> Path | None:
+    """Where what must not be lost, or must not replace it, goes."""
+    match outcome:
+        case Outcome.OVERWRITTEN:
+            return _backup(path)
+        case Outcome.BESIDE:
+            return path.with_name(f"{path.name}.new")
+        case _:
+            return None
+
+
+def _backup(path: Path) -> Path:
+    """The first name that is free, or has the same content already."""
+    names = (f"{path.name}.bak{number if number > 1 else ''}" for number in count(1))
+    backups = (path.with_name(name) for name in names)
+    return next(file for file in backups if not file.exists() or file.read_bytes() == path.read_bytes())
+
+
+def _write_beside(path: Path, content: bytes) -> None:
+    """Settings that are for a person to compare; what the person has made of earlier ones is kept, too."""
+    if path.exists() and path.read_bytes() != content:
+        copy2(path, _backup(path))
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(content)
 
 
 def _files(project: Path, dags: Path, values: Mapping[str, str]) -> Iterator[tuple[Path, bytes]]:
