@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.adapters.log_kinds import damage
 
+from model_rollouts.adapters import comparison_offline
 from model_rollouts.adapters.comparison import write_comparison
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.log_errors import LogReadError
@@ -26,6 +27,7 @@ PLAN = replace(plan_shadow(ShadowParameters(offline=True)), label_maturity_secon
 MADE: Any = ("ro", "m", "3", "4", PLAN, State.BAKING, 0, "s", 1, OPENED, "test")
 ROLLOUT = Rollout(*MADE, opened_at=OPENED, judged_from=OPENED)
 ROWS = 600
+SINCE = OPENED - timedelta(days=7) - timedelta(hours=1)  # as the sample of the requests: days, and the labels' maturity
 
 
 def champion(at: int, **changes: Any) -> dict[str, Any]:
@@ -61,10 +63,10 @@ def write(log_root: LogRoot) -> Callable[..., None]:
     return write
 
 
-def told(root: LogRoot, out: Path) -> Any:
+def told(root: LogRoot, out: Path, since: datetime | None = SINCE) -> Any:
     looks = [Look(0, 0, RequestCounts(600, 6), RequestCounts(600, 12))]
     decision = decide(PLAN, 0, looks, 60.0)
-    made = write_comparison(ROLLOUT, decision, looks, DeltaPredictionLog(root), out, AS_OF)
+    made = write_comparison(ROLLOUT, decision, looks, DeltaPredictionLog(root), out, AS_OF, requests_from=since)
     return json.loads(made.files[0].read_text())["all_rows"], made.metrics
 
 
@@ -93,6 +95,66 @@ def test_every_scored_request_counts_for_both(log_root: LogRoot, write: Callable
     assert metrics["stage_champion_accuracy"] == 1.0
     assert metrics["stage_champion_latency_p50_ms"] == metrics["stage_challenger_latency_p50_ms"]
     assert rows["slices"]["looked_at"] > 0
+
+
+def other(at: int, ts: datetime) -> dict[str, Any]:
+    """A request of another day with the same id, answered otherwise."""
+    answer = str((at // 10 + at) % 2)
+    return champion(at, ts=ts, status="ok", prediction=answer, features={"x": 9.0, ODD: "late"})
+
+
+def test_ids_that_come_back_are_paired_with_the_request_that_was_scored(
+    log_root: LogRoot, write: Callable[..., None], tmp_path: Path
+) -> None:
+    write("predictions", *map(champion, range(ROWS)))
+    write("predictions", *map(challenger, range(ROWS)))
+    alone, metrics = told(log_root, tmp_path / "alone")
+    agreement = alone["pairs"]["agreement"]["value"]
+    assert 0.8 < agreement < 0.95
+    for at in (SINCE - timedelta(days=33), SINCE - timedelta(hours=1), OPENED + timedelta(hours=1)):
+        write("predictions", *(other(each, at) for each in range(ROWS)))  # a daily batch, before and since
+    again, same = told(log_root, tmp_path / "again")
+    assert (again["pairs"], same) == (alone["pairs"], pytest.approx(metrics))
+    write("predictions", *(other(each, SINCE + timedelta(hours=1)) for each in range(ROWS)))  # now it is the first
+    wrong, _ = told(log_root, tmp_path / "wrong")
+    assert wrong["pairs"]["agreement"]["value"] != pytest.approx(agreement, abs=0.2)
+
+
+def test_a_repeat_of_a_request_from_before_the_time_is_not_the_first(
+    log_root: LogRoot, write: Callable[..., None], tmp_path: Path
+) -> None:
+    """As in the sample: the request was asked a minute before the time, and once more in it."""
+    write("predictions", *map(champion, range(ROWS)), *map(challenger, range(ROWS)))
+    alone, metrics = told(log_root, tmp_path / "alone")
+    write("predictions", *(other(each, SINCE - timedelta(minutes=1)) for each in range(ROWS)))
+    write("predictions", *(other(each, SINCE + timedelta(minutes=1)) for each in range(ROWS)))
+    again, same = told(log_root, tmp_path / "again")
+    assert (again["pairs"], same) == (alone["pairs"], pytest.approx(metrics))
+
+
+def test_files_of_before_the_time_are_not_read(
+    log_root: LogRoot, write: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("predictions", *map(champion, range(ROWS)), *map(challenger, range(ROWS)))
+    read: list[datetime] = []
+    run = comparison_offline.run_local
+
+    def watched(sql: str, tables: Any, given: Any) -> Any:
+        read.extend(start for _, start, _ in tables.values())
+        return run(sql, tables, given)
+
+    monkeypatch.setattr(comparison_offline, "run_local", watched)
+    told(log_root, tmp_path / "out")
+    assert min(read) >= SINCE - timedelta(minutes=15)
+
+
+def test_where_it_is_not_known_which_requests_were_scored_nothing_is_compared(
+    log_root: LogRoot, write: Callable[..., None], tmp_path: Path
+) -> None:
+    write("predictions", *map(champion, range(ROWS)), *map(challenger, range(ROWS)))
+    rows, metrics = told(log_root, tmp_path / "out", None)
+    assert (rows["computed"], "stage_agreement" in metrics) == (False, False)
+    assert rows["reason"].startswith("from when on requests were scored is not known")
 
 
 def test_what_is_not_scored_yet_is_said(log_root: LogRoot, write: Callable[..., None], tmp_path: Path) -> None:

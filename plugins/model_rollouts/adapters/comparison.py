@@ -95,6 +95,7 @@ def write_comparison(
     log: ScoreLog,
     out_dir: Path,
     as_of: datetime | None = None,
+    requests_from: datetime | None = None,
 ) -> ComparisonResult:
     """Write what the verdict rests on.
 
@@ -105,13 +106,16 @@ def write_comparison(
         log: Everything that is not in the looks comes from its rows, up to the end of the last closed look.
         out_dir: Gets `comparison.json`, `comparison.csv` and `comparison.html`.
         as_of: Labels are due whose request had matured by then, UTC; None: by the end of the last closed look.
+        requests_from: From when on an offline stage's requests were scored, UTC; None: not known, and nothing of such a
+            stage is compared.
 
     Raises:
         LogReadError: The log can't be read.
     """
     end = _end(rollout, looks)
     scores = {} if end is None else dict(log.score_means(rollout.model, rollout.id, rollout.created_at, end))
-    rows = compare_rows(rollout, decision, end or rollout.created_at, as_of or end or rollout.created_at, log)
+    until = end or rollout.created_at
+    rows = compare_rows(rollout, decision, until, as_of or until, log, requests_from)
     rollout_arms = _arms(looks, scores)
     stage_arms = _arms([look for look in looks if look.stage == decision.stage], {})
     document: dict[str, Any] = {

@@ -10,18 +10,22 @@ from pathlib import Path
 
 from model_rollouts.adapters.delta_files import columns_of, run_local
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
-from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, FAR, microseconds
+from model_rollouts.adapters.delta_queries import FAR, REPEAT, REPEAT_SECONDS, first_rows, microseconds
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
 from model_rollouts.adapters.log_places import LogRoot, log_table
-from model_rollouts.adapters.offline_queries import OFFLINE
+from model_rollouts.adapters.offline_queries import OFFLINE, REQUESTS
 from model_rollouts.adapters.paired_rows import PairedLog
 from model_rollouts.core.rollout import Rollout
 
-HISTORY = timedelta(days=400)  # requests that are scored offline are no older
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
-# A request that could not be asked has no cohort, and is not there. The challenger's latency is that of a batch in a
-# task: the champion's stands in its place, so that nothing is found in it.
+# Which of an id's rows was asked is found as the sample of the requests finds it; see `offline_queries.SAMPLE`. A row
+# of another revision is none that was asked, and has no pair. A request that could not be asked has no cohort, and is
+# not there. The challenger's latency is that of a batch in a task: the champion's stands in its place, so that nothing
+# is found in it.
+_COUNTED = first_rows(f"{REQUESTS} AND request_id IN (SELECT request_id FROM scored)", "request_id").replace(
+    "{predictions}", "{{predictions}}"
+)
 _BOTH = f"""
 COPY (
     WITH scored AS (
@@ -30,14 +34,23 @@ COPY (
             AND cohort IS NOT NULL
         QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY ts) = 1
     ),
-    old AS (
-        SELECT request_id, ts, served, unit_id, status, error, latency_ms, prediction, score{{features}}
-        FROM {{{{predictions}}}}
-        WHERE {CHAMPION_ROWS} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
-            AND (request_id, coalesce(traffic_revision, 0)) IN (SELECT (request_id, traffic_revision) FROM scored)
+    {_COUNTED},
+    chosen AS (
+        SELECT request_id, us FROM counted WHERE us >= $since
+        QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY us) = 1
+    ),
+    first AS (
+        SELECT request_id, ts, served, unit_id, status, error, latency_ms, prediction, score,
+            traffic_revision{{features}}
+        FROM {{{{predictions}}}} JOIN chosen USING (request_id)
+        WHERE epoch_us(ts) = us AND {REQUESTS}
         QUALIFY row_number() OVER (
-            PARTITION BY request_id ORDER BY ts, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
+            PARTITION BY request_id ORDER BY (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
         ) = 1
+    ),
+    old AS (
+        SELECT * EXCLUDE (traffic_revision) FROM first
+        WHERE (request_id, coalesce(traffic_revision, 0)) IN (SELECT (request_id, traffic_revision) FROM scored)
     )
     SELECT request_id, ts, $model AS model, $version AS version, 'champion' AS arm, 'champion' AS cohort, served,
         $rollout AS rollout_id, CAST($stage AS INTEGER) AS stage, unit_id, status, error, latency_ms, prediction, score,
@@ -69,24 +82,25 @@ class OfflineRows:
 
 
 @contextmanager
-def offline_rows(root: LogRoot, rollout: Rollout, stage: int) -> Iterator[OfflineRows | None]:
+def offline_rows(root: LogRoot, rollout: Rollout, stage: int, since: datetime) -> Iterator[OfflineRows | None]:
     """The rows of an offline stage, in a scratch file; None while nothing is scored.
 
     Args:
         root: The log.
         rollout: The rollout.
         stage: Position of an offline stage.
+        since: From when on requests were scored, UTC; see `DeltaOfflineLog.requests_from`.
 
     Raises:
         LogReadError: The log can't be read.
     """
     with tempfile.TemporaryDirectory(prefix="model-rollouts-offline-") as scratch:
         file = Path(scratch, "rows.parquet")
-        yield _written(root, rollout, stage, file)
+        yield _written(root, rollout, stage, since, file)
 
 
-def _written(root: LogRoot, rollout: Rollout, stage: int, file: Path) -> OfflineRows | None:
-    start = (rollout.opened_at or rollout.created_at) - HISTORY
+def _written(root: LogRoot, rollout: Rollout, stage: int, since: datetime, file: Path) -> OfflineRows | None:
+    start, until = since - REPEAT, rollout.judged_from or rollout.opened_at or rollout.created_at
     where = (log_table(root, rollout.model, "predictions"), start, FAR)
     columns = columns_of(*where)
     if columns is None:
@@ -94,7 +108,8 @@ def _written(root: LogRoot, rollout: Rollout, stage: int, file: Path) -> Offline
     named = [name for name, _ in columns if name.startswith(FEATURE_PREFIX)]
     sql = _BOTH.format(features=_features(named), file=_literal(file))
     given = {"rollout": rollout.id, "stage": stage, "model": rollout.model, "version": rollout.champion,
-        "challenger": rollout.challenger, "low": microseconds(start), "high": microseconds(FAR)}  # fmt: skip
+        "challenger": rollout.challenger, "since": microseconds(since), "low": microseconds(start),
+        "high": microseconds(until), "repeat": REPEAT_SECONDS * 1_000_000}  # fmt: skip
     if run_local(sql, {"predictions": where}, given) is None:
         return None
     log = DeltaPredictionLog(PairedLog(file, root))

@@ -39,7 +39,14 @@ class PairLog(Protocol):
         """See `PredictionLog`."""
 
 
-def compare_rows(rollout: Rollout, decision: Decision, end: datetime, as_of: datetime, log: PairLog) -> dict[str, Any]:
+def compare_rows(
+    rollout: Rollout,
+    decision: Decision,
+    end: datetime,
+    as_of: datetime,
+    log: PairLog,
+    requests_from: datetime | None = None,
+) -> dict[str, Any]:
     """The stage, the rollout so far and the stage's slices, over all rows, in JSON types.
 
     Args:
@@ -48,6 +55,7 @@ def compare_rows(rollout: Rollout, decision: Decision, end: datetime, as_of: dat
         end: Rows before it count, UTC.
         as_of: Labels and values are due whose request had matured by then, UTC.
         log: The log.
+        requests_from: From when on an offline stage's requests were scored, UTC; None: not known.
 
     Returns:
         With `computed` false and a `reason` where nothing could be compared.
@@ -57,7 +65,9 @@ def compare_rows(rollout: Rollout, decision: Decision, end: datetime, as_of: dat
     """
     maturity = timedelta(seconds=rollout.plan.label_maturity_seconds)
     if rollout.plan.stage(decision.stage).offline:
-        with offline_rows(log.root, rollout, decision.stage) as seen:
+        if requests_from is None:
+            return _nothing("from when on requests were scored is not known; run the stage's watch again, and compare")
+        with offline_rows(log.root, rollout, decision.stage, requests_from) as seen:
             if seen is None:
                 return _nothing("no request of the offline stage is scored yet")
             asked = Asked(rollout.model, rollout.id, decision.stage, seen.start, seen.end, as_of, maturity)

@@ -73,7 +73,8 @@ class DeltaOfflineLog(DeltaPredictionLog):
         self._writer = log_appender(self.root, f"{queries.OFFLINE}/{rollout.id}/{rollout.stage}")
         self._scratch = tempfile.TemporaryDirectory(prefix="model-rollouts-offline-")
         self._file = Path(self._scratch.name) / "sample.parquet"
-        self._any: bool | None = None
+        self._drawn = False
+        self._from: datetime | None = None
         aged = self._given | {"age": age // _MICROSECOND}
         self._pairs = _SeenAsLive(self.root, self.sample, since, queries.EVERY_REQUEST, self._given)
         self._asked = _SeenAsLive(self.root, self.sample, since, queries.ASKED, self._given)
@@ -122,9 +123,19 @@ class DeltaOfflineLog(DeltaPredictionLog):
 
     def sample(self) -> Path | None:
         """The file with the requests, drawn when first asked for; None where there are none."""
-        if self._any is None:
-            self._any = self._requests.draw(self._file)
-        return self._file if self._any else None
+        return None if self.requests_from() is None else self._file
+
+    def requests_from(self) -> datetime | None:
+        """From when on requests are taken, UTC: as far back as the challenger's inputs were logged; None: of none.
+
+        Raises:
+            NotReadyError: The log does not hold what the challenger has to be asked with; names it.
+            LogReadError: The log can't be read.
+        """
+        if not self._drawn:
+            self._from = self._requests.draw(self._file)
+            self._drawn = True
+        return self._from
 
     # --- evidence, as of a live stage
 

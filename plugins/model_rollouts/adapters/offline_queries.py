@@ -8,7 +8,7 @@ from model_rollouts.adapters.delta_queries import CHAMPION_ROWS, first_rows
 
 OFFLINE = "offline"  # gateway_id of rows that no gateway has written
 
-_REQUESTS = f"{CHAMPION_ROWS} AND request_id IS NOT NULL"
+REQUESTS = f"{CHAMPION_ROWS} AND request_id IS NOT NULL"
 
 # What the challenger has answered in the stage. Rows of one batch have one time.
 _SCORED = f"""
@@ -24,12 +24,12 @@ SCORED_IDS = f"SELECT request_id FROM ({_SCORED})"
 
 # `%s` is, for each input that the challenger can't do without, when a value of it was logged first.
 SURVEY = f"""
-SELECT %s FROM {{predictions}} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND {_REQUESTS}
+SELECT %s FROM {{predictions}} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND {REQUESTS}
 """
 FIRST_VALUE = "min(epoch_us(ts)) FILTER (%s IS NOT NULL)"
 
 COUNT = f"""
-SELECT count(*) FROM {{predictions}} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND {_REQUESTS}
+SELECT count(*) FROM {{predictions}} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND {REQUESTS}
 """
 
 _DRAW = "(md5_number_lower($salt || request_id) >> 1)"
@@ -39,14 +39,14 @@ _DRAW = "(md5_number_lower($salt || request_id) >> 1)"
 SAMPLE = f"""
 COPY (
     WITH scored AS ({_SCORED}),
-    {first_rows(f"{_REQUESTS} AND ({_DRAW} <= $limit OR request_id IN (SELECT request_id FROM scored))", "request_id")},
+    {first_rows(f"{REQUESTS} AND ({_DRAW} <= $limit OR request_id IN (SELECT request_id FROM scored))", "request_id")},
     chosen AS (
         SELECT request_id, us FROM counted WHERE us >= $since
         QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY us) = 1
     )
     SELECT request_id, us, unit_id, status, latency_ms, prediction, score, traffic_revision, %s
     FROM {{predictions}} JOIN chosen USING (request_id)
-    WHERE epoch_us(ts) = us AND {_REQUESTS}
+    WHERE epoch_us(ts) = us AND {REQUESTS}
     -- Of rows with one time the failed and the slow come first, as elsewhere: a tie never hides harm.
     QUALIFY row_number() OVER (
         PARTITION BY request_id ORDER BY (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction

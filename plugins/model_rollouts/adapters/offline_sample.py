@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from model_rollouts.core.rollout import Rollout
 from model_rollouts.ports import ModelVersion
 
 MOST_REQUESTS = 200_000
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _LARGEST_DRAW = 2**63 - 1
 
 
@@ -53,8 +54,11 @@ class RequestSample:
             raise ValueError(f"most is {self.most}, must be between 1 and {MOST_REQUESTS:,}")
         rebuilt_inputs(self.challenger)
 
-    def draw(self, file: Path) -> bool:
-        """Write the requests to a Parquet file, in the order of a hash of their ids; False where there are none.
+    def draw(self, file: Path) -> datetime | None:
+        """Write the requests to a Parquet file, in the order of a hash of their ids.
+
+        Returns:
+            From when on requests were taken, UTC; None where there are none.
 
         Raises:
             NotReadyError: The log does not hold what the challenger has to be asked with; names it.
@@ -62,10 +66,10 @@ class RequestSample:
         """
         columns = self._columns()
         if columns is None:
-            return False
+            return None
         since = self._since(columns)
         if since is None:
-            return False
+            return None
         total = self._one(queries.COUNT, low=since, high=microseconds(self.end))[0]
         names = [name for name, _ in rebuilt_inputs(self.challenger)]
         held = ", ".join(_quoted(feature_column(name)) for name in names if feature_column(name) in columns)
@@ -84,7 +88,9 @@ class RequestSample:
         }
         path = str(file).replace("'", "''").replace("{", "{{").replace("}", "}}")
         where = {"predictions": (log_table(self.root, self.rollout.model, "predictions"), self.start - REPEAT, FAR)}
-        return run(queries.SAMPLE % (held, path), where, given) is not None
+        if run(queries.SAMPLE % (held, path), where, given) is None:
+            return None
+        return _EPOCH + timedelta(microseconds=since)
 
     @property
     def _told(self) -> str:

@@ -1,5 +1,6 @@
 """Scores the champion's logged requests with the challenger, in the place of a watch over live traffic."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -9,6 +10,10 @@ from model_rollouts.operators.base import StageOperator, actor_of, wiring
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from model_rollouts.adapters.offline_log import DeltaOfflineLog
+
+logger = logging.getLogger(__name__)
 
 
 class ScoreOfflineOperator(StageOperator):
@@ -43,7 +48,7 @@ class ScoreOfflineOperator(StageOperator):
         self.call_seconds = call_seconds
 
     def execute(self, context: "Context") -> dict[str, Any]:
-        """Return {"decision": ...}, or {"ended": state} when somebody else ended the rollout meanwhile."""
+        """Return {"decision", "requests_from"}, or {"ended"} when somebody else ended the rollout meanwhile."""
         rollout_id, stage, _ = self.stage_of(context)
         try:
             event = score_offline(
@@ -63,6 +68,10 @@ def score_offline(
 ) -> dict[str, Any]:
     """Score an offline stage's requests with the process's adapters; see `OfflineScoring.run`.
 
+    Returns:
+        What that does, and with a decision `requests_from`: from when on requests were scored, which tells the
+        comparison which of an id's requests it was; None where it can't be told.
+
     Raises:
         NotReadyError: Trying again would fail again: the message says what has to be changed first.
     """
@@ -77,4 +86,18 @@ def score_offline(
         DeltaOfflineLog(parts.log_root, rollout, version, days, most_requests) as log,
         PyfuncScorer(parts.settings.mlflow_tracking_uri, version, call_seconds=call_seconds) as scorer,
     ):
-        return OfflineScoring(parts.service, log, scorer, batch_requests).run(rollout_id, stage)
+        event = OfflineScoring(parts.service, log, scorer, batch_requests).run(rollout_id, stage)
+        if "decision" in event:
+            event["requests_from"] = _requests_from(log)
+        return event
+
+
+def _requests_from(log: "DeltaOfflineLog") -> str | None:
+    from model_rollouts.core.errors import RolloutError
+
+    try:
+        since = log.requests_from()
+    except RolloutError as error:  # the verdict is there, and harm must not wait for the report
+        logger.warning("from when on requests were scored is not known: %s", error)
+        return None
+    return since.isoformat() if since else None

@@ -67,7 +67,9 @@ class CompareOperator(ReportOperator):
         looks = [look for look in parts.store.looks(rollout.id) if look.stage <= stage]
         decision = decision_of(context) or parts.service.judge(rollout, looks, datetime.now(UTC))
         settled = datetime.now(UTC) - timedelta(seconds=rollout.plan.grace_seconds)
-        made = write_comparison(rollout, decision, looks, parts.log, out_dir, settled)
+        since = (pull(context, WATCH) or {}).get("requests_from")  # an offline stage's
+        requests_from = datetime.fromisoformat(since) if since else None
+        made = write_comparison(rollout, decision, looks, parts.log, out_dir, settled, requests_from)
         requests = sum(look.challenger.requests for look in looks if look.stage == stage)
         return {
             "state": "ok" if requests else "missing",
