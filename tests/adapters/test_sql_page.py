@@ -89,6 +89,27 @@ def test_a_row_has_the_share_of_now_and_when_its_state_changed(rollouts: Rollout
     assert shares == {"a-1": 0.0, "a-11": 0.0}  # the traffic is the newer one's
 
 
+def test_a_version_that_was_promoted_and_replaced_since_has_no_share(rollouts: Rollouts, page: SqlPage) -> None:
+    def promote(name: str, version: str, minute: int) -> None:
+        plan = plan_from(Pattern.CANARY, {"steps": (100.0,)})
+        rollouts.store.apply(steps.start(name, plan, version, "s", rollouts.traffic("a"), cause(minute)))
+        opened = rollouts.take(rollouts.store.rollout(name), "open_stage", minute + 1, 0)
+        rollouts.take(rollouts.take(opened, "clear", minute + 2, 0), "cut_over", minute + 3)
+
+    def shares() -> dict[str, float]:
+        return {row.id: row.share for row in page.rollouts(Asked()).rows}
+
+    rollouts.store.apply(steps.adopt("a", "1", cause(0)))
+    promote("second", "2", 1)
+    assert shares() == {"second": 100.0}
+    promote("third", "3", 10)
+    assert shares() == {"second": 0.0, "third": 100.0}
+    fourth = steps.start("fourth", plan_from(Pattern.CANARY, {}), "4", "s", rollouts.traffic("a"), cause(20))
+    rollouts.store.apply(fourth)
+    rollouts.take(rollouts.store.rollout("fourth"), "open_stage", 21, 0)
+    assert shares() == {"second": 0.0, "third": 99.0, "fourth": 1.0}
+
+
 def test_filters_are_all_of_them_and_pages_are_counted_over_all(rollouts: Rollouts, page: SqlPage) -> None:
     for minute in range(1, 6):
         rollouts.start(f"fraud_{minute}", minute)

@@ -205,7 +205,7 @@ class SqlPage:
         if not ids:
             return []
         columns = [column for column in tables.rollouts.c if column.name != "salt"]
-        share = sa.case((_T.rollout_id == _R.id, _T.share), else_=0.0).label("share")
+        now = [_T.champion.label("champion_now"), _T.challenger.label("challenger_now"), _T.share.label("share_now")]
         moved = (
             sa.select(_E.rollout_id, sa.func.max(_E.at).label("moved_at"))
             .where(_E.rollout_id.in_(ids), _E.kind.in_(_CHANGES))
@@ -213,7 +213,7 @@ class SqlPage:
             .subquery()
         )
         query = (
-            sa.select(*columns, share, moved.c.moved_at)
+            sa.select(*columns, *now, moved.c.moved_at)
             .select_from(
                 tables.rollouts.outerjoin(tables.traffic, _T.model == _R.model).outerjoin(
                     moved, moved.c.rollout_id == _R.id
@@ -248,8 +248,10 @@ _CHANGES = tuple(
 def _row(row: sa.RowMapping) -> Row:
     values = dict(row)
     values["moved_at"] = values["moved_at"] or values["ended_at"] or values["opened_at"] or values["created_at"]
-    values["share"] = 100.0 if values["state"] == "promoted" else float(values["share"] or 0)
-    return Row(**values)
+    champion, challenger, share = (values.pop(f"{name}_now") for name in ("champion", "challenger", "share"))
+    # whatever became of the rollout: others may have moved the version's traffic since
+    mine = {challenger: float(share or 0)} | {champion: 100.0 - float(share or 0)} if champion else {}
+    return Row(**values, share=mine.get(values["challenger"], 0.0))
 
 
 def _conditions(asked: Asked) -> list[sa.ColumnElement[bool]]:

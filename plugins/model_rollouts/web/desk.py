@@ -201,14 +201,14 @@ class Desk:
         service = self.parts.service
         rollout = service.store.rollout(rollout_id)
         if rollout.stage < 0 or rollout.judged_from is None:
-            return Judging(None, 0.0, lambda _: 0)
+            return Judging(None, 0.0, lambda _: ())
         elapsed = ((rollout.ended_at or datetime.now(UTC)) - rollout.judged_from).total_seconds()
         spans, resumed = service.spans(rollout), service.resumed(rollout)
 
-        def signals_from(looks: "Sequence[Look]") -> int:
-            return seen_looks(rollout.plan, spans, looks, resumed)
+        def resumptions(looks: "Sequence[Look]") -> list[int]:
+            return [seen_looks(rollout.plan, spans, looks, [at]) for at in resumed]
 
-        return Judging(rollout.stage, elapsed, signals_from)
+        return Judging(rollout.stage, elapsed, resumptions)
 
     def _undo_data(self, access: Access, rollout: Rollout, actor: str, reason: str) -> list[str]:
         """Data that the plan undoes is undone by a run of the DAG rollback: it is slow, and may fail."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from model_rollouts.core.evidence import Look, latency_edge_ms
+from model_rollouts.web.packed import bytes_of, packed
 
 if TYPE_CHECKING:
     from model_rollouts.core.course import Course, Point
@@ -28,8 +29,9 @@ logger = logging.getLogger(__name__)
 MOST_POINTS = 200
 _PIECE = 200  # looks that are taken at a time: some tenths of a second
 _FRESH_SECONDS = 0.7  # what is younger is not added up again
-_MOST_LOOKS = 60_000  # kept in memory, of all rollouts together; a look takes some kilobytes
+_MOST_BYTES = 200_000_000  # kept in memory, of all rollouts together; a look takes 4 to 8 kilobytes
 _MOST_ROLLOUTS = 500
+_FORGET_SECONDS = 1800.0  # a rollout that nobody has looked at for so long is let go
 _ARMS = ("champion", "challenger")
 _QUANTILES = (0.5, 0.95, 0.99)
 _LABEL_COUNTS = ("due", "labelled", "wrong")
@@ -56,12 +58,12 @@ class Judging:
     Attributes:
         stage: The stage to judge; None: there is none to judge.
         elapsed: Seconds that it has been judged for.
-        signals_from: How many looks signals leave out, from all looks.
+        resumptions: How many of given looks had begun each time that the rollout was resumed; signals leave those out.
     """
 
     stage: int | None
     elapsed: float
-    signals_from: Callable[[Sequence[Look]], int]
+    resumptions: Callable[[Sequence[Look]], Sequence[int]]
 
 
 @dataclass(slots=True)
@@ -128,11 +130,11 @@ class Evidence:
     Args:
         source: Where looks are read from.
         piece: Looks that are taken at a time.
-        most_looks: Looks that are kept in memory, of all rollouts together.
+        most_bytes: What looks may take in memory, of all rollouts together. One rollout is kept whatever it takes.
     """
 
-    def __init__(self, source: LookSource, piece: int = _PIECE, most_looks: int = _MOST_LOOKS) -> None:
-        self._source, self._piece, self._most_looks = source, piece, most_looks
+    def __init__(self, source: LookSource, piece: int = _PIECE, most_bytes: int = _MOST_BYTES) -> None:
+        self._source, self._piece, self._most_bytes = source, piece, most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts-evidence")
@@ -149,6 +151,7 @@ class Evidence:
         with self._lock:
             kept = self._kept.pop(rollout_id, None) or _Kept(rollout_id, plan)
             self._kept[rollout_id] = kept
+            kept.seen_at = time.monotonic()
             self._forget()
             if kept.done is None and time.monotonic() - kept.updated_at >= _FRESH_SECONDS:
                 kept.done = Future()
@@ -165,7 +168,7 @@ class Evidence:
             more = kept.take_piece(self._source, self._piece, judging)
         except Exception as error:  # whatever a store raises is shown, and tried again with the next request
             logger.warning("looks of %s can't be added up: %s: %s", kept.rollout_id, type(error).__name__, error)
-            kept.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"[:300])
+            kept.fail(type(error).__name__)  # its text may name hosts and users; the log has it
             more = False
         if more:
             self._worker.submit(self._work, kept, judging)
@@ -177,12 +180,14 @@ class Evidence:
             done.set_result(None)
 
     def _forget(self) -> None:
-        """The least recently seen ones go when there are too many, or too many looks. The newest stays."""
-        while len(self._kept) > 1 and (
-            len(self._kept) > _MOST_ROLLOUTS or sum(len(kept.looks) for kept in self._kept.values()) > self._most_looks
-        ):
+        """The least recently seen ones go when they are too many, too large, or long unseen. The newest stays."""
+        while len(self._kept) > 1:
             idle = next((name for name, kept in self._kept.items() if kept.done is None), None)
             if idle is None or idle == next(reversed(self._kept)):
+                return
+            too_many = len(self._kept) > _MOST_ROLLOUTS
+            too_large = sum(kept.nbytes for kept in self._kept.values()) > self._most_bytes
+            if not (too_many or too_large or time.monotonic() - self._kept[idle].seen_at > _FORGET_SECONDS):
                 return
             del self._kept[idle]
 
@@ -194,12 +199,12 @@ class _Kept:
         self.rollout_id, self.plan = rollout_id, plan
         self.view = View()
         self.done: Future[None] | None = None
-        self.updated_at = -1e9
-        self.looks: list[Look] = []
+        self.updated_at = self.seen_at = -1e9
         self._clear()
 
     def _clear(self) -> None:
-        self.looks = []
+        self.looks: list[Look] = []
+        self.nbytes = 0
         self._course: Course | None = None
         self._arms: dict[int, Arms] = {}
         self._points: dict[Metric, list[Point]] = {}
@@ -230,19 +235,22 @@ class _Kept:
             self._wanted = set(thinned(total, ends, MOST_POINTS * 3 // 4))
         cold = max(self._wanted, default=0)
         last = (self.looks[-1].stage, self.looks[-1].index) if self.looks else (-1, -1)
-        fresh = source.looks_after(self.rollout_id, *last, piece)
+        fresh = [packed(look) for look in source.looks_after(self.rollout_id, *last, piece)]
         begin = len(self.looks)
         self.looks.extend(fresh)
+        self.nbytes += sum(bytes_of(look) for look in fresh)
         for look in fresh:
             self._arms.setdefault(look.stage, Arms()).add(look)
         grown = self._take_labels(source, piece)
+        now = judging()
+        resumed = now.resumptions(self.looks)
         for count in range(begin + 1, len(self.looks) + 1):
             if count in self._wanted or count > max(cold, len(self.looks) - 3):
-                self._record(count)
+                self._record(count, resumed)
         if grown and not fresh and self.looks:
-            self._record(len(self.looks))
+            self._record(len(self.looks), resumed)
         more = len(fresh) == piece or self._labels_left
-        self._show(max(total, len(self.looks)), None if more else judging())
+        self._show(max(total, len(self.looks)), None if more else now)
         return more
 
     def _take_labels(self, source: LookSource, piece: int) -> bool:
@@ -259,7 +267,8 @@ class _Kept:
             for at in range(self._labelled, len(self.looks)):
                 old = self.looks[at]
                 if not old.matured and (new := places.get((old.stage, old.index))):
-                    self.looks[at] = new
+                    self.looks[at] = packed(new)
+                    self.nbytes += bytes_of(self.looks[at]) - bytes_of(old)
             grown = self._labelled + sum(look.matured for look in self.looks[self._labelled :]) > known
             self._labels_left = grown and len(found) == piece
             while self._labelled < len(self.looks) and self.looks[self._labelled].matured:
@@ -271,14 +280,14 @@ class _Kept:
         self._arms[look.stage].add_labels(look)
         self._labelled += 1
 
-    def _record(self, count: int) -> None:
-        """Keep what the gates know after so many looks."""
+    def _record(self, count: int, resumed: Sequence[int]) -> None:
+        """Keep what the gates knew after so many looks; signals, what they say since the last time it was resumed."""
         assert self._course is not None  # noqa: S101 - made before anything is recorded, for the type checker
         self._course.take(self.looks[:count])
         stage = self.looks[count - 1].stage
         for gate in self.plan.stage(stage).gates:
             points = self._points.setdefault(gate.metric, [])
-            point = self._course.point(gate, stage)
+            point = self._course.point(gate, stage, max((seen for seen in resumed if seen < count), default=0))
             if points and (points[-1].position, points[-1].stage) == (point.position, point.stage):
                 points.pop()
             points.append(point)
@@ -291,7 +300,8 @@ class _Kept:
         decision = None
         if judging is not None and judging.stage is not None and self._course is not None:
             self._course.take(list(self.looks))
-            decision = decide_from(self._course, judging.stage, judging.elapsed, judging.signals_from(self.looks))
+            signals_from = max(judging.resumptions(self.looks), default=0)
+            decision = decide_from(self._course, judging.stage, judging.elapsed, signals_from)
         self.view = View(
             looks=len(self.looks) if judging is not None else min(len(self.looks), total - 1),
             of=total,

@@ -106,6 +106,7 @@ def rollout_told(
         "advance": plan.advance.value,
         "traffic": {
             "shares": traffic.shares(),
+            "champion": traffic.champion,
             "owned": traffic.rollout_id == rollout.id,
             "share": traffic.share,
             "mirror_percent": traffic.mirror_percent,

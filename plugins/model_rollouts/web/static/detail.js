@@ -26,7 +26,7 @@ export function detail(content, page) {
 
 function head(content, page) {
   const { model, champion, challenger, state, traffic } = content;
-  const share = content.active && traffic.owned ? traffic.share : state === "promoted" ? 100 : 0;
+  const share = traffic.shares[challenger] ?? 0; // of a past rollout too: others may have moved it since
   const setting = content.stages[Math.max(content.stage, 0)];
   return h("header", { class: `head ${state}` },
     h("div", { class: "title" }, h("h1", {}, model), h("p", {}, `version ${champion} → ${challenger} · ${patternName(content.pattern)}`),
@@ -50,17 +50,21 @@ function sentence(content) {
     lines.push(h("p", { class: "quiet" }, ...next(content)));
   } else {
     lines.push(h("p", { class: "lead" }, h("b", {}, state === "promoted" ? "Promoted: " : "Rolled back: "), content.reason));
-    lines.push(h("p", { class: "quiet" }, "Ended ", time(content.ended_at), ". ", state === "promoted" && content.traffic.previous
-      ? `Version ${content.traffic.previous} is kept loaded to go back to.` : ""));
+    lines.push(h("p", { class: "quiet" }, "Ended ", time(content.ended_at), ". ", keptBack(content)
+      ? `Version ${content.champion} is kept loaded to go back to.` : ""));
   }
   if (verdict?.blind) lines.push(h("p", { class: "warn-text" }, "⚠ No evidence comes in: an arm is silent, or the log can't be read. Nothing passes meanwhile."));
-  if (evidence.failure) lines.push(h("p", { class: "warn-text" }, `⚠ The looks can't be read: ${evidence.failure}. Charts show what was last known.`));
+  if (evidence.failure) lines.push(h("p", { class: "warn-text" }, `⚠ The looks can't be read (${evidence.failure}). Charts show what was last known, and it is tried again. See that the rollout store runs: \`rollouts doctor\` and the API server's log tell more.`));
   else if (!evidence.complete) {
     lines.push(h("p", { class: "quiet", role: "status" }, `Adding up looks: ${count(evidence.looks)} of ${count(evidence.of)} `,
       h("progress", { max: Math.max(evidence.of, 1), value: evidence.looks, "aria-label": "looks added up" })));
   }
   return h("div", { class: "sentence" }, ...lines);
 }
+
+// Only while the version that it promoted serves, and the one that it replaced is still there.
+const keptBack = ({ state, champion, challenger, traffic }) => state === "promoted" && traffic.champion === challenger
+  && traffic.previous === champion;
 
 // What a verdict of harm or of no proof is not: waiting.
 function leads({ state, verdict, question }) {

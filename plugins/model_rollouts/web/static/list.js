@@ -1,6 +1,6 @@
 // The list of rollouts: what needs a person first, then what runs, then what has ended.
 
-import { count, h, ticking, time } from "./dom.js";
+import { count, digits, h, ticking, time } from "./dom.js";
 import { airflowLink } from "./frame.js";
 import { PATTERNS, STATES, patternName, shareText, stateBadge } from "./words.js";
 
@@ -89,7 +89,7 @@ function share(rollout) {
   const { stage, stages, active } = rollout;
   const steps = Array.from({ length: stages }, (_, i) => h("i",
     { class: i + 1 < stage || rollout.state === "promoted" ? "done" : i + 1 === stage ? "here" : null }));
-  return [h("b", {}, active || rollout.state === "promoted" ? shareText(rollout) : "0 %"),
+  return [h("b", {}, active ? shareText(rollout) : `${digits(rollout.share)} %`),
     h("span", { class: "steps", "aria-hidden": "true" }, ...steps),
     h("span", { class: "quiet" }, stage ? `stage ${stage} of ${stages}` : `${stages} stages`)];
 }
