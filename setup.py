@@ -5,6 +5,7 @@ from shutil import copyfile, rmtree
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.errors import FileError
 
 HERE = Path(__file__).parent
 TEMPLATES = {"dags": "*.py", "expectations": "*.json", "reports/grafana": "*.json"}
@@ -21,16 +22,26 @@ class BuildWithTemplates(build_py):
     """Puts the DAGs and the suites of checks into the package; an editable install reads them where they are."""
 
     def run(self) -> None:
-        """Build, then copy."""
+        """Build, then copy.
+
+        Raises:
+            FileError: A folder has none of its files: the wheel would look whole, and `rollouts init` would not work.
+        """
         if self.editable_mode:
             super().run()
             return
+        found = {folder: sorted((HERE / folder).glob(files)) for folder, files in TEMPLATES.items()}
+        for folder, files in TEMPLATES.items():
+            if not found[folder]:
+                raise FileError(
+                    f"{HERE / folder} has no {files}; build from a whole checkout or an sdist (MANIFEST.in)"
+                )
         rmtree(self.build_lib, ignore_errors=True)  # a file that is gone must not be in the next wheel
         super().run()
-        for folder, files in TEMPLATES.items():
+        for folder, paths in found.items():
             target = Path(self.build_lib) / "model_rollouts" / "templates" / folder
             target.mkdir(parents=True, exist_ok=True)
-            for file in sorted((HERE / folder).glob(files)):
+            for file in paths:
                 copyfile(file, target / file.name)
 
 

@@ -1,7 +1,8 @@
 """The wheel in an environment of its own: what a team gets that installs it into its Airflow (`make test-wheel`).
 
-Builds the wheel, installs it with the versions of requirements.txt, and looks from outside the checkout: plugin,
-provider, commands, `rollouts init` into a new AIRFLOW_HOME, DAGs as Airflow reads them, the page from its API server.
+Builds the sdist and of it the wheel, installs it with the versions of requirements.txt, and looks from outside the
+checkout: plugin, provider, commands, `rollouts init` into a new AIRFLOW_HOME, DAGs as Airflow reads them, the page from
+its API server.
 """
 
 import json
@@ -10,15 +11,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
 DAGS = {path.stem for path in (REPO / "dags").glob("*.py")}
+TEMPLATES = {"dags": "*.py", "expectations": "*.json", "reports/grafana": "*.json"}
+UV = str(Path(sys.executable).with_name("uv"))
 _STEP_SECONDS = 300
 _SERVER_SECONDS = 90
 
@@ -63,6 +69,7 @@ def main() -> None:
     """Check everything; the first thing that is not so ends it."""
     with tempfile.TemporaryDirectory(prefix="wheel-") as name:
         at = Checked(Path(name))
+        build(at)
         install(at)
         look(at)
         project(at)
@@ -70,15 +77,38 @@ def main() -> None:
         at.say("all of it holds")
 
 
+def build(at: Checked) -> None:
+    """The sdist, and of it alone the wheel; nothing is built where templates are missing."""
+    at.run(UV, "build", "-q", "-o", str(at.folder), str(REPO))
+    (wheel,) = at.folder.glob("*.whl")
+    inside = {name.partition("/templates/")[2] for name in zipfile.ZipFile(wheel).namelist() if "/templates/" in name}
+    wanted = {
+        str(file.relative_to(REPO)) for folder, files in TEMPLATES.items() for file in (REPO / folder).glob(files)
+    }
+    require(inside == wanted, f"the wheel's templates differ from the checkout's: {sorted(inside ^ wanted)}")
+    at.say(f"{wheel.name} is built of the sdist, with {len(inside)} templates")
+    (sdist,) = at.folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        packed.extractall(at.folder / "sources", filter="data")
+    (sources,) = (at.folder / "sources").iterdir()
+    folder = "expectations"
+    rmtree(sources / folder)
+    command = (UV, "build", "--wheel", "-o", str(at.folder / "nothing"), str(sources))
+    refused = subprocess.run(command, env=at.env, capture_output=True, text=True, timeout=_STEP_SECONDS, check=False)
+    require(
+        refused.returncode != 0 and f"{folder} has no" in refused.stderr,
+        f"a wheel without {folder} ended with {refused.returncode}: {refused.stderr[-500:]}",
+    )
+    at.say(f"without {folder} no wheel is built")
+
+
 def install(at: Checked) -> None:
     """A new environment with the wheel in it, and what it asks for at the versions that are locked."""
-    uv = str(Path(sys.executable).with_name("uv"))
-    at.run(uv, "build", "--wheel", "-q", "-o", str(at.folder), str(REPO))
     (wheel,) = at.folder.glob("*.whl")
-    at.run(uv, "venv", "-q", "--python", sys.executable, str(at.venv))
+    at.run(UV, "venv", "-q", "--python", sys.executable, str(at.venv))
     python = str(at.venv / "bin" / "python")
-    at.run(uv, "pip", "install", "-q", "--python", python, str(wheel), "-c", str(REPO / "requirements.txt"))
-    at.run(uv, "pip", "check", "--python", python)
+    at.run(UV, "pip", "install", "-q", "--python", python, str(wheel), "-c", str(REPO / "requirements.txt"))
+    at.run(UV, "pip", "check", "--python", python)
     where = at.run(python, "-c", "import model_rollouts; print(model_rollouts.__file__)").strip()
     require(where.startswith(str(at.venv)), f"the package is imported from {where}, must be from {at.venv}")
     for tool in ("pytest", "mypy", "playwright"):
