@@ -48,6 +48,8 @@ class BuildWithTemplates(build_py):
 # Beside the sources, the folder of metadata would be found a second time: by Airflow, too, as a second plugin.
 scratch = HERE / ".local" / "build"
 scratch.mkdir(parents=True, exist_ok=True)
+# The last build's list would be taken into the next sdist, and hide what MANIFEST.in lacks.
+(scratch / "model_rollouts.egg-info" / "SOURCES.txt").unlink(missing_ok=True)
 
 setup(
     cmdclass={"build_py": BuildWithTemplates},
