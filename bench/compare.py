@@ -22,7 +22,7 @@ from bench.compare_log import bytes_of, make
 FULL = (20_000_000, 100_000_000)
 _BYTES_A_ROW = 1_200  # of the log and of what a query puts aside, with room to spare
 _PLACE = Path(".local") / "bench-compare"
-_STEPS = ("bare", "evidence", "comparison", "bare", "look", "report")
+_STEPS = ("bare", "evidence", "comparison", "bare", "look", "look_with_values", "report")
 
 
 def run(rows: int, drift_rows: int) -> dict[str, Any]:

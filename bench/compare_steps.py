@@ -97,8 +97,8 @@ def comparison(root: Path, rows: int) -> None:
     print(f"worst slice: {worst['dimension']} {worst['slice']}; page of {size:,} bytes", file=sys.stderr)
 
 
-def look(root: Path, rows: int) -> Callable[[], None]:
-    """A new look of the live watch, after the one before it: everything that it reads, values included."""
+def look(root: Path, rows: int, values: bool = False) -> Callable[[], None]:
+    """A new look of the live watch, after the one before it: everything that it reads."""
     log, looks = DeltaPredictionLog(root, UnitCarry(root / "scratch", "bench")), _looks(rows, LIVE_LOOK)
 
     def of(closed: int) -> None:
@@ -108,12 +108,18 @@ def look(root: Path, rows: int) -> Callable[[], None]:
         log.unit_counts(MODEL, ROLLOUT, looks[:closed], closed - 1)
         if mature:
             log.label_evidence(MODEL, ROLLOUT, mature, len(mature) - 1, MATURITY)
-            log.value_sums(MODEL, ROLLOUT, mature, len(mature) - 1, MATURITY, (START - timedelta(days=30), START))
+            if values:
+                log.value_sums(MODEL, ROLLOUT, mature, len(mature) - 1, MATURITY, (START - timedelta(days=30), START))
 
     began = time.perf_counter()
     of(len(looks) - 1)
     print(f"the look before, with nothing carried: {time.perf_counter() - began:.1f} s", file=sys.stderr)
     return lambda: of(len(looks))
+
+
+def look_with_values(root: Path, rows: int) -> Callable[[], None]:
+    """The same for a plan with a gate on business value."""
+    return look(root, rows, values=True)
 
 
 def report(root: Path, rows: int) -> None:
@@ -133,6 +139,7 @@ STEPS: dict[str, Callable[[Path, int], Callable[[], None] | None]] = {
     "evidence": evidence,
     "comparison": comparison,
     "look": look,
+    "look_with_values": look_with_values,
     "report": report,
 }
 
