@@ -353,14 +353,16 @@ def _viewer_can_not_act(world: World, rollout: Rollout) -> None:
 
 
 def _report_is_in_a_sandbox(page: Page, url: str) -> None:
-    """It is shown, and its scripts can neither reach Airflow nor anything else."""
-    report = page.context.new_page()
-    answer = report.goto(url)
+    """It is shown in a frame, and its scripts can neither reach Airflow nor anything else."""
+    tab = page.context.new_page()
+    answer = tab.goto(url)
     assert answer is not None
     assert answer.status == 200
-    assert "sandbox" in answer.headers["content-security-policy"]
+    assert "frame-src 'self'" in answer.headers["content-security-policy"]
+    report = tab.frames[1]
+    report.wait_for_load_state()
     assert report.evaluate("self.origin") == "null"
     assert report.evaluate("fetch('/api/v2/version').then(() => 'reached', () => 'kept away')") == "kept away"
     with pytest.raises(Exception, match=r"sandbox|denied|insecure"):
         report.evaluate("document.cookie")
-    report.close()
+    tab.close()

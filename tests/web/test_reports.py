@@ -10,7 +10,7 @@ from model_rollouts.adapters.mlflow_reports import StageReports
 from model_rollouts.core.errors import NotFoundError
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.rollout import Rollout, State
-from model_rollouts.web.reports import Reports, SlowMlflowError, headers_of
+from model_rollouts.web.reports import AROUND, Reports, SlowMlflowError, around, headers_of, needs_frame
 
 ROLLOUT = Rollout(
     "r",
@@ -119,7 +119,7 @@ def test_a_file_gets_a_sandbox_and_what_is_no_report_is_saved(path: str, kind: s
     assert found == kind
     assert headers["Content-Disposition"].startswith(f"{way}; filename=")
     policy = headers["Content-Security-Policy"]
-    assert policy.startswith("sandbox allow-scripts")
+    assert policy.startswith("sandbox allow-scripts;")
     assert "allow-same-origin" not in policy
     assert "default-src 'none'" in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -127,3 +127,33 @@ def test_a_file_gets_a_sandbox_and_what_is_no_report_is_saved(path: str, kind: s
 
 def test_a_files_name_can_not_break_out_of_its_header() -> None:
     assert headers_of('a/"; x=\r\n\u00fc.html')[1]["Content-Disposition"] == 'inline; filename="___x____.html"'
+
+
+@pytest.mark.parametrize(
+    ("destination", "referrer", "needed"),
+    [
+        ("document", None, True),
+        ("document", "http://h/p/a.html", True),
+        ("object", None, True),
+        ("empty", None, True),
+        ("iframe", None, False),
+        (None, None, True),
+        (None, "https://other/p/b.html", True),
+        (None, "http://h/p/a.html", False),
+        (None, "http://h/p/a.html?x=1", False),
+    ],
+)
+def test_a_page_is_never_shown_but_in_a_frame_of_ours(
+    destination: str | None, referrer: str | None, needed: bool
+) -> None:
+    assert needs_frame("docs/a.html", "/p/a.html", destination, referrer) is needed
+    assert not needs_frame("a.json", "/p/a.html", destination, referrer)
+
+
+def test_the_page_around_a_report_holds_nothing_of_it_but_its_name() -> None:
+    page = around('"><script>alert(1)</script>.html')
+
+    assert "<script" not in page
+    assert 'sandbox="allow-scripts"' in page
+    assert "frame-src 'self'" in AROUND["Content-Security-Policy"]
+    assert "script-src" not in AROUND["Content-Security-Policy"]

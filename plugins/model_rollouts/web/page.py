@@ -15,7 +15,7 @@ from model_rollouts.core.rollout import State
 from model_rollouts.web.access import Access, why_foreign
 from model_rollouts.web.answers import answer, told, told_of
 from model_rollouts.web.desk import APPROVE, Desk
-from model_rollouts.web.reports import headers_of
+from model_rollouts.web.reports import AROUND, around, headers_of, needs_frame
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -86,7 +86,10 @@ def make_page(desk: Callable[[], Desk], user_of: Callable[..., Any]) -> "FastAPI
         return answer(request, desk().reports_of(access, rollout_id))
 
     @app.get("/api/rollouts/{rollout_id}/reports/{run_id}/{path:path}")
-    def report(access: reader, rollout_id: str, run_id: str, path: str) -> Response:
+    def report(request: Request, access: reader, rollout_id: str, run_id: str, path: str) -> Response:
+        told_of_it = (request.headers.get("sec-fetch-dest"), request.headers.get("referer"))
+        if needs_frame(path, request.url.path, *told_of_it):
+            return Response(around(path), headers=AROUND, media_type="text/html")
         kind, headers = headers_of(path)
         content = desk().report(access, rollout_id, run_id, path)
         return Response(content, headers={**headers, "Content-Type": kind})

@@ -1,28 +1,47 @@
 """Reports of a rollout, as the page shows them: MLflow is asked for a bounded time, and files come in a sandbox.
 
-A report is a page that tools made from logged values. It gets no origin of its own: it can run the scripts that are in
-it and reach nothing, neither Airflow's cookies nor any address.
+A report is a page that tools made from logged values, which may hold what a caller put there. It has no origin: the
+scripts that are in it run, and read neither Airflow's cookies nor its pages. It may load nothing. A page that stands
+alone could still go to another site, and take along what it shows; so it is only ever shown in a frame of a page of
+ours, which lets its frame show nothing of other sites.
 """
 
 import mimetypes
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from html import escape
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from model_rollouts.core.rollout import Rollout
 
 if TYPE_CHECKING:
     from model_rollouts.adapters.mlflow_reports import MlflowReports, StageReports
 
-#: For files from reports: no origin, no network, only what the file itself holds.
+#: For files from reports: no origin, no windows, only what the file itself holds.
 SANDBOX = {
-    "Content-Security-Policy": "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline' "
+    "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' "
     "'unsafe-eval' blob: data:; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "X-DNS-Prefetch-Control": "off",
+    "Vary": "Sec-Fetch-Dest, Referer",
 }
+#: For the page around a report. What is in its frame can't go where the frame may not go.
+AROUND = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'self'; "
+    "base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Vary": "Sec-Fetch-Dest, Referer",
+}
+_AROUND = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
+<style>html, body {{ height: 100%; margin: 0; }} iframe {{ border: 0; width: 100%; height: 100%; display: block; }}</style>
+</head><body><iframe title="{name}" sandbox="allow-scripts" src="?frame=1"></iframe></body></html>
+"""
 #: What a browser may show; everything else is saved.
 _SHOWN = frozenset({"text/html", "application/json", "text/plain", "text/csv", "image/png", "image/jpeg"})
 
@@ -120,3 +139,24 @@ def headers_of(path: str) -> tuple[str, Mapping[str, str]]:
     way = "inline" if kind in _SHOWN else "attachment"
     kind = f"{kind}; charset=utf-8" if kind.startswith("text/") or kind == "application/json" else kind
     return kind, {**SANDBOX, "Content-Disposition": f'{way}; filename="{name}"'}
+
+
+def around(path: str) -> str:
+    """The page around a report, at the report's own address."""
+    return _AROUND.format(name=escape(path, quote=True))
+
+
+def needs_frame(path: str, own: str, destination: str | None, referrer: str | None) -> bool:
+    """Whether the page around a report is the answer, and not the report itself.
+
+    Args:
+        path: The report's file.
+        own: Path of the address that is asked for.
+        destination: What the browser says that it asks for. Over plain HTTP it says nothing of it.
+        referrer: Where it says that it comes from.
+    """
+    if headers_of(path)[0].partition(";")[0] != "text/html":
+        return False
+    if destination is not None:
+        return destination != "iframe"
+    return referrer is None or unquote(urlsplit(referrer).path) != own
