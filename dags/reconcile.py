@@ -8,6 +8,7 @@ Compares the rollout store with Airflow's runs, the registry and the gateways, e
 | a stage whose run died | another run takes it up; past its deadline the plan has its way: hold or roll back |
 | a stage that passed, and nothing followed | the next stage is opened, or the cut-over finished |
 | a held stage that nobody watches | harm is looked for here |
+| a promoted rollout that nobody watches, until its labels are due | the same; the old champion serves again |
 | a registry that has not followed the traffic | brought up to date |
 | aliases moved by hand, gateways that do not follow, data that was not rolled back | reported |
 | an old champion kept longer than asked for, a drill that broke off | released, taken out |

@@ -44,8 +44,7 @@ class StandInAirflow:
         return True
 
     def questions(self, dag_id: str, run_id: str) -> Sequence[Question]:
-        assert (dag_id, run_id) == (RUN["dag_id"], RUN["run_id"])
-        return self.open
+        return self.open if (dag_id, run_id) == (RUN["dag_id"], RUN["run_id"]) else []
 
     def answer(self, question: Question, option: str) -> None:
         assert option in question.options
@@ -55,7 +54,7 @@ class StandInAirflow:
 class Desk:
     """A rollout with its first stage open, and people who do things to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, may_answer: bool | None = None, **plan_of: Any) -> None:
         settings = Settings(
             store_url=f"sqlite:///{folder / 'store.db'}",
             log_dir=folder / "log",
@@ -65,10 +64,11 @@ class Desk:
         self.store = self.parts.store
         self.store.migrate()
         self.airflow: StandInAirflow | None = StandInAirflow()
-        self.hands = ByHand(self.parts.service, self._connect)
+        may = None if may_answer is None else lambda rollout: bool(may_answer)
+        self.hands = ByHand(self.parts.service, self._connect, may)
         cause = Cause("test", datetime.now(UTC), "as planned", {"run": RUN})
         self.store.apply(steps.adopt("flights", "1", cause))
-        plan = plan_canary(CanaryParameters(steps=(5, 100)))
+        plan = plan_canary(CanaryParameters(steps=(5, 100), **plan_of))
         self.store.apply(steps.start("r1", plan, "2", "salt", self.traffic, cause))
         opened = steps.open_stage(self.rollout, self.traffic, 0, cause)
         assert opened is not None
@@ -249,3 +249,90 @@ def test_an_approval_that_airflow_does_not_take_is_not_on_record(desk: Desk) -> 
     with pytest.raises(RolloutError, match="answered meanwhile"):
         desk.hands.approve("r1", "anna", "looks good")
     assert desk.store.events(rollout_id="r1") == events
+
+
+@pytest.mark.parametrize("may_answer", [None, True, False])
+@pytest.mark.parametrize("held", [False, True])
+def test_an_approval_of_the_plan_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_answer: bool | None, held: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    desk = Desk(tmp_path, may_answer, approval_from_share=5)
+    if held:
+        desk.hands.do(Deed.HOLD, "r1", "bert", "lunch")
+    offered = {each.deed: each for each in desk.hands.offers("r1")}[Deed.EXPAND]
+    state = desk.rollout.state
+
+    if may_answer is False:
+        assert "you may not give it; ask somebody who may answer what runs of the DAG canary ask" in offered.refusal
+        with pytest.raises(IllegalTransitionError, match="stage 1 of r1 is left with an approval only"):
+            desk.hands.do(Deed.EXPAND, "r1", "anna", "go")
+        assert desk.rollout.state is state
+        assert desk.asked.triggered == []
+    else:
+        assert offered.refusal == ""
+        assert "your word stands for the approval" in offered.change
+        done = desk.hands.do(Deed.EXPAND, "r1", "anna", "go")
+        assert done.rollout.state is State.CLEARED
+        evidence = desk.store.events(rollout_id="r1")[-1].evidence
+        assert evidence["approval"] == ("skipped" if may_answer is None else "given with this")
+
+
+def test_the_last_stages_approval_is_not_passed_over_by_a_cut_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    desk = Desk(tmp_path, may_answer=False, approval_from_share=100)
+    desk.hands.do(Deed.EXPAND, "r1", "anna", "go")  # stage 1 asks nobody
+    desk.parts.service.open_stage("r1", 1, "test", RUN)
+
+    with pytest.raises(IllegalTransitionError, match="stage 2 of r1 is left with an approval only"):
+        desk.hands.do(Deed.CUT_OVER, "r1", "anna", "go")
+    assert (desk.rollout.state, desk.traffic.champion) == (State.BAKING, "1")
+
+
+def test_an_open_question_is_not_passed_over_though_the_plan_asks_for_no_approval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    desk = Desk(tmp_path, may_answer=False)
+    desk.ask("Approve", "Hold", "Roll back")
+    with pytest.raises(IllegalTransitionError, match="with an approval only"):
+        desk.hands.do(Deed.EXPAND, "r1", "anna", "go")
+    desk.airflow = None  # what can't be known is not passed over
+    with pytest.raises(IllegalTransitionError, match="with an approval only"):
+        desk.hands.do(Deed.EXPAND, "r1", "anna", "go")
+    assert desk.rollout.state is State.BAKING
+    assert desk.hands.do(Deed.HOLD, "r1", "anna", "odd").rollout.state is State.HOLDING
+
+
+@pytest.mark.parametrize("advance", ["at_once", "on_schedule"])
+def test_who_opens_the_next_stage_is_told_as_the_plan_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advance: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    desk = Desk(tmp_path, advance=advance)
+    offered = {each.deed: each for each in desk.hands.offers("r1")}[Deed.EXPAND]
+    assert ("calendar of the schedule is passed over" in offered.change) is (advance == "on_schedule")
+    desk.airflow = None
+
+    told = " ".join(desk.hands.do(Deed.EXPAND, "r1", "anna", "go").warnings)
+
+    assert ("reconcile starts one" in told) is (advance == "at_once")
+    assert ("at the schedule's next tick, once Airflow runs, or expand again" in told) is (advance == "on_schedule")
+    if advance == "on_schedule":
+        desk.airflow = StandInAirflow()
+        assert "run r1--stage-2 of DAG canary starts" in desk.hands.do(Deed.EXPAND, "r1", "anna", "go").follows
+
+
+def test_a_warning_has_no_credentials(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: str) -> None:
+        raise OSError(f"{'x' * 260} http://svc:S3cr@et@mlflow.example:5000/api can't be reached")
+
+    monkeypatch.setattr(desk.parts.service, "sync_registry", away)
+
+    (warning,) = desk.hands.do(Deed.HOLD, "r1", "anna", "odd").warnings
+
+    assert "svc" not in warning
+    assert "et@" not in warning
+    assert "http://mlflow" in warning

@@ -5,8 +5,9 @@ The store comes first and alone: what is done stands whether Airflow and MLflow 
 be done is told; the DAG `reconcile` and `rollouts sync` make up for it.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from model_rollouts.airflow_ports import Question, StageDags
@@ -22,12 +23,14 @@ from model_rollouts.core.errors import (
     StaleRevisionError,
 )
 from model_rollouts.core.names import stage_run_id
+from model_rollouts.core.plan import Advance
 from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.service import RolloutService
 
 __all__ = ["ByHand", "Done", "Question", "StageDags", "required"]
 
+_BEYOND = (Deed.EXPAND, Deed.CUT_OVER)  # what the evidence allows
 #: What a person's deed answers to the question of a run that waits for a person.
 _ANSWERS = {
     Deed.HOLD: "Hold",
@@ -36,6 +39,8 @@ _ANSWERS = {
     Deed.ROLL_BACK: "Roll back",
 }
 _YES = ("Approve", "We stand by")
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
+_LONGEST = 300  # characters of an error in a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,18 @@ class ByHand:
     Args:
         service: The use cases.
         airflow: Makes the way to Airflow; raises RolloutError where its address is not set.
+        may_answer: Whether the person may answer what a rollout's run asks; None: they are trusted, as whoever has
+            the store's address is, and an approval that they pass over is on record as skipped.
     """
 
-    def __init__(self, service: RolloutService, airflow: Callable[[], StageDags]) -> None:
+    def __init__(
+        self,
+        service: RolloutService,
+        airflow: Callable[[], StageDags],
+        may_answer: Callable[[Rollout], bool] | None = None,
+    ) -> None:
         self._service = service
+        self._may_answer = may_answer
         self._store = service.store
         self._airflow = airflow
 
@@ -70,7 +83,7 @@ class ByHand:
         """What may be done to a rollout now, and what it would change."""
         rollout = self._store.rollout(rollout_id)
         traffic = self._store.traffic(rollout.model)
-        return [] if traffic is None else by_hand.offers(rollout, traffic)
+        return [] if traffic is None else by_hand.offers(rollout, traffic, self._barred(rollout))
 
     def do(self, deed: Deed, rollout_id: str, actor: str, reason: str, seen: int | None = None) -> Done:
         """Do it, unless things have changed since they were seen.
@@ -85,12 +98,13 @@ class ByHand:
         Raises:
             MissingReasonError: The reason is empty.
             StaleRevisionError: It has another revision by now.
-            IllegalTransitionError: Its state does not allow it.
+            IllegalTransitionError: Its state does not allow it, or an approval that the person may not give.
             NotReadyError: Harm is proven, and the deed would give the challenger more.
         """
         reason = required(reason)
-        evidence = self._looked_at(deed, rollout_id, seen)
-        before = self._step(deed, rollout_id, Cause(actor, self._service.clock(), reason, evidence), seen)
+        barred = deed in _BEYOND and self._barred(self._store.rollout(rollout_id))
+        evidence = self._looked_at(deed, rollout_id, seen, barred) | self._counted(rollout_id)
+        before = self._step(deed, rollout_id, Cause(actor, self._service.clock(), reason, evidence), seen, barred)
         if deed is Deed.CUT_OVER and self._store.rollout(rollout_id).state is State.CLEARED:
             cleared = self._store.rollout(rollout_id).revision
             self._step(deed, rollout_id, Cause(actor, self._service.clock(), reason, evidence), cleared)
@@ -132,18 +146,38 @@ class ByHand:
 
     # --- inside
 
-    def _looked_at(self, deed: Deed, rollout_id: str, seen: int | None) -> dict[str, Any]:
+    def _barred(self, rollout: Rollout) -> bool:
+        """Whether the stage is left with an approval only that this person may not give."""
+        if self._may_answer is None or self._may_answer(rollout):
+            return False
+        try:
+            return by_hand.asks(rollout) or self.question(rollout) is not None
+        except Exception:  # whatever Airflow says: what can't be known is not passed over
+            return True
+
+    def _looked_at(self, deed: Deed, rollout_id: str, seen: int | None, barred: bool) -> dict[str, Any]:
         """The verdict that a person goes beyond, for the record; proven harm lets nobody go on."""
         rollout = self._store.rollout(rollout_id)
         _require_seen(rollout, seen)
-        if deed not in (Deed.EXPAND, Deed.CUT_OVER) or rollout.opened_at is None or not rollout.active:
+        if deed not in _BEYOND or rollout.opened_at is None or not rollout.active or barred:
             return {"by_hand": True}
         decision = self._service.look(rollout_id)
         if decision.verdict is Verdict.FAIL:
             raise NotReadyError(f"harm is proven, roll back instead: {decision.reason}")
-        return {"by_hand": True, "verdict_then": str(decision.verdict), "reason_then": decision.reason}
+        beyond = {"by_hand": True, "verdict_then": str(decision.verdict), "reason_then": decision.reason}
+        if by_hand.asks(rollout):
+            beyond["approval"] = "skipped" if self._may_answer is None else "given with this"
+        return beyond
 
-    def _step(self, deed: Deed, rollout_id: str, cause: Cause, seen: int | None) -> Rollout:
+    def _counted(self, rollout_id: str) -> dict[str, int]:
+        """Where in the course of the looks it is done, for charts; a deed does not fail for it."""
+        try:
+            looks, labelled = self._service.evidence.look_counts(rollout_id)
+        except Exception:  # whatever the store says: if it is gone, the deed itself says so
+            return {}
+        return {"looks": looks, "labelled_looks": labelled}
+
+    def _step(self, deed: Deed, rollout_id: str, cause: Cause, seen: int | None, barred: bool = False) -> Rollout:
         """One change under the revision that was seen; gives the rollout before it."""
         found: list[Rollout] = []
 
@@ -151,7 +185,10 @@ class ByHand:
             rollout = self._store.rollout(rollout_id)
             _require_seen(rollout, seen)
             found[:] = [rollout]
-            return by_hand.step(deed, rollout, traffic, cause)
+            if deed is Deed.RESUME:  # what the run before it still does is not to override this
+                run = _resuming_run(rollout)
+                return by_hand.step(deed, rollout, traffic, replace(cause, evidence={**cause.evidence, "run": run}))
+            return by_hand.step(deed, rollout, traffic, cause, barred)
 
         change_traffic(self._store, self._store.rollout(rollout_id).model, change)
         return found[0]
@@ -168,7 +205,8 @@ class ByHand:
                     follows.append(told)
             except Exception as error:  # the deed is done, whatever follows
                 said = str(error) if isinstance(error, RolloutError) else f"{type(error).__name__}: {error}"
-                warnings.append(f"{what} ({said.splitlines()[0][:300] if said else 'no message'}); {remedy}")
+                line = _CREDENTIALS.sub("//", said.splitlines()[0])[:_LONGEST] if said else "no message"
+                warnings.append(f"{what} ({line}); {remedy}")
 
         attempt(
             "MLflow's aliases and tags are not updated yet",
@@ -178,7 +216,7 @@ class ByHand:
         if deed in (Deed.EXPAND, Deed.RESUME):
             attempt(
                 "the stage's run was not started",
-                "the DAG reconcile starts one within some minutes, once Airflow runs",
+                _makes_up(deed, rollout),
                 lambda: self._start(deed, rollout, actor, reason),
             )
         if before.active and before.state is not State.HOLDING and deed in _ANSWERS and self._set():
@@ -196,10 +234,10 @@ class ByHand:
     def _start(self, deed: Deed, rollout: Rollout, actor: str, reason: str) -> str:
         """The run that opens the next stage, or takes a held one up again."""
         stage = rollout.stage + 1 if deed is Deed.EXPAND else rollout.stage
-        dag_id = rollout.plan.pattern_of(stage).dag_id
-        run_id = stage_run_id(rollout.id, stage)
+        run = {"dag_id": rollout.plan.pattern_of(stage).dag_id, "run_id": stage_run_id(rollout.id, stage)}
         if deed is Deed.RESUME:
-            run_id += f"--resumed-{rollout.revision}"
+            run = self._service.run_of(rollout.id)
+        dag_id, run_id = run["dag_id"], run["run_id"]
         airflow = self._airflow()
         dag = airflow.dag(dag_id)
         if dag is None:
@@ -229,6 +267,20 @@ class ByHand:
         except RolloutError:
             return False
         return True
+
+
+def _resuming_run(rollout: Rollout) -> dict[str, str]:
+    """The run that takes a held stage up again; its id is another one each time."""
+    stage = rollout.stage
+    run_id = f"{stage_run_id(rollout.id, stage)}--resumed-{rollout.revision + 1}"
+    return {"dag_id": rollout.plan.pattern_of(max(stage, 0)).dag_id, "run_id": run_id}
+
+
+def _makes_up(deed: Deed, rollout: Rollout) -> str:
+    """Who starts the run that was not started."""
+    if deed is Deed.EXPAND and rollout.plan.advance is Advance.ON_SCHEDULE:
+        return "the stage opens at the schedule's next tick, once Airflow runs, or expand again"
+    return "the DAG reconcile starts one within some minutes, once Airflow runs"
 
 
 def required(reason: str) -> str:

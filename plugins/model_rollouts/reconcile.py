@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from model_rollouts.changing import change_traffic
 from model_rollouts.core import upkeep
 from model_rollouts.core.decision import Action, Verdict
-from model_rollouts.core.errors import NotFoundError, NotReadyError, StaleRevisionError
+from model_rollouts.core.errors import IllegalTransitionError, NotFoundError, NotReadyError, StaleRevisionError
 from model_rollouts.core.names import stage_run_id
 from model_rollouts.core.plan import Advance
 from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State, data_left
@@ -21,6 +21,8 @@ from model_rollouts.service import RolloutService
 #: A step that is this young may still be followed by its next one.
 SETTLING = timedelta(seconds=60)
 _DRILL = timedelta(minutes=10)
+#: So long after the last label is due a promoted rollout is still looked at: one look has to come after it.
+_LAST_LOOKS = timedelta(hours=1)
 _REPEATS = 20  # newest events among which a report is not repeated
 _MOST_RUNS = 6  # runs of one stage, the first included
 
@@ -139,6 +141,7 @@ class Reconciler:
     def _run(self, model: str) -> Iterator[Finding]:
         rollout = self._store.active(model)
         if rollout is None:
+            yield from self._after(model)
             yield from self._data(model)
             return
         now = self._service.clock()
@@ -175,6 +178,27 @@ class Reconciler:
             what = f"{rollout.id} was held without a run that watches, and harm is proven"
             yield Finding(rollout.model, f"{what}: rolled back", repaired=True, rollout_id=rollout.id)
 
+    def _after(self, model: str) -> Iterator[Finding]:
+        """Nobody watches a promoted rollout whose run is gone: labels that come later are looked at here."""
+        rollout = next(iter(self._store.rollouts(model, limit=1)), None)
+        if rollout is None or rollout.state is not State.PROMOTED or self._young(model):
+            return
+        if self._service.matured(rollout.id, _LAST_LOOKS):
+            return
+        run = self._service.run_of(rollout.id)
+        if run and self._state(run["dag_id"], run["run_id"]) == "alive":
+            return
+        decision = self._service.look(rollout.id)
+        if decision.verdict is not Verdict.FAIL:
+            return
+        what = f"{rollout.id} was promoted, and later labels prove harm: {decision.reason}"
+        try:
+            self._service.roll_back(rollout.id, self._actor, what, decision.to_dict())
+        except IllegalTransitionError as error:
+            yield Finding(model, f"{what}; {error}", repaired=False, rollout_id=rollout.id)
+        else:
+            yield Finding(model, f"{what}: rolled back", repaired=True, rollout_id=rollout.id)
+
     def _dead(self, rollout: Rollout, now: datetime) -> Iterator[Finding]:
         """The run of an open stage is gone: another takes it up, or past its deadline the plan has its way."""
         what = f"the run of stage {max(rollout.stage, 0)} of {rollout.id} is gone"
@@ -198,8 +222,12 @@ class Reconciler:
 
     def _resumed(self, rollout: Rollout, stage: int, what: str) -> Iterator[Finding]:
         dag_id = rollout.plan.pattern_of(stage).dag_id
-        for number in range(_MOST_RUNS):
-            run_id = stage_run_id(rollout.id, stage, number)
+        first = stage_run_id(rollout.id, stage)
+        ids = [stage_run_id(rollout.id, stage, number) for number in range(_MOST_RUNS)]
+        newest = self._service.run_of(rollout.id)
+        if newest.get("dag_id") == dag_id and newest["run_id"].startswith(f"{first}--resumed-"):
+            ids.insert(0, newest["run_id"])  # a person has resumed it; Airflow may not have been there then
+        for run_id in ids:
             state = self._state(dag_id, run_id)
             if state == "alive":
                 return

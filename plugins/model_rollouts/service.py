@@ -19,7 +19,13 @@ from model_rollouts.core import rollout as steps
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.conclusion import distrust
 from model_rollouts.core.decision import Decision, Verdict, decide, decide_from
-from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, NotReadyError, StaleRevisionError
+from model_rollouts.core.errors import (
+    ActiveRolloutError,
+    IllegalTransitionError,
+    NotFoundError,
+    NotReadyError,
+    StaleRevisionError,
+)
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.ledger import Ledger
 from model_rollouts.core.plan import Plan
@@ -232,14 +238,14 @@ class RolloutService:
             decision = decide_from(self._ledger(rollout, looks), rollout.stage, elapsed, signals_from)
         return distrust(decision, due.failure, rollout.plan) if due.failure else decision
 
-    def matured(self, rollout_id: str) -> bool:
-        """Whether every label that can still count for a rollout that has ended has been counted."""
+    def matured(self, rollout_id: str, late: timedelta = timedelta(0)) -> bool:
+        """Whether every label that can still count for a rollout that has ended could be counted, `late` ago."""
         rollout = self.store.rollout(rollout_id)
         if rollout.ended_at is None:
             return False
         plan = rollout.plan
         last = plan.label_maturity_seconds + plan.grace_seconds + plan.look_seconds
-        return self.clock() >= rollout.ended_at + timedelta(seconds=last)
+        return self.clock() >= rollout.ended_at + timedelta(seconds=last) + late
 
     def _due(self, rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime) -> Due:
         """What can be closed by now. Looks of offline stages are not of the clock: whoever scores makes them."""
@@ -320,13 +326,69 @@ class RolloutService:
         ends = [*(at for _, at in opened[1:]), rollout.ended_at]
         return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)} if opened else {}
 
-    def clear(self, rollout_id: str, stage: int, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
-        """Put on record that the stage passed, by its gates or by a person's word."""
-        return self._apply(rollout_id, lambda r, t: steps.clear(r, t, stage, self._cause(actor, reason, evidence)))
+    def clear(
+        self,
+        rollout_id: str,
+        stage: int,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        seen: int | None = None,
+    ) -> Rollout:
+        """Put on record that the stage passed, by its gates.
 
-    def hold(self, rollout_id: str, stage: int, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
-        """Keep the share, expand no further."""
-        return self._apply(rollout_id, lambda r, t: steps.hold(r, t, stage, self._cause(actor, reason, evidence)))
+        Args:
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            actor: Who or what.
+            reason: Why.
+            evidence: The numbers.
+            seen: The rollout's revision that was judged; None: whatever it is.
+
+        Raises:
+            StaleRevisionError: It has another revision by now.
+        """
+
+        def step(rollout: Rollout, traffic: Traffic) -> Change | None:
+            change = steps.clear(rollout, traffic, stage, self._cause(actor, reason, evidence))
+            return change and _of_revision(change, seen)
+
+        return self._apply(rollout_id, step)
+
+    def hold(
+        self,
+        rollout_id: str,
+        stage: int,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        seen: int | None = None,
+    ) -> Rollout:
+        """Keep the share of a stage that is judged, expand no further. What has passed only a person holds.
+
+        Args:
+            rollout_id: The rollout.
+            stage: Position of the stage.
+            actor: Who or what.
+            reason: Why.
+            evidence: The numbers.
+            seen: The rollout's revision that was judged; None: whatever it is.
+
+        Raises:
+            IllegalTransitionError: The stage is not being judged.
+            StaleRevisionError: The rollout has another revision by now.
+        """
+
+        def step(rollout: Rollout, traffic: Traffic) -> Change | None:
+            change = steps.hold(rollout, traffic, stage, self._cause(actor, reason, evidence))
+            if change is not None and rollout.state is not State.BAKING:
+                raise IllegalTransitionError(
+                    f"stage {stage} of {rollout.id} can't be held: the rollout is {rollout.state}, must be "
+                    f"{State.BAKING}; a person can hold it by `rollouts hold`"
+                )
+            return change and _of_revision(change, seen)
+
+        return self._apply(rollout_id, step)
 
     def cut_over(self, rollout_id: str, actor: str, reason: str, evidence: Mapping[str, Any]) -> Rollout:
         """Make the challenger the champion."""
@@ -407,3 +469,13 @@ class RolloutService:
         while len(self._ledgers) > _MOST_LEDGERS:
             self._ledgers.pop(next(iter(self._ledgers)))
         return ledger
+
+
+def _of_revision(change: Change, seen: int | None) -> Change:
+    """The change, where it is one of the revision that was judged."""
+    if seen is not None and change.expected_rollout_revision != seen:
+        raise StaleRevisionError(
+            f"the rollout is at revision {change.expected_rollout_revision} by now, revision {seen} was judged; it is "
+            "to be judged again"
+        )
+    return change

@@ -27,6 +27,7 @@ _FROM = {
     Deed.CUT_OVER: frozenset({State.BAKING, State.HOLDING, State.CLEARED}),
     Deed.ROLL_BACK: frozenset({State.PENDING, State.BAKING, State.HOLDING, State.CLEARED, State.PROMOTED}),
 }
+_JUDGED = frozenset({State.BAKING, State.HOLDING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +45,34 @@ class Offer:
     refusal: str = ""
 
 
-def offers(rollout: Rollout, traffic: Traffic) -> list[Offer]:
-    """Every deed, in order."""
-    return [Offer(deed, _change(deed, rollout, traffic), _refusal(deed, rollout, traffic)) for deed in Deed]
+def asks(rollout: Rollout) -> bool:
+    """Whether the plan asks for a person's approval before the stage is left, and it is not left yet."""
+    return rollout.state in _JUDGED and rollout.plan.stage(rollout.stage).approval
 
 
-def offer(deed: Deed, rollout: Rollout, traffic: Traffic) -> Offer:
+def offers(rollout: Rollout, traffic: Traffic, barred: bool = False) -> list[Offer]:
+    """Every deed, in order.
+
+    Args:
+        rollout: The rollout.
+        traffic: Its model's traffic.
+        barred: The stage waits for an approval that this person may not give.
+    """
+    return [offer(deed, rollout, traffic, barred) for deed in Deed]
+
+
+def offer(deed: Deed, rollout: Rollout, traffic: Traffic, barred: bool = False) -> Offer:
     """One of them."""
-    return Offer(deed, _change(deed, rollout, traffic), _refusal(deed, rollout, traffic))
+    return Offer(deed, _change(deed, rollout, traffic), _refusal(deed, rollout, traffic, barred))
 
 
-def step(deed: Deed, rollout: Rollout, traffic: Traffic, cause: Cause) -> Change:
+def step(deed: Deed, rollout: Rollout, traffic: Traffic, cause: Cause, barred: bool = False) -> Change:
     """The change that the deed begins with; a cut-over follows its clearance as a change of its own.
 
     Raises:
         IllegalTransitionError: It is not offered; the message says why.
     """
-    if refusal := _refusal(deed, rollout, traffic):
+    if refusal := _refusal(deed, rollout, traffic, barred):
         raise IllegalTransitionError(refusal)
     change: Change | None
     match deed:
@@ -81,7 +93,7 @@ def step(deed: Deed, rollout: Rollout, traffic: Traffic, cause: Cause) -> Change
     return change
 
 
-def _refusal(deed: Deed, rollout: Rollout, traffic: Traffic) -> str:
+def _refusal(deed: Deed, rollout: Rollout, traffic: Traffic, barred: bool) -> str:
     last = rollout.stage == len(rollout.plan.stages) - 1
     if rollout.state not in _FROM[deed]:
         wanted = " or ".join(sorted(_FROM[deed]))
@@ -93,6 +105,12 @@ def _refusal(deed: Deed, rollout: Rollout, traffic: Traffic) -> str:
     if deed is Deed.CUT_OVER and not last:
         count = len(rollout.plan.stages)
         return f"{rollout.id} is at stage {rollout.stage + 1} of {count}; a cut-over follows the last one: expand"
+    if barred and deed in (Deed.EXPAND, Deed.CUT_OVER) and rollout.state in _JUDGED:
+        dag_id = rollout.plan.pattern_of(rollout.stage).dag_id
+        return (
+            f"stage {rollout.stage + 1} of {rollout.id} is left with an approval only, and you may not give it; ask "
+            f"somebody who may answer what runs of the DAG {dag_id} ask"
+        )
     if deed is Deed.ROLL_BACK:
         try:
             steps.roll_back(rollout, traffic, Cause("", rollout.created_at, ""))
@@ -115,14 +133,20 @@ def _change(deed: Deed, rollout: Rollout, traffic: Traffic) -> str:
             following = min(rollout.stage + 1, len(rollout.plan.stages) - 1)
             share = rollout.plan.stage(following).share
             passed = "has passed" if rollout.state is State.CLEARED else "counts as passed on your word, without proof"
+            ahead = rollout.plan.advance is Advance.ON_SCHEDULE
+            told = f"{_approval(rollout)}{'; the calendar of the schedule is passed over' * ahead}"
             return (
                 f"stage {rollout.stage + 1} {passed}; stage {following + 1} opens and version {version} goes from "
-                f"{traffic.share:g} % to {share:g} %"
+                f"{traffic.share:g} % to {share:g} %{told}"
             )
         case Deed.CUT_OVER:
             return (
                 f"version {version} becomes the champion on your word and answers all requests; version {champion} "
-                f"stays loaded for {rollout.plan.keep_previous_seconds:g} s"
+                f"stays loaded for {rollout.plan.keep_previous_seconds:g} s{_approval(rollout)}"
             )
         case Deed.ROLL_BACK:
             return f"version {champion} answers all requests at once; version {version} gets none"
+
+
+def _approval(rollout: Rollout) -> str:
+    return "; your word stands for the approval that the plan asks for" if asks(rollout) else ""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 
-from model_rollouts.operators.base import PREFLIGHT, WATCH, pull
+from model_rollouts.operators.base import PREFLIGHT, WATCH, pull, superseded
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,6 +42,8 @@ class ApproveOperator(HITLOperator):
         passed = opened.get("approval") and decision.get("verdict") == "pass"
         if not passed and decision.get("action") != "ask":
             return {"answer": "not asked"}
+        if superseded(context, str(opened.get("rollout_id"))):
+            return {"answer": "not asked"}  # the run that has taken the stage up asks
         return super().execute(context)
 
     def execute_complete(self, context: "Context", event: dict[str, Any]) -> Any:

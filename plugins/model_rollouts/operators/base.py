@@ -72,6 +72,12 @@ def run_of(context: "Context") -> dict[str, str]:
     return {"dag_id": str(dag_run.dag_id), "run_id": str(dag_run.run_id)}
 
 
+def superseded(context: "Context", rollout_id: str) -> bool:
+    """Whether another DAG run has taken the rollout's stage up since: this one decides nothing any more."""
+    newest = wiring().service.run_of(rollout_id)
+    return bool(newest) and newest != run_of(context)
+
+
 def actor_of(context: "Context") -> str:
     """Who an event is written down to: the person behind the run where there is one, and the run."""
     dag_run = context["dag_run"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseBranchOperator, TriggerRule
 
-from model_rollouts.operators.base import APPROVE, PREFLIGHT, WATCH, StageOperator, actor_of, pull, wiring
+from model_rollouts.operators.base import APPROVE, PREFLIGHT, WATCH, StageOperator, actor_of, pull, superseded, wiring
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -19,7 +19,8 @@ class DecideOperator(StageOperator, BaseBranchOperator):
     A pass is put on record here, before the branch runs: the store opens no next stage without it.
 
     Runs when at least the traffic has moved, also when other tasks failed. On retry: the same results give the same
-    branch. What is missing (no verdict, a failed report) makes it hold.
+    branch. What is missing (no verdict, a failed report) makes it hold. Where another run has taken the stage up
+    meanwhile, no branch is taken, but for proven harm and a person's no.
 
     Args:
         checks: Ids of the tasks whose results must be there and good. Each returns {"state", "detail"}.
@@ -29,8 +30,8 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         super().__init__(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **kwargs)
         self.checks = tuple(checks)
 
-    def choose_branch(self, context: "Context") -> str:
-        """The branch's task id."""
+    def choose_branch(self, context: "Context") -> str | None:
+        """The branch's task id; None: the stage is another run's by now."""
         from model_rollouts.core.conclusion import Approval, Conclusion, conclude
         from model_rollouts.core.decision import Action, Decision, Verdict
         from model_rollouts.core.rollout import State
@@ -38,6 +39,7 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         rollout_id, stage, _ = self.stage_of(context)
         service = wiring().service
         rollout = service.store.rollout(rollout_id)
+        revision = rollout.revision
         event = pull(context, WATCH) or {}
         decision = Decision.from_dict(event["decision"]) if event.get("decision") else None
         approval = approval_of(context)
@@ -56,14 +58,22 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         checks = [self._check(context, name) for name in self.checks]
         last = stage == len(rollout.plan.stages) - 1
         conclusion = conclude(decision, checks, approval, last_stage=last)
+        refused = approval is Approval.REJECTED or (decision is not None and decision.verdict is Verdict.FAIL)
         if rollout.state is State.ROLLED_BACK:
             conclusion = Conclusion(Action.ROLL_BACK, rollout.reason)
+        elif not refused and superseded(context, rollout_id):
+            self.log.info("nothing is done: another run has taken stage %s of %s up", stage, rollout_id)
+            return None
         elif rollout.state is State.HOLDING:
             conclusion = Conclusion(Action.HOLD, rollout.reason)
-        elif left and not (approval is Approval.REJECTED or (decision and decision.verdict is Verdict.FAIL)):
+        elif left and not refused:
             conclusion = Conclusion(Action.CUT_OVER if last else Action.EXPAND, rollout.reason)
         elif conclusion.action in (Action.EXPAND, Action.CUT_OVER):
-            service.clear(rollout_id, stage, actor_of(context), conclusion.reason, event["decision"])
+            cleared = service.clear(
+                rollout_id, stage, actor_of(context), conclusion.reason, event["decision"], rollout.revision
+            )
+            revision = cleared.revision
+        context["ti"].xcom_push(key="revision", value=revision)
         context["ti"].xcom_push(key="reason", value=conclusion.reason)
         context["ti"].xcom_push(key="decision", value=decision.to_dict() if decision else {})
         self.log.info("%s: %s", conclusion.action, conclusion.reason)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunLink, TriggerDagRunOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from model_rollouts.core.names import stage_run_id
 from model_rollouts.operators.base import DECIDE, StageOperator, actor_of, poll_seconds, wiring
@@ -26,7 +27,8 @@ class FinishOperator(StageOperator):
     """Base of the ends: does the step, tells it, then brings the registry and the stage's MLflow run up to date.
 
     The step comes first and needs the store alone. What follows needs MLflow and is repeated on retry until MLflow
-    is back; the step itself is not taken twice.
+    is back; the step itself is not taken twice. Where somebody has taken the rollout elsewhere since `decide`, the step
+    does not fit any more, and the task is skipped.
     """
 
     tells = ""  # the notification's event
@@ -34,10 +36,29 @@ class FinishOperator(StageOperator):
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
         """What this end does to the rollout."""
 
+    def take(self, rollout_id: str, stage: int, context: "Context") -> None:
+        """Do the step, on what `decide` saw.
+
+        Raises:
+            AirflowSkipException: The rollout has moved since, and the step does not fit any more.
+        """
+        from model_rollouts.core.errors import IllegalTransitionError, StaleRevisionError
+
+        try:
+            self.step(rollout_id, stage, context)
+        except (IllegalTransitionError, StaleRevisionError) as error:
+            decided, rollout = revision_of(context), wiring().store.rollout(rollout_id)
+            if decided is None or rollout.revision == decided:
+                raise
+            raise AirflowSkipException(
+                f"{self.task_id} was decided at revision {decided}; {rollout_id} is {rollout.state} at revision "
+                f"{rollout.revision} by now ({rollout.reason}): {error}"
+            ) from error
+
     def execute(self, context: "Context") -> dict[str, Any]:
         """Return {"action", "reason"}."""
         rollout_id, stage, _ = self.stage_of(context)
-        self.step(rollout_id, stage, context)
+        self.take(rollout_id, stage, context)
         reason = reason_of(context)
         self.tell(context, reason)
         note_run(context, self.task_id, reason)
@@ -126,7 +147,7 @@ class HoldOperator(FinishOperator):
     def execute(self, context: "Context") -> dict[str, Any]:
         """Return {"action", "reason"}, once the hold is over."""
         rollout_id, stage, _ = self.stage_of(context)
-        self.step(rollout_id, stage, context)
+        self.take(rollout_id, stage, context)
         self.tell(context, reason_of(context))
         note_run(context, self.task_id, reason_of(context))
         try:
@@ -156,7 +177,8 @@ class HoldOperator(FinishOperator):
 
     def step(self, rollout_id: str, stage: int, context: "Context") -> None:
         """Put on record that it holds, and why."""
-        wiring().service.hold(rollout_id, stage, actor_of(context), reason_of(context), evidence_of(context))
+        seen = revision_of(context)
+        wiring().service.hold(rollout_id, stage, actor_of(context), reason_of(context), evidence_of(context), seen)
 
 
 class ExpandOperator(TriggerDagRunOperator, FinishOperator):
@@ -179,6 +201,7 @@ class ExpandOperator(TriggerDagRunOperator, FinishOperator):
         from model_rollouts.core.plan import Advance
 
         rollout_id, stage, _ = self.stage_of(context)
+        self.take(rollout_id, stage, context)
         self.tell(context, reason_of(context))
         note_run(context, self.task_id, reason_of(context))
         try:
@@ -193,6 +216,15 @@ class ExpandOperator(TriggerDagRunOperator, FinishOperator):
         self.trigger_dag_id, self.trigger_run_id = triggered["trigger_dag_id"], triggered["trigger_run_id"]
         self.conf = triggered["conf"]
         return TriggerDagRunOperator.execute(self, context)
+
+    def step(self, rollout_id: str, stage: int, context: "Context") -> None:
+        """`decide` has put the pass on record; whoever has held the rollout or rolled it back since wins."""
+        from model_rollouts.core.errors import IllegalTransitionError
+        from model_rollouts.core.rollout import State
+
+        rollout = wiring().store.rollout(rollout_id)
+        if rollout.stage == stage and rollout.state is not State.CLEARED:
+            raise IllegalTransitionError(f"stage {stage} of {rollout_id} can't be left: it is {rollout.state}")
 
 
 def next_run(rollout: "Rollout", stage: int, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -231,6 +263,12 @@ def undo_data(context: "Context", rollout_id: str) -> list[dict[str, Any]]:
 def evidence_of(context: "Context") -> dict[str, Any]:
     """The decision that `decide` acted on; empty where there was none."""
     return context["ti"].xcom_pull(task_ids=DECIDE, key="decision") or {}
+
+
+def revision_of(context: "Context") -> int | None:
+    """The rollout's revision that `decide` acted on; None where it left none."""
+    revision = context["ti"].xcom_pull(task_ids=DECIDE, key="revision")
+    return None if revision is None else int(revision)
 
 
 def reason_of(context: "Context") -> str:
