@@ -59,6 +59,9 @@ class EvidenceStore(Protocol):
     def looks(self, rollout_id: str) -> list[Look]:
         """In order of stage and index."""
 
+    def look_counts(self, rollout_id: str) -> tuple[int, int]:
+        """(how many looks there are, how many of them, from the first on, have their labels), without reading them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:

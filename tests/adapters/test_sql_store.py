@@ -14,6 +14,7 @@ from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.adapters.sql_tables import rollouts, traffic
 from model_rollouts.core import rollout as core
 from model_rollouts.core.errors import ActiveRolloutError, NotFoundError, StaleRevisionError
+from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
 from model_rollouts.core.rollout import EventKind, State
 from model_rollouts.core.traffic import Traffic
 
@@ -295,3 +296,21 @@ def test_other_databases_and_memory_are_refused() -> None:
             SqlStore(url)
     with pytest.raises(ValueError, match="store URL is of 'mysql', must be sqlite"):
         SqlStore("mysql://localhost/x")
+
+
+def test_looks_and_those_of_them_with_labels_from_the_first_on_are_counted(steps: Any, store: SqlStore) -> None:
+    steps.start("r1")
+    store.apply(steps.opening())
+    assert store.look_counts("r1") == (0, 0)
+    labels = LabelCounts(10, 9, 1)
+
+    def look(stage: int, index: int, labelled: bool) -> Look:
+        known = labels if labelled else None
+        return Look(stage, index, RequestCounts(10), RequestCounts(10), known, known)
+
+    store.save_looks("r1", [look(0, 0, True), look(0, 1, True), look(0, 2, False), look(1, 0, True), look(1, 1, False)])
+    assert store.look_counts("r1") == (5, 2)
+    store.save_looks("r1", [look(0, 2, True)])
+    assert store.look_counts("r1") == (5, 4)
+    store.save_looks("r1", [look(1, 1, True)])
+    assert store.look_counts("r1") == (5, 5)

@@ -161,6 +161,25 @@ def test_a_rollback_is_answered_though_mlflow_hangs(world: World, monkeypatch: p
     hangs.set()
 
 
+def test_data_is_undone_or_named_before_a_registry_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "_PROMPT_SECONDS", 0.3)
+    hangs = threading.Event()
+    monkeypatch.setattr(world.desk.parts.service, "sync_registry", lambda _: hangs.wait(30))
+    undo = DataRollback.from_dict({"kind": "dag", "target": "undo_features"})
+    plan, store = replace(plan_from(Pattern.CANARY, {}), data_rollback=(undo,)), world.rollouts.store
+    for name in ("one", "two"):
+        store.apply(steps.adopt(name, "1", cause(0)))
+        store.apply(steps.start(name, plan, "2", "s", world.rollouts.traffic(name), cause(1)))
+
+    done = world.desk.act(Rights(*Pattern, dags=("rollback",)), "one", Deed.ROLL_BACK, "because", 1)
+    barred = world.desk.act(Rights(*Pattern), "two", Deed.ROLL_BACK, "because", 1)
+
+    hangs.set()
+    assert [run_id for _, run_id, _ in world.dags.triggered][:1] == ["one--data"]
+    assert len(done["warnings"]) == 1
+    assert "data is not undone yet" in barred["warnings"][1]
+
+
 def test_a_step_that_is_slow_itself_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = world.rollouts.take(world.canary, "open_stage", 3, 0)
     monkeypatch.setattr(desk_module, "_PROMPT_SECONDS", 0.05)

@@ -1,20 +1,15 @@
 """A hostile report in a browser: it is shown, its scripts run, and nothing of it gets out."""
 
-import shutil
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
+from tests.web.serving import CHROMIUM, served
 
-from model_rollouts.web.page import make_page
-
-pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 sync_api = pytest.importorskip("playwright.sync_api")
 
 PATH = "/api/rollouts/r/reports/run/docs/a.html"
@@ -67,24 +62,13 @@ def address(elsewhere: Elsewhere) -> Iterator[str]:
       a.href = there + "link"; a.target = "_blank"; document.body.append(a); a.click();
       const leave = () => {{ location = there + "self?" + document.body.innerText; }};
       </script>"""
-    desk = SimpleNamespace(report=lambda *_: hostile.encode())
-    app = make_page(lambda: desk, lambda: SimpleNamespace(get_name=lambda: "anna"))  # type: ignore[arg-type,return-value]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}{PATH}"
-    server.should_exit = True
-    thread.join()
+    with served(SimpleNamespace(report=lambda *_: hostile.encode())) as url:
+        yield url + PATH
 
 
 def test_a_hostile_report_is_shown_and_nothing_gets_out(address: str, elsewhere: Elsewhere) -> None:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         answer = page.goto(address)
         assert answer.status == 200

@@ -171,6 +171,21 @@ class SqlStore:
             rows = connection.execute(query).mappings().all()
         return [to_look(row) for row in rows]
 
+    def look_counts(self, rollout_id: str) -> tuple[int, int]:
+        """(how many looks there are, how many of them, from the first on, have their labels), without reading them."""
+        own = tables.looks.c
+        mine, place = own.rollout_id == rollout_id, sa.tuple_(own.stage, own.look)
+        waiting = (
+            sa.select(own.stage, own.look).where(mine, own.labels.is_(sa.null())).order_by(own.stage, own.look).limit(1)
+        )
+        with self._read() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(tables.looks).where(mine)).scalar_one()
+            first = connection.execute(waiting).first()
+            if first is None:
+                return int(count), int(count)
+            before = sa.select(sa.func.count()).select_from(tables.looks).where(mine, place < sa.tuple_(*first))
+            return int(count), int(connection.execute(before).scalar_one())
+
     # --- inside
 
     @contextmanager

@@ -138,8 +138,10 @@ class Desk:
             events = self.parts.store.events(rollout_id=rollout_id)[-_NEWEST:]
             mine = any((e.actor, e.reason) == (_actor(access), reason.strip()) for e in events)
             if mine and now.revision != rollout.revision:  # done; what follows may take as long as it likes
-                slow = "it is done; MLflow or Airflow is slow to follow, and is still being told"
-                return _outcome(now, (), [slow])
+                warnings = ["it is done; MLflow or Airflow is slow to follow, and is still being told"]
+                if deed == Deed.ROLL_BACK:  # its run is started here, and is there already when the rest gets to it
+                    warnings += self._undo_data(access, now, _actor(access), reason)
+                return _outcome(now, (), warnings)
         raise RolloutError(f"{deed.replace('_', ' ')} of {rollout_id} takes long; look again whether it was done")
 
     def _do(self, access: Access, rollout_id: str, deed: str, reason: str, seen: int) -> dict[str, Any]:

@@ -31,15 +31,16 @@ SANDBOX = {
 }
 #: For the page around a report. What is in its frame can't go where the frame may not go.
 AROUND = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'self'; "
-    "base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; "
+    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Vary": "Sec-Fetch-Dest, Referer",
 }
 _AROUND = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
-<style>html, body {{ height: 100%; margin: 0; }} iframe {{ border: 0; width: 100%; height: 100%; display: block; }}</style>
+<style>html, body {{ height: 100%; margin: 0; }}
+iframe {{ border: 0; width: 100%; height: 100%; display: block; }}</style>
 </head><body><iframe title="{name}" sandbox="allow-scripts" src="?frame=1"></iframe></body></html>
 """
 #: What a browser may show; everything else is saved.

@@ -28,6 +28,7 @@ _DECIDED = {
     EventKind.HELD: "held",
     EventKind.ROLLED_BACK: "rolled back",
     EventKind.CUT_OVER: "cut over",
+    EventKind.RESUMED: "resumed",
 }
 
 
@@ -292,9 +293,15 @@ def _point_told(point: "Point") -> list[float | int | None]:
 
 
 def _decided(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Where in the course of the looks something was decided."""
+    """Where in the course of the looks something was decided; and of the labelled ones, where that is known."""
     return [
-        {"position": event.evidence["looks"], "stage": event.stage, "what": _DECIDED[event.kind], "at": _time(event.at)}
+        {
+            "position": event.evidence["looks"],
+            "labelled": event.evidence.get("labelled_looks"),
+            "stage": event.stage,
+            "what": _DECIDED[event.kind],
+            "at": _time(event.at),
+        }
         for event in events
         if event.kind in _DECIDED and isinstance(event.evidence.get("looks"), int)
     ]

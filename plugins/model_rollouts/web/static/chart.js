@@ -1,6 +1,6 @@
 // One gate over the looks: the estimate, what is proven at any time, the margins, and where something was decided.
 
-import { digits, h, s } from "./dom.js";
+import { digits, h, morph, s } from "./dom.js";
 
 const HEIGHT = 190;
 const TOP = 16;
@@ -84,7 +84,7 @@ export function chart(gate, content, width) {
   if (line.length) marks.push(s("circle", { class: "newest", cx: x(line.at(-1).position), cy: y(line.at(-1).effect), r: 3.5 }));
   marks.push(...decisions(gate, content, points, x, width));
   marks.push(s("line", { class: "cursor", x1: -9, x2: -9, y1: TOP, y2: HEIGHT - BOTTOM }));
-  marks.push(s("text", { class: "tick", x: LEFT, y: HEIGHT - 6 }, gate.metric === "wrong_rate" || gate.metric === "value" ? "labelled looks" : "looks"),
+  marks.push(s("text", { class: "tick", x: LEFT, y: HEIGHT - 6 }, ofLabels(gate) ? "labelled looks" : "looks"),
     s("text", { class: "tick", x: width - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, String(points.at(-1)?.position ?? 0)));
 
   const readout = h("p", { class: "readout", "data-live": "" });
@@ -169,12 +169,17 @@ function stageMarks(gate, content, points, x, y, last, width) {
   return found;
 }
 
-const MARKS = { passed: "✓", held: "‖", "rolled back": "↩", "cut over": "★" };
+const MARKS = { passed: "✓", held: "‖", "rolled back": "↩", "cut over": "★", resumed: "▶" };
+
+// These wait for labels: their looks are counted once the labels are there, some time after the look.
+const ofLabels = (gate) => gate.metric === "wrong_rate" || gate.metric === "value";
 
 function decisions(gate, content, points, x, width) {
   const end = points.at(-1)?.position ?? 0;
   const found = [];
-  for (const { position, what } of content.decided) {
+  for (const { position: looks, labelled, what } of content.decided) {
+    const position = ofLabels(gate) ? labelled : looks;
+    if (position === null || position === undefined) continue;
     const at = x(Math.min(Math.max(position, 1), Math.max(end, 1)));
     found.push(s("line", { class: `decided ${what.replace(" ", "-")}`, x1: at, x2: at, y1: TOP, y2: HEIGHT - BOTTOM }),
       s("text", { class: "decided", x: Math.min(at, width - RIGHT - 5), y: HEIGHT - BOTTOM - 4, "text-anchor": "middle" },
@@ -199,8 +204,11 @@ function summary(gate, content, newest) {
 function numbers(gate, content, points) {
   // a hundred cells a chart that nobody may open are made when somebody does
   const details = h("details", { class: "numbers", "data-live": "", ontoggle: (event) => {
-    if (event.target.open && event.target.childElementCount === 1) event.target.append(numberTable(gate, content, points));
-    if (!event.target.open) event.target.querySelector("div")?.remove();
+    const { target } = event;
+    const there = target.querySelector("div");
+    if (!target.open) there?.remove();
+    else if (there) morph(there, numberTable(gate, content, points));
+    else target.append(numberTable(gate, content, points));
   } }, h("summary", {}, "Numbers"));
   return details;
 }

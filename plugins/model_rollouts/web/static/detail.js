@@ -134,7 +134,7 @@ function gates(content) {
   return h("section", { "aria-labelledby": "gates" }, h("h2", { id: "gates" }, "Evidence"),
     h("p", { class: "legend" }, h("span", {}, h("i", { class: "key estimate" }), "estimate"), h("span", {}, h("i", { class: "key band" }), "what is proven, at any time"),
       h("span", {}, h("i", { class: "key harm" }), "harm beyond this margin stops it"), h("span", {}, h("i", { class: "key pass" }), "must be proven to be on the good side"),
-      h("span", {}, "✓ passed ‖ held ↩ rolled back ★ cut over")),
+      h("span", {}, "✓ passed ‖ held ▶ resumed ↩ rolled back ★ cut over")),
     h("div", { class: "gates" }, ...sorted.map((gate) => card(gate, content, width))));
 }
 

@@ -40,7 +40,10 @@ export function morph(old, fresh) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
   for (const name of HANDLERS) if (old[name] !== fresh[name]) old[name] = fresh[name];
-  if (old.dataset?.live !== undefined) return;
+  if (old.dataset?.live !== undefined) {
+    if (old.nodeName === "DETAILS" && old.open) old.ontoggle?.({ target: old }); // what is open shows the new values
+    return;
+  }
   const kept = [...old.childNodes];
   const wanted = [...fresh.childNodes];
   let at = 0;
