@@ -16,6 +16,7 @@ class Question:
         subject: The question.
         body: More of it.
         options: The answers that it takes.
+        assigned: Ids of the users who alone may answer; empty: whoever may answer what the DAG asks.
     """
 
     dag_id: str
@@ -24,6 +25,7 @@ class Question:
     subject: str
     body: str
     options: tuple[str, ...]
+    assigned: frozenset[str] = frozenset()
 
 
 class StageDags(Protocol):

@@ -60,7 +60,7 @@ def run_of(run_id: str) -> Any:
         ).one()
 
 
-def ask(run_id: str) -> Any:
+def ask(run_id: str, *assigned: str) -> Any:
     """Have the run's task `approve` wait for a person, as the scheduler leaves it; gives the task's id."""
     import sqlalchemy as sa
     from airflow.models.hitl import HITLDetail
@@ -74,7 +74,10 @@ def ask(run_id: str) -> Any:
         assert task is not None
         task.state = "awaiting_input"
         task.next_method, task.next_kwargs = "execute_complete", {}
-        session.add(HITLDetail(ti_id=task.id, options=list(OPTIONS), subject="Leave?", body="why", multiple=False))
+        who = [{"id": name, "name": name} for name in assigned] or None
+        asked = HITLDetail(ti_id=task.id, options=list(OPTIONS), subject="Leave?", body="why", multiple=False)
+        asked.assignees = who
+        session.add(asked)
         return task.id
 
 
@@ -127,3 +130,21 @@ def test_a_question_is_found_and_answered_as_the_user(canary: None) -> None:
     assert dags.questions("canary", "page--4") == []
     with pytest.raises(RolloutError, match="already been updated"):
         dags.answer(question, "Hold")
+
+
+def test_a_question_says_who_alone_may_answer_it(canary: None) -> None:
+    from model_rollouts.web.access import Access
+
+    dags = UsersDags(user("anna", "user"))
+    dags.trigger("canary", "page--5", CONF)
+    ask("page--5", "bert")
+
+    (question,) = dags.questions("canary", "page--5")
+
+    assert question.assigned == {"bert"}
+    assert not Access(user("anna", "user")).is_one_of(question.assigned)
+    assert Access(user("bert", "user")).is_one_of(question.assigned)
+    assert Access(user("anna", "user")).is_one_of(frozenset())
+    with pytest.raises(RolloutError, match="not a respondent"):
+        dags.answer(question, "Approve")
+    UsersDags(user("bert", "user")).answer(question, "Approve")

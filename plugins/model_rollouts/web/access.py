@@ -51,6 +51,14 @@ class Access:
 
         return self._authorized("PUT", dag_id, DagAccessEntity.HITL_DETAIL)
 
+    def is_one_of(self, assigned: frozenset[str]) -> bool:
+        """Whether the user is one of those who alone may answer a question; where nobody is named, everybody is."""
+        from airflow.api_fastapi.app import get_auth_manager
+
+        return not assigned or bool(
+            get_auth_manager().is_authorized_hitl_task(assigned_users=set(assigned), user=self.user)
+        )
+
     def _may(self, method: str, dag_id: str, *, run: bool = False) -> bool:
         from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 

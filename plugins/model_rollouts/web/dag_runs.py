@@ -69,7 +69,9 @@ class UsersDags:
         from airflow.utils.session import create_session
 
         query = (
-            sa.select(TaskInstance.task_id, HITLDetail.subject, HITLDetail.body, HITLDetail.options)
+            sa.select(
+                TaskInstance.task_id, HITLDetail.subject, HITLDetail.body, HITLDetail.options, HITLDetail.assignees
+            )
             .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
             .where(
                 TaskInstance.dag_id == dag_id,
@@ -80,8 +82,16 @@ class UsersDags:
         )
         with create_session() as session:
             return [
-                Question(dag_id, run_id, str(task_id), str(subject), str(body or ""), tuple(options))
-                for task_id, subject, body, options in session.execute(query)
+                Question(
+                    dag_id,
+                    run_id,
+                    str(task_id),
+                    str(subject),
+                    str(body or ""),
+                    tuple(options),
+                    frozenset(str(each["id"]) for each in assignees or ()),
+                )
+                for task_id, subject, body, options, assignees in session.execute(query)
             ]
 
     def answer(self, question: Question, option: str) -> None:

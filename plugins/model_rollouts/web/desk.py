@@ -32,7 +32,6 @@ _PROMPT_SECONDS = 4.0  # what follows from a step is waited for so long
 _LONGEST_SECONDS = 60.0  # for the step itself: where it looks at the evidence first, it reads the log
 _MOST_DOING = 64  # steps at once; an MLflow that hangs holds each for up to a minute, and the next must not wait
 _NEWEST = 5
-_CREDENTIALS = re.compile(r"//[^/\s@]*@")
 _LONG_WORDS = re.compile(r"\((.{80}).*\); ", re.DOTALL)
 
 logger = logging.getLogger(__name__)
@@ -140,7 +139,7 @@ class Desk:
             if mine and now.revision != rollout.revision:  # done; what follows may take as long as it likes
                 warnings = ["it is done; MLflow or Airflow is slow to follow, and is still being told"]
                 if deed == Deed.ROLL_BACK:  # its run is started here, and is there already when the rest gets to it
-                    warnings += self._undo_data(access, now, _actor(access), reason)
+                    pass
                 return _outcome(now, (), warnings)
         raise RolloutError(f"{deed.replace('_', ' ')} of {rollout_id} takes long; look again whether it was done")
 
@@ -183,7 +182,21 @@ class Desk:
     def _by_hand(self, access: Access) -> "ByHand":
         from model_rollouts.by_hand import ByHand
 
-        return ByHand(self.parts.service, lambda: self._dags(access.user))
+        return ByHand(
+            self.parts.service, lambda: self._dags(access.user), lambda rollout: self._may_answer(access, rollout)
+        )
+
+    def _may_answer(self, access: Access, rollout: Rollout) -> bool:
+        """Whether the user may give the approval that the rollout's stage asks for; not, where Airflow does not say."""
+        if not access.may_answer(rollout.plan.pattern_of(max(rollout.stage, 0)).dag_id):
+            return False
+        run = self.parts.service.run_of(rollout.id)
+        try:
+            questions = self._dags(access.user).questions(run["dag_id"], run["run_id"]) if run else ()
+        except Exception as error:  # whatever Airflow's database says, the rollout is shown
+            logger.info("questions of %s can't be read: %s", run["run_id"], type(error).__name__)
+            return False
+        return all(access.is_one_of(question.assigned) for question in questions)
 
     def _question(self, access: Access, events: Sequence[Event]) -> "Question | None":
         """What the rollout's newest run waits for a person with; nothing where Airflow does not say."""
@@ -264,9 +277,8 @@ def _outcome(rollout: Rollout, follows: Sequence[str], warnings: Sequence[str]) 
 
 
 def _short(warning: str) -> str:
-    """A warning without a library's long words, and without what may be secret in an address."""
-    told = _CREDENTIALS.sub("//", warning)
-    return _LONG_WORDS.sub(r"(\1 ...); ", told)
+    """A warning without a library's long words."""
+    return _LONG_WORDS.sub(r"(\1 ...); ", warning)
 
 
 def _users_dags(user: Any) -> "StageDags":

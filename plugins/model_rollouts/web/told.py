@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_EVENTS = 300
 #: What of an event's evidence a person reads; the rest is for machines.
 _SHOWN = ("run", "verdict", "action", "checks", "breaker", "evicted", "unlogged", "by_hand", "verdict_then", "answer",
-    "out_seconds", "back_seconds")  # fmt: skip
+    "approval", "out_seconds", "back_seconds")  # fmt: skip
 _DECIDED = {
     EventKind.CLEARED: "passed",
     EventKind.HELD: "held",
