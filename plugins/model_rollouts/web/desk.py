@@ -139,7 +139,7 @@ class Desk:
             if mine and now.revision != rollout.revision:  # done; what follows may take as long as it likes
                 warnings = ["it is done; MLflow or Airflow is slow to follow, and is still being told"]
                 if deed == Deed.ROLL_BACK:  # its run is started here, and is there already when the rest gets to it
-                    pass
+                    warnings += self._undo_data(access, now, _actor(access), reason)
                 return _outcome(now, (), warnings)
         raise RolloutError(f"{deed.replace('_', ' ')} of {rollout_id} takes long; look again whether it was done")
 
