@@ -1,9 +1,10 @@
 """The page with 1,000 past and 200 active rollouts and 10,000 looks: the first view, and every call of its API.
 
-`python -m bench.page` (two minutes) writes docs/benchmarks/page.md. A real API server of Airflow with one worker serves
+`python -m bench.page` (minutes) writes docs/benchmarks/page.md. A real API server of Airflow with one worker serves
 the page, from a store in SQLite and from one in PostgreSQL; Debian's Chromium looks at it.
 """
 
+import gc
 import json
 import os
 import secrets
@@ -61,12 +62,14 @@ class Result:
         calls: Of the API.
         views: First views in the browser.
         adding_seconds: Time until 10,000 looks that nobody had looked at were added up.
+        memory: Bytes that a process grows by for them.
     """
 
     engine: str
     calls: Sequence[Times]
     views: Sequence[Times]
     adding_seconds: float
+    memory: int
 
 
 class Server:
@@ -132,7 +135,28 @@ def measure(engine: str, home: Path, store_url: str) -> Result:
         adding = _while_adding(server)
         calls = [first, *adding[1], *_calls(server)]
         views = _views(server)
-    return Result(engine, calls, views, adding[0])
+    return Result(engine, calls, views, adding[0], memory(store_url))
+
+
+def memory(store_url: str) -> int:
+    """Bytes that a process grows by when it keeps the looks of the large rollout, as an API server does."""
+    from model_rollouts.adapters.sql_page import SqlPage
+    from model_rollouts.adapters.sql_store import SqlStore
+    from model_rollouts.web.evidence import Evidence, Judging
+
+    plan, evidence = SqlStore(store_url).rollout(BIG).plan, Evidence(SqlPage(store_url))
+    judging = Judging(None, 0.0, lambda _: ())
+    evidence.view("model-006-now", plan, lambda: judging, 60.0)  # what is imported once is not of the looks
+    before = _resident()
+    view = evidence.view(BIG, plan, lambda: judging, 300.0)
+    if not view.complete:
+        raise RuntimeError(f"{view.looks} of {view.of} looks of {BIG} are added up after 300 s: {view.failure}")
+    return _resident() - before
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _while_adding(server: Server) -> tuple[float, list[Times]]:
@@ -239,7 +263,8 @@ def page(results: Sequence[Result]) -> str:
             "",
             f"{BIG_LOOKS:,} looks that nobody has looked at since the API server started are added up behind the "
             f"callers' backs in {result.adding_seconds:.0f} s; the charts grow meanwhile. From then on a look takes "
-            "milliseconds.",
+            f"milliseconds. They take {result.memory / 1e6:.0f} MB of memory, with about 220 latency bins an arm and "
+            "look; a process keeps looks of up to 200 MB.",
         ]
     return "\n".join(lines) + "\n"
 

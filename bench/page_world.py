@@ -22,8 +22,9 @@ MODELS, PAST, BIG_LOOKS, SOME_LOOKS = 200, 5, 10_000, 20
 BIG = "model-000-now"
 _SEED = 11
 _VALUES = {"look_seconds": 60.0, "label_maturity_seconds": 600.0}
-_BINS = latency_bin(20.0) + 5 * np.arange(-12, 18)
-_SHAPE = np.exp(-0.5 * (np.arange(-12, 18) / 6) ** 2)
+_REQUESTS = 5000  # of a look and arm
+_BINS = latency_bin(20.0) + np.arange(-110, 110)  # from 2 ms to 180 ms: what a look of a real service has
+_SHAPE = np.exp(-0.5 * (np.arange(-110, 110) / 45) ** 2)
 
 
 def plan_of(pattern: Pattern) -> Plan:
@@ -129,9 +130,9 @@ class _Life:
 
 
 def looks(rng: np.random.Generator, rollout: Rollout, count: int) -> Iterator[Look]:
-    """Looks of the open stage: a challenger with slightly more errors, a thousand requests a minute in both arms."""
+    """Looks of the open stage: a challenger with slightly more errors, 5,000 requests a minute in both arms."""
     for index in range(count):
-        arms = [_arm(rng, 1000, errors) for errors in (0.02, 0.022)]
+        arms = [_arm(rng, _REQUESTS, errors) for errors in (0.02, 0.022)]
         yield Look(
             max(rollout.stage, 0),
             index,
