@@ -14,8 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,8 @@ def measure(engine: str, home: Path, store_url: str) -> Result:
         adding = _while_adding(server)
         calls = [first, *adding[1], *_calls(server)]
         views = _views(server)
-    return Result(engine, calls, views, adding[0], memory(store_url))
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # this one has been grown by filling the store
+        return Result(engine, calls, views, adding[0], fresh.submit(memory, store_url).result())
 
 
 def memory(store_url: str) -> int:
