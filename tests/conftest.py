@@ -24,6 +24,18 @@ if not hasattr(sys.modules["__main__"], "__file__"):
 _SCRATCH = Path(tempfile.gettempdir()) / f"model-rollouts-tests-{os.getpid()}"
 os.environ["MODEL_ROLLOUTS_SCRATCH_DIR"] = str(_SCRATCH)
 
+# Airflow reads it once, when it is imported first: so before any test is collected.
+_AIRFLOW_HOME = Path(tempfile.gettempdir()) / f"rollouts-airflow-{os.getpid()}"
+os.environ |= {
+    "AIRFLOW_HOME": str(_AIRFLOW_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parents[1] / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(Path(__file__).parents[1] / "plugins"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_AIRFLOW_HOME / 'airflow.db'}",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+}
+_AIRFLOW_HOME.mkdir(exist_ok=True)
+
 # Files that take minutes come first, or the last of them keeps one worker busy when the others have nothing left to do.
 # The second Airflow starts when the first has ended: two at once are too much for two cores.
 _FIRST = ("e2e/test_real", "dags/test_canary", "dags", "replay", "adapters/test_engines", "gateway/test_beside_mlflow",
@@ -46,6 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish() -> None:
     """Remove what nobody will read."""
     shutil.rmtree(_SCRATCH, ignore_errors=True)
+    shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
 def _free_port() -> int:

@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -23,17 +22,7 @@ import pytest
 from tests.mlflow_at import mlflow_at
 
 REPO = Path(__file__).parents[2]
-AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="rollouts-airflow-"))
-
-# read once, when airflow is imported first: so before any test of this folder is collected
-os.environ |= {
-    "AIRFLOW_HOME": str(AIRFLOW_HOME),
-    "AIRFLOW__CORE__DAGS_FOLDER": str(REPO / "dags"),
-    "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME / 'airflow.db'}",
-    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-}
+AIRFLOW_HOME = Path(os.environ["AIRFLOW_HOME"])
 
 
 @pytest.fixture(scope="session")
