@@ -38,8 +38,8 @@ help: ## show this
 demo: $(READY) ## start everything and roll out good and bad models under real traffic (minutes)
 	@exec $(BIN)/python -m demo.run
 
-test: $(READY) ## every test, with real servers
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=5
+test: $(READY) ## every test but the simulations of `make test-statistics`, with real servers
+	@exec $(BIN)/python -m pytest --ignore=tests/acceptance -n 3 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=5
 
 test-statistics: $(READY) ## what the decisions promise, simulated at full size (2 minutes)
 	@exec $(BIN)/python -m pytest -n 2 tests/acceptance -m acceptance
