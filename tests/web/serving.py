@@ -13,7 +13,7 @@ import uvicorn
 
 from model_rollouts.web.page import make_page
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"  # Debian's, which .ci/run installs
 
 
 @contextmanager

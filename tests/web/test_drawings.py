@@ -5,10 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from playwright import sync_api
 from tests.web.serving import CHROMIUM, served
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-sync_api = pytest.importorskip("playwright.sync_api")
 
 STAGE = {"share": 10, "mirror_percent": 0, "offline": False, "status": "passed", "bake_seconds": 60}
 POINTS = [[n, 0, n - 1, 1.1, 0.9, 1.3, 0.1, 0.2] for n in range(1, 21)]

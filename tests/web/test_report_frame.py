@@ -7,10 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from playwright import sync_api
 from tests.web.serving import CHROMIUM, served
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-sync_api = pytest.importorskip("playwright.sync_api")
 
 PATH = "/api/rollouts/r/reports/run/docs/a.html"
 
