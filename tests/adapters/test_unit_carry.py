@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from tests.adapters.unit_log import LOOKS, MINUTE, PRIOR, START, Bench, outcome, random_log, row
 
@@ -143,6 +144,16 @@ def test_damaged_sums_are_told_and_made_again(
     caplog.clear()
     assert ask(carrying, LOOKS, 5) == whole[5:]
     assert not caplog.text
+
+
+def test_a_full_disk_costs_the_carry_and_no_number(
+    bench: Bench, carrying: DeltaPredictionLog, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise duckdb.IOException("no space left on device")
+
+    monkeypatch.setattr("model_rollouts.adapters.carried_looks._write", full)
+    assert ask(carrying, LOOKS, 3) == ask(bench.log, LOOKS, 3)
 
 
 def test_a_folder_of_somebody_else_is_not_used(bench: Bench, tmp_path: Path, caplog: Any) -> None:

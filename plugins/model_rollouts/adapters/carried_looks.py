@@ -90,7 +90,7 @@ def carried_rows(carry: UnitCarry, asked: LooksAsked) -> list[tuple[Any, ...]] |
             except (OSError, duckdb.Error) as error:  # what was counted stands, and so do the older sums
                 _log.warning("sums over units can't be kept in %s: %s", carry.scratch, error)
             return rows
-    except (OSError, CarryBusyError) as error:
+    except (OSError, CarryBusyError, duckdb.Error) as error:  # the last: what was before the rollout can't be written
         _log.warning("sums over units can't be carried in %s: %s", carry.scratch, error)
         return None
 
@@ -125,8 +125,8 @@ def _sound(files: Sequence[Path]) -> bool:
     return True
 
 
-def _worth(carried: Carried, asked: LooksAsked) -> Path | None:
-    """The file of what was before the rollout, which is worked out once; None where another process is writing it."""
+def _worth(carried: Carried, asked: LooksAsked) -> Path:
+    """The file of what was before the rollout, which is worked out once."""
     assert asked.beside is not None  # noqa: S101 - for the type checker
     file = carried.other("worth")
     if file.exists():
