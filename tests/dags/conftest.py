@@ -5,6 +5,8 @@ Two things are stand-ins, because the gateway has tests of its own and an end-to
 names, and `StandInGateway` says which versions are loaded.
 """
 
+import functools
+import json
 import os
 import random
 import subprocess
@@ -12,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +28,39 @@ AIRFLOW_HOME = Path(os.environ["AIRFLOW_HOME"])
 
 
 @pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """The metadata database, migrated."""
+def airflow_db() -> Iterator[None]:
+    """The metadata database, migrated; what Airflow does over and over with files that stay the same is done once.
+
+    `dag.test()` parses, checks and writes down every DAG of the folder before each run, and checks the schema of each
+    parameter whenever its value is read: together that was half the time of these tests.
+    """
+    from airflow.dag_processing import dagbag
+    from airflow.sdk import DAG
+    from jsonschema import Draft202012Validator
+
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=240)
+    check_schema, run = Draft202012Validator.check_schema, DAG.test
+    parse, write = functools.cache(dagbag.BundleDagBag), dagbag.sync_bag_to_db
+    known: set[str] = set()
+
+    def once(key: str, do: Callable[[], object]) -> None:
+        if key not in known:
+            do()
+            known.add(key)
+
+    def check_once(schema: Any, *args: Any, **kwargs: Any) -> None:
+        once(json.dumps(schema, sort_keys=True), lambda: check_schema(schema, *args, **kwargs))
+
+    def run_known(dag: Any, *args: Any, **kwargs: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dagbag, "BundleDagBag", parse)
+            patch.setattr(dagbag, "sync_bag_to_db", lambda bag, name, *of: once(name, lambda: write(bag, name, *of)))
+            return run(dag, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draft202012Validator, "check_schema", check_once)
+        patch.setattr(DAG, "test", run_known)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -287,6 +319,22 @@ class World:
         """Traffic for as long as the block lasts."""
         with Replay(self, **rates) as running:
             yield running
+
+
+@pytest.fixture(autouse=True)
+def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidently's pictures and the Data Docs are drawn for tests marked `pictures`: half of the time of a stage's
+    reports, about which other tests say nothing. Scores, checks and comparison are made for all of them."""
+    if request.node.get_closest_marker("pictures"):
+        return
+    from model_rollouts.adapters import evidently_report, expectations
+
+    def docs(self: Any, results: Any, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "index.html").write_text("not drawn")
+
+    monkeypatch.setattr(evidently_report, "_compare", lambda *_: ([], None, None))
+    monkeypatch.setattr(expectations._Engine, "build_docs", docs)
 
 
 @pytest.fixture

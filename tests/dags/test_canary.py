@@ -46,6 +46,7 @@ def test_parsing_the_dag_file_takes_under_100_ms_beyond_airflow():
     assert heavy == "[]"
 
 
+@pytest.mark.pictures
 def test_a_good_challenger_goes_through_every_step_and_becomes_champion(world):
     from mlflow import MlflowClient
 
