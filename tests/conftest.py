@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 # In a worker of pytest-xdist the main module has no file, which pyspark takes for a run of its own doctests: it exits
 # when MLflow or Great Expectations look whether what they were given is Spark's.
@@ -61,13 +61,6 @@ def pytest_sessionfinish() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
@@ -108,7 +101,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Tracking URI of a real MLflow server: SQLite behind it, artifacts through its proxy, one worker."""
     root = tmp_path_factory.mktemp("mlflow")
-    port = _free_port()
+    port = free_port()
     log = root / "server.log"
     command = [
         *(sys.executable, "-m", "mlflow", "server"),

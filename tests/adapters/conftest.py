@@ -1,6 +1,5 @@
 """Databases and registered models for the adapters' tests."""
 
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.mlflow_at import mlflow_at
+from tests.ports import free_port
 
 from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.adapters.mlflow_client import make_client
@@ -27,12 +27,9 @@ _numbers = count()
 
 
 @pytest.fixture
-def free_port() -> int:
+def closed_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.fixture(scope="session")

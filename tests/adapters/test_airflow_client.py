@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import requests
-from tests.conftest import _end_group, _end_with_us, _free_port, _wait_until_healthy
+from tests.conftest import _end_group, _end_with_us, _wait_until_healthy
+from tests.ports import free_port
 
 from model_rollouts.adapters import airflow_client
 from model_rollouts.adapters.airflow_client import AirflowClient, AirflowError
@@ -47,7 +48,7 @@ def airflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (home / "dags" / "undo.py").write_text(DAGS)
     passwords = home / "passwords.json"
     passwords.write_text(json.dumps({"undoer": "sesame"}))
-    port = _free_port()
+    port = free_port()
     settings = {
         "CORE__DAGS_FOLDER": home / "dags",
         "CORE__PLUGINS_FOLDER": home / "plugins",
@@ -328,9 +329,9 @@ def test_what_is_no_state_is_never_taken_for_an_end(
         AirflowClient(stand_in(answer).url, token="t").wait("d", "r", 0.3)
 
 
-def test_an_airflow_that_does_not_answer_is_an_error(free_port: int) -> None:
+def test_an_airflow_that_does_not_answer_is_an_error(closed_port: int) -> None:
     with pytest.raises(AirflowError, match=r"no Airflow answers at .* \(ConnectionError\)") as caught:
-        AirflowClient(f"http://127.0.0.1:{free_port}", token="t").dag("undo")
+        AirflowClient(f"http://127.0.0.1:{closed_port}", token="t").dag("undo")
     assert caught.value.transient is True
 
 

@@ -89,7 +89,7 @@ def test_a_version_that_is_gone_from_the_registry_is_still_monitored(
     assert runs.open(registered_model, "99", AT) == run_id
 
 
-def test_a_server_that_is_away_is_an_error(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_an_error(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(Exception, match="refused"):
-        MlflowMonitoringRuns(f"http://127.0.0.1:{free_port}").open("flights", "1", AT)
+        MlflowMonitoringRuns(f"http://127.0.0.1:{closed_port}").open("flights", "1", AT)

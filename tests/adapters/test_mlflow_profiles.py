@@ -77,9 +77,9 @@ def test_a_broken_profile_is_never_taken_for_none(mlflow_server: str, version: M
             MlflowProfiles(mlflow_server).training_profile(version)
 
 
-def test_a_server_that_is_away_is_no_version_without_a_profile(version: ModelVersion, free_port: int) -> None:
+def test_a_server_that_is_away_is_no_version_without_a_profile(version: ModelVersion, closed_port: int) -> None:
     with pytest.raises(Exception, match="Max retries"):
-        MlflowProfiles(f"http://127.0.0.1:{free_port}").training_profile(version)
+        MlflowProfiles(f"http://127.0.0.1:{closed_port}").training_profile(version)
 
 
 def test_every_row_is_in_the_counts() -> None:

@@ -193,11 +193,11 @@ def http_settings() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("http_settings")
-def test_waits_are_bounded_and_a_server_that_is_away_is_an_error_of_its_own(free_port: int) -> None:
+def test_waits_are_bounded_and_a_server_that_is_away_is_an_error_of_its_own(closed_port: int) -> None:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # what the user says stays
 
     with pytest.raises(Exception, match="Max retries exceeded") as caught:
-        MlflowRegistry(f"http://127.0.0.1:{free_port}").resolve("flights", "champion")
+        MlflowRegistry(f"http://127.0.0.1:{closed_port}").resolve("flights", "champion")
 
     assert not isinstance(caught.value, NotFoundError)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"

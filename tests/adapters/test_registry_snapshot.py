@@ -61,9 +61,9 @@ def test_a_model_that_is_not_there_is_left_out(mlflow_server: str) -> None:
     assert RestRegistry(mlflow_server).snapshots(["nobody's model"]) == {}
 
 
-def test_a_registry_that_is_away_is_told(free_port: int) -> None:
-    with pytest.raises(NotReadyError, match=f"127.0.0.1:{free_port} can't be read"):
-        RestRegistry(f"http://127.0.0.1:{free_port}").snapshots()
+def test_a_registry_that_is_away_is_told(closed_port: int) -> None:
+    with pytest.raises(NotReadyError, match=f"127.0.0.1:{closed_port} can't be read"):
+        RestRegistry(f"http://127.0.0.1:{closed_port}").snapshots()
 
 
 class Answers(BaseHTTPRequestHandler):

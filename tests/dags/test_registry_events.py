@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+from tests.ports import free_port
 
 from demo.processes import Processes, answers
 from model_rollouts.core.registry_events import RunRefusedError, UnknownDagError
@@ -25,14 +26,6 @@ from model_rollouts.registry_watch import look_and_carry_out
 SECRET = "a secret of thirty-two characters"
 HOOKED = "model_version_alias.created model_version_tag.set"
 REPO = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

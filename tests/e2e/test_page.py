@@ -6,7 +6,6 @@ With ROLLOUTS_SCREENSHOTS=<folder> it also takes the pictures of the docs (`make
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect, sync_playwright
 from rich.console import Console
 from tests.mlflow_at import mlflow_at
+from tests.ports import free_port
 
 from demo import airflow_parts, parts
 from demo.cases import FORMS, Case
@@ -126,12 +126,6 @@ class World:
         assert frame is not None
         frame.wait_for_selector("h1")
         return frame
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def register(config: DemoConfig, folder: Path) -> None:

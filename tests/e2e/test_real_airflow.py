@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.ports import free_port
 
 from demo import airflow_parts, parts
 from demo.cases import FORMS, Case
@@ -168,12 +168,6 @@ class Stack:
 def child_of(pid: int) -> int:
     """The one process that a guard has started."""
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

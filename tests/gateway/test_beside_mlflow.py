@@ -21,8 +21,9 @@ import requests
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from tests.gateway.beside_mlflow_models import NAMES, SIGNATURES, example, frame, write
 from tests.gateway.beside_mlflow_requests import CSV, JSON, REQUESTS, ROW, Sent
-from tests.gateway.upstream_servers import free_ports, running
+from tests.gateway.upstream_servers import running
 from tests.mlflow_at import mlflow_at
+from tests.ports import free_port
 
 from model_rollouts.adapters.sql_store import SqlStore
 
@@ -150,7 +151,7 @@ def log_models(server: str, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def servers(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     log_models(mlflow_server, tmp_path_factory.mktemp("code"))
-    every, single, own = free_ports(3)
+    every, single, own = (free_port() for _ in range(3))
     found = Servers(*(f"http://127.0.0.1:{port}" for port in (every, single, own)))
     serve = ["-m", "mlflow", "models", "serve", "-m", "models:/plain/1", "--env-manager", "local"]
     log = tmp_path_factory.mktemp("log")

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import requests
 from tests.mlflow_at import mlflow_at
+from tests.ports import free_port
 
 from bench.serving import Mover
 from model_rollouts.adapters.gateway_client import GatewayClient
@@ -85,9 +86,7 @@ class Process:
     temporary: Path = Path()
 
     def __post_init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             "MLFLOW_TRACKING_URI": self.mlflow_uri,

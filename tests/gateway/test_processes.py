@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import requests
 import uvicorn
 from tests.conftest import _end_with_us
 from tests.gateway.conftest import until
+from tests.ports import free_port
 
 from bench.serving import BODIES, MODEL, register
 from model_rollouts.adapters.gateway_client import GatewayClient
@@ -32,22 +32,6 @@ from model_rollouts.gateway.serving import AddressInUseError, GatewayServer, Lea
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.startup import BadSettingsError, _line, read_settings
 
-
-def free_block(count: int) -> int:
-    """The first of some ports in a row that nobody listens on."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-        try:
-            for each in range(port, port + count):
-                for probe in bind("127.0.0.1", each):
-                    probe.close()
-        except AddressInUseError:
-            continue
-        return port
-
-
 # --- the real thing
 
 
@@ -59,7 +43,7 @@ def fleet(root: Path, **settings: str) -> Iterator["tuple[subprocess.Popen[bytes
     opened.migrate()
     opened.apply(steps.adopt(MODEL, "1", Cause(actor="test", at=datetime.now(UTC), reason="adopted")))
     opened.close()
-    port = free_block(3)
+    port = free_port(3)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MODEL_ROLLOUTS_"))}
     own = {
         "MLFLOW_TRACKING_URI": registry,
@@ -95,6 +79,16 @@ def ready(port: int) -> bool:
         return False
 
 
+def wait_until_ready(supervisor: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Both processes serve; where they don't, what they said is in the error."""
+    end = time.monotonic() + 120
+    while not ready(port):
+        said = log.read_text()[-3000:]
+        assert supervisor.poll() is None, f"it ended:\n{said}"
+        assert time.monotonic() < end, f"it is not ready:\n{said}"
+        time.sleep(0.1)  # looking costs them time of the processor they start on
+
+
 def ask(port: int, request_id: str) -> str:
     """The port of the process that a new connection to the shared port reaches; it has answered."""
     answer = requests.post(
@@ -112,8 +106,7 @@ def test_processes_share_the_port_come_back_and_end_with_everything_in_the_log(t
 
     with fleet(tmp_path) as (supervisor, port):
         log = tmp_path / "gateway.log"
-        until(lambda: ready(port) or supervisor.poll() is not None, 120)
-        assert supervisor.poll() is None, log.read_text()[-3000:]
+        wait_until_ready(supervisor, port, log)
         assert set(GatewayClient(*own_urls(port)).routed(MODEL)) == {"g-0", "g-1"}
         until(lambda: log.read_text().count("joined_shared_port") == 2, 20)
         assert {ask(port, f"before-{i}") for i in range(40)} == {"g-0", "g-1"}
@@ -138,7 +131,7 @@ def test_processes_share_the_port_come_back_and_end_with_everything_in_the_log(t
 
 def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     with fleet(tmp_path) as (supervisor, port):
-        until(lambda: ready(port) or supervisor.poll() is not None, 120)
+        wait_until_ready(supervisor, port, tmp_path / "gateway.log")
         children = psutil.Process(supervisor.pid).children()
         supervisor.kill()
         supervisor.wait()
@@ -150,7 +143,7 @@ def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
 
 
 def settings(tmp_path: Path, **more: Any) -> GatewaySettings:
-    return GatewaySettings(**{"gateway_id": "g", "processes": 2, "port": free_block(3), "spool_dir": tmp_path} | more)
+    return GatewaySettings(**{"gateway_id": "g", "processes": 2, "port": free_port(3), "spool_dir": tmp_path} | more)
 
 
 @contextmanager
@@ -317,7 +310,7 @@ def test_without_a_notice_open_requests_finish_and_new_ones_are_not_taken() -> N
 
 
 def test_the_shared_port_is_joined_only_once_requests_can_be_answered() -> None:
-    port = free_block(1)
+    port = free_port()
     able = threading.Event()
     shared = bind("127.0.0.1", port, shared=True)
     with server(notice=0.0, shared=shared, ready=able.is_set) as (_, _, url):

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import _end_group, _end_with_us
+from tests.ports import free_port
 
 MODEL = "own-servers"
 #: What both real servers do with a row: fail at 13, else say how late and why.
@@ -57,18 +57,6 @@ class Delays(MLModel):
 """
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
 @contextmanager
 def running(command: list[str], folder: Path, ready: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server that answers 200 on `ready`, ended with all it started."""
@@ -101,7 +89,7 @@ def _answers(url: str) -> bool:
 @contextmanager
 def mlflow_serves(registry: str, version: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`mlflow models serve` in this environment; its address, and the leader of its group."""
-    (port,) = free_ports(1)
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{MODEL}/{version}"),
@@ -119,7 +107,7 @@ def mlserver_serves(folder: Path) -> Iterator[str]:
     uv, python = str(Path(sys.executable).parent / "uv"), folder / "venv" / "bin" / "python"
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder / "venv")], check=True, timeout=120)
     subprocess.run([uv, "pip", "install", "-q", "--python", str(python), "mlserver==1.7.1"], check=True, timeout=240)
-    http, grpc, metrics = free_ports(3)
+    http, grpc, metrics = (free_port() for _ in range(3))
     settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     (folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0}))
     about = {"name": MODEL, "implementation": "served.Delays", "parameters": {"version": "1"}}

@@ -1,7 +1,6 @@
 """The drift report's task: what it leaves in the stage's run, and what it says to the decision."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 from tests.mlflow_at import mlflow_at
 from tests.operators.report_world import Row, World, make_world
+from tests.ports import free_port
 
 from model_rollouts.adapters.delta_log import LogReadError, table_path
 from model_rollouts.adapters.evidently_workspace import keep_snapshot
@@ -245,23 +245,14 @@ def html_of(world: DriftWorld) -> str:
         return str(load_text(f"{world.run().info.artifact_uri}/drift.html"))
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def get(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - an address of this test's own
         return json.loads(answer.read())
 
 
-def test_stages_are_a_dashboard_in_evidentlys_own_ui(make: Any, tmp_path: Path, free_port: int) -> None:
+def test_stages_are_a_dashboard_in_evidentlys_own_ui(make: Any, tmp_path: Path) -> None:
     world = make()
-    folder = tmp_path / "workspace"
+    folder, port = tmp_path / "workspace", free_port()
     world.wiring.settings.evidently_workspace = str(folder)
     world.log("predictions", world.rows("champion", 300, 1) + world.rows("challenger", 300, 2))
     world.drift()
@@ -272,12 +263,12 @@ def test_stages_are_a_dashboard_in_evidentlys_own_ui(make: Any, tmp_path: Path, 
         "--workspace",
         str(folder),
         "--port",
-        str(free_port),
+        str(port),
     ]
     env = {"PATH": "/usr/bin", "HOME": str(tmp_path), "DO_NOT_TRACK": "1"}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
         try:
-            base, until = f"http://127.0.0.1:{free_port}/api", time.monotonic() + 60
+            base, until = f"http://127.0.0.1:{port}/api", time.monotonic() + 60
             while True:
                 try:
                     projects = get(f"{base}/projects")

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.ports import free_port
 
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as steps
@@ -103,12 +103,6 @@ def look_of(index: int) -> Look:
     return Look(0, index, *arms, *labels, *units)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def airflow_env(home: Path, port: int, store_url: str) -> dict[str, str]:
     """The environment of an Airflow that has nothing but an API server."""
     settings = {
@@ -137,7 +131,7 @@ def airflow_env(home: Path, port: int, store_url: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     """The server, started once."""
-    home, port = tmp_path_factory.mktemp("page"), _free_port()
+    home, port = tmp_path_factory.mktemp("page"), free_port()
     store_url = f"sqlite:///{home / 'rollouts.db'}"
     store = SqlStore(store_url)
     store.migrate()
