@@ -16,6 +16,7 @@ import pytest
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.app import create_app
 from model_rollouts.gateway.breakers import Breakers
+from model_rollouts.gateway.callers import Callers
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.errors import GatewayError
 from model_rollouts.gateway.follower import Follower
@@ -209,9 +210,11 @@ def gateway(tmp_path: Path, writer: MemoryWriter) -> Callable[..., Any]:
         g.mirror = Mirror(g.spool, g.follower.in_force, g.recorder, settings)
         breakers = Breakers(settings.breaker_failures, 0.5, lambda *report: g.reports.append(report))
         plane = DataPlane(g.follower, g.spool, g.mirror, breakers, g.recorder, settings)
-        metrics = Metrics("g1", g.recorder, Sources(g.follower, g.spool, g.mirror, breakers.tripped))
+        callers = Callers.of(settings, g.recorder.caller)
+        sources = Sources(g.follower, g.spool, g.mirror, breakers.tripped, tokens_ok=lambda: callers.problem is None)
+        metrics = Metrics("g1", g.recorder, sources)
         rest: Any = None  # not started here
-        parts = Parts(settings, g.leave, g.follower, plane, g.spool, g.mirror, rest, metrics, rest, rest)
+        parts = Parts(settings, g.leave, g.follower, plane, g.spool, g.mirror, rest, metrics, rest, rest, callers)
 
         app = g.app = create_app(parts)
         g.set(Traffic("m", "1"))

@@ -112,7 +112,7 @@ def test_predictions_say_their_headers_and_every_refusal() -> None:
         sent = {resolved(p)["name"] for p in operation["parameters"] if resolved(p)["in"] == "header"}
         assert sent == {"X-Request-Id", "X-Unit-Id", "X-Rollouts-Route", "X-Rollouts-Token"}
         assert operation["responses"]["200"]["headers"].keys() == {"X-Request-Id", "X-Model-Version"}
-        assert set(operation["responses"]) == {str(n) for n in (200, 400, 401, 404, 413, 415, 429, 500, 503, 504)}
+        assert set(operation["responses"]) == {str(n) for n in (200, 400, 401, 403, 404, 413, 415, 429, 500, 503, 504)}
         for status in ("429", "503"):
             assert "Retry-After" in resolved(operation["responses"][status])["headers"]
         kind = "OpenInferenceError" if path.startswith("/v2") else "Error"

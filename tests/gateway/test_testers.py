@@ -8,6 +8,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from model_rollouts.gateway.callers import Callers
 from model_rollouts.gateway.front import Front
 from model_rollouts.gateway.settings import GatewaySettings
 
@@ -74,9 +75,10 @@ def test_a_token_that_is_empty_all_the_same_is_nobodys(gateway: Start, rollout: 
             loose = g.settings.model_copy(update={"tester_token": SecretStr(""), "gateway_token": SecretStr("")})
             g.set(rollout(50.0))
             await g.routes_by(2)
-            front = Front(g.app.inner, g.app._plane, g.follower, g.recorder, loose)
-            open_front = Front(
-                g.app.inner, g.app._plane, g.follower, g.recorder, loose.model_copy(update={"gateway_token": None})
+            untold = loose.model_copy(update={"gateway_token": None})
+            front, open_front = (
+                Front(g.app.inner, g.app._plane, g.follower, g.recorder, each, Callers.of(each))
+                for each in (loose, untold)
             )
             for app, headers in ((front, {"Authorization": "Bearer "}), (open_front, {})):
                 async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://g") as client:

@@ -71,6 +71,7 @@ def create_app(parts: Parts) -> Front:
                 "not_adopted": follower.adoption_errors(),
                 "spool": spool.status(),
                 "mirror": mirror.status(),
+                "callers": parts.callers.status(),
             }
         )
 
@@ -107,7 +108,7 @@ def create_app(parts: Parts) -> Front:
     async def mlflow_version() -> Response:
         return Response(metadata.version("mlflow"), media_type=_JSON)
 
-    return Front(app, plane, follower, parts.metrics.recorder, settings)
+    return Front(app, plane, follower, parts.metrics.recorder, settings, parts.callers)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -195,7 +195,7 @@ def _arm_of_version(call: Call, serving: Serving) -> Arm:
     if not call.tester:
         raise UnauthorizedError(
             f"version {call.version} of {call.model} is a challenger, which callers do not choose: leave the version "
-            "out, or send MODEL_ROLLOUTS_TESTER_TOKEN as X-Rollouts-Token"
+            "out, or send a tester's token as X-Rollouts-Token"
         )
     return Arm.CHALLENGER
 

@@ -24,6 +24,10 @@ class UnauthorizedError(GatewayError):
     """The token that the call needs is missing, or another one."""
 
 
+class ForbiddenError(GatewayError):
+    """The token is known, and not for this call."""
+
+
 class UnsupportedMediaError(GatewayError):
     """The content type is none of those that the scoring protocol knows."""
 

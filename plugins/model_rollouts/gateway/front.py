@@ -3,20 +3,19 @@
 Predictions are answered here; everything else goes on to the FastAPI application (`app.py`), once its caller may.
 """
 
-import hmac
 import itertools
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import structlog
-from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_rollouts.gateway import errors
 from model_rollouts.gateway.bodies import Bodies
+from model_rollouts.gateway.callers import OPEN, Callers, roles_for
 from model_rollouts.gateway.calls import Call
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
@@ -29,7 +28,6 @@ from model_rollouts.gateway.refusals import Refusal
 from model_rollouts.gateway.routing import Arm
 from model_rollouts.gateway.settings import GatewaySettings
 
-_OPEN = frozenset({"/ping", "/health", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _JSON = (b"content-type", b"application/json")
 _OK = 200
 _KNOWN_PATHS = 256  # callers may send any
@@ -45,21 +43,25 @@ class Front:
         plane: Answers predictions.
         follower: Knows the models.
         recorder: Counts answers by their code.
-        settings: Bounds and tokens.
+        settings: Bounds.
+        callers: Who may call.
     """
 
     def __init__(
-        self, inner: ASGIApp, plane: DataPlane, follower: Follower, recorder: Recorder, settings: GatewaySettings
+        self,
+        inner: ASGIApp,
+        plane: DataPlane,
+        follower: Follower,
+        recorder: Recorder,
+        settings: GatewaySettings,
+        callers: Callers,
     ) -> None:
         self.inner = inner
         self._plane = plane
         self._follower = follower
         self._recorder = recorder
         self._settings = settings
-        token, tester = settings.gateway_token, settings.tester_token
-        self._guarded = token is not None
-        self._bearer = _secret("Bearer ", token)
-        self._tester = _secret("", tester)
+        self._callers = callers
         self._bodies = Bodies(settings.max_body_bytes)
         self._open_requests = 0
         self._targets: dict[bytes, _Target] = {}  # by the path as it was sent
@@ -75,9 +77,13 @@ class Front:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_v2 = path.startswith("/v2")
         try:
-            if self._guarded and path not in _OPEN:
-                self._check_bearer(headers)
+            is_closed = self._callers.guarded and path not in OPEN
+            caller = self._callers.known(headers.get(b"authorization")) if is_closed else None
             target = self._target(scope, path, headers)
+            if caller is not None:
+                self._callers.allow(caller, roles_for(scope["method"], path, predicts=target is not None))
+            if target is not None and not target.model:
+                target = replace(target, model=self._default_model())
         except errors.GatewayError as error:
             await _refuse(scope, send, Refusal(error), is_v2=is_v2)
             return
@@ -86,17 +92,13 @@ class Front:
             return
         await self._predict(target, headers, scope, receive, send)
 
-    def _check_bearer(self, headers: Mapping[bytes, bytes]) -> None:
-        if not _is_secret(headers.get(b"authorization"), self._bearer):
-            raise errors.UnauthorizedError("send the header Authorization: Bearer <token>")
-
     def _target(self, scope: Scope, path: str, headers: Mapping[bytes, bytes]) -> "_Target | None":
         """What a request for predictions asks for; None: it is another request."""
         if scope["method"] != "POST":
             return None
         if path.endswith("/invocations"):
             if path == "/invocations":
-                return _Target(self._default_model(), MLFLOW)
+                return _DEFAULT
             raw = scope.get("raw_path") or b""
             if (known := self._targets.get(raw)) is not None:
                 return known
@@ -190,7 +192,7 @@ class Front:
             call.unit = _unit(unit)
         if (content_type := headers.get(b"content-type")) is not None:
             call.content_type = content_type.decode("latin-1")
-        call.tester = _is_secret(headers.get(b"x-rollouts-token"), self._tester)
+        call.tester = self._callers.is_tester(headers.get(b"x-rollouts-token"))
         if (wanted := headers.get(b"x-rollouts-route")) is not None:
             call.arm = self._arm(wanted, tester=call.tester)
 
@@ -198,7 +200,7 @@ class Front:
         """The arm that a tester asks for."""
         if not tester:
             raise errors.UnauthorizedError(
-                "X-Rollouts-Route is for testers: send MODEL_ROLLOUTS_TESTER_TOKEN as X-Rollouts-Token, or leave it out"
+                "X-Rollouts-Route is for testers: send a tester's token as X-Rollouts-Token, or leave it out"
             )
         try:
             return Arm(wanted.decode("latin-1"))
@@ -210,27 +212,20 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What a request for predictions asks for."""
+    """What a request for predictions asks for; "": the default model."""
 
     model: str
     codec: Codec
     version: str | None = None
 
 
+_DEFAULT = _Target("", MLFLOW)
+
+
 def _parts(scope: Scope) -> list[str]:
     """The path's parts; a quoted slash is a part's own."""
     raw = scope.get("raw_path") or scope["path"].encode()
     return [unquote(part) for part in raw.split(b"?")[0].decode("latin-1").split("/")[1:]]
-
-
-def _secret(scheme: str, token: SecretStr | None) -> bytes | None:
-    """What a header has to say; None: there is no token, or an empty one, which nobody can show."""
-    text = token.get_secret_value() if token is not None else ""
-    return f"{scheme}{text}".encode() if text else None
-
-
-def _is_secret(given: bytes | None, secret: bytes | None) -> bool:
-    return given is not None and secret is not None and hmac.compare_digest(given, secret)
 
 
 def _unit(value: bytes | None) -> str | None:

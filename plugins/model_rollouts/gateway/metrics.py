@@ -71,6 +71,14 @@ class Recorder:
             key = (_UNKNOWN, code)
         requests[key] = requests.get(key, 0) + 1
 
+    def caller(self, token: str, answer: str) -> None:
+        """Count one call by the name of its token, "" where there is none, and by whether it may be made."""
+        callers, key = self.counts.callers, (token, answer)
+        before = callers.get(key)
+        callers[key] = 1 if before is None else before + 1
+        if before is None:
+            _bound(callers)
+
     def fallback(self, model: str, version: str, rows: int) -> None:
         """Count rows that a challenger failed on and the champion answered."""
         fallbacks, key = self.counts.fallbacks, (model, version)

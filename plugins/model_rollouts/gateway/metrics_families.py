@@ -47,6 +47,7 @@ class Counts:
     rows: dict[tuple[str, str, str, str, bool], int] = field(default_factory=dict)
     latency: dict[tuple[str, str, str], Histogram] = field(default_factory=dict)
     requests: dict[tuple[str, int], int] = field(default_factory=dict)
+    callers: dict[tuple[str, str], int] = field(default_factory=dict)
     fallbacks: dict[tuple[str, str], int] = field(default_factory=dict)
     overloads: dict[tuple[str, str], int] = field(default_factory=dict)
     batches: dict[tuple[str, str], Histogram] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class Sources:
         mirror: What is scored a second time.
         tripped: Whether a rollout's breaker is (`Breakers.tripped`).
         upstreams: (model, version) -> why its own server can't score now; None: it can (`Upstreams.problems`).
+        tokens_ok: Whether the file of tokens, as it is now, is in force; True where there is none.
     """
 
     follower: FollowerSource
@@ -104,6 +106,7 @@ class Sources:
     mirror: MirrorSource
     tripped: Callable[[str | None], bool] = lambda _: False
     upstreams: Callable[[], Mapping[tuple[str, str], str | None]] = dict
+    tokens_ok: Callable[[], bool] = lambda: True
 
 
 class Families(Collector):
@@ -150,6 +153,10 @@ class Families(Collector):
         yield _histogram("latency_seconds", "From taking a request to a version's answer", counts.latency, *labels)
         requests = {(model, str(code)): count for (model, code), count in dict(counts.requests).items()}
         yield _counter("requests", "Requests for predictions, by HTTP status", requests, "model", "code")
+        callers = dict(counts.callers)
+        yield _counter(
+            "caller_requests", "Calls by the name of their token, and whether they may", callers, "token", "answer"
+        )
         for name, text, values in (
             ("fallbacks", "Rows that the champion answered for a challenger", counts.fallbacks),
             ("overloads", "Rows refused because too many wait for a version", counts.overloads),
@@ -205,6 +212,7 @@ class Families(Collector):
         yield about
         store = follower.store_status()
         age = store["polled_seconds_ago"]
+        yield _gauge("tokens_file_ok", "Whether the file of tokens is in force", {(): self._sources.tokens_ok()})
         yield _gauge("healthy", "Whether every configured model is served", {(): follower.healthy})
         yield _gauge("store_up", "Whether the traffic table could be read", {(): store["ok"]})
         yield _gauge("store_age_seconds", "Since the table was read", {} if age is None else {(): age})

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from model_rollouts.gateway.callers import roles_for
 from model_rollouts.gateway.open_inference import HEADER_LENGTH
 from model_rollouts.gateway.openapi_schemas import Schema, reference, schemas
 from model_rollouts.gateway.scoring_protocol import CSV, JSON, PARQUET
@@ -12,6 +13,7 @@ _TEXT = "text/plain"
 _REFUSALS = {
     400: "The request does not fit the protocol or the model's signature; says where",
     401: "The token is missing or wrong",
+    403: "The token has another role than the call needs; says which",
     404: "The model or the version is not served here",
     413: "The body is larger than the limit",
     415: "The body is of another content type",
@@ -21,6 +23,8 @@ _REFUSALS = {
     504: "The model did not answer in time",
 }
 _AGAIN = (429, 503)
+_ROLES = "x-roles"
+_SCORED = ("/infer", "/invocations")
 _SCORING = tuple(_REFUSALS)
 
 _UNIT = {"type": "string", "maxLength": 256}
@@ -79,7 +83,7 @@ def openapi_document(version: str) -> dict[str, Any]:
             "description": "Serves the versions of models that a rollout's traffic names, and logs what they answer",
         },
         "security": [{"token": []}],
-        "paths": _paths(),
+        "paths": _with_roles(_paths()),
         "components": {
             "schemas": schemas(),
             "parameters": _PARAMETERS,
@@ -92,7 +96,7 @@ def openapi_document(version: str) -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "Only where MODEL_ROLLOUTS_GATEWAY_TOKEN is set",
+                    "description": "Where tokens are set. Each has roles, and a call needs one of those in its x-roles",
                 }
             },
         },
@@ -123,6 +127,16 @@ def _paths() -> dict[str, Operation]:
         **_v2_model(infer, ""),
         **_v2_model(infer_version, "Version"),
     }
+
+
+def _with_roles(paths: dict[str, Operation]) -> dict[str, Operation]:
+    """The paths, with the roles that each call takes, one of which is enough."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            if operation.get("security") != []:
+                predicts = path.endswith(_SCORED) and operation["operationId"] != "probe"
+                operation[_ROLES] = sorted(roles_for(method.upper(), path, predicts=predicts))
+    return paths
 
 
 def _v2_model(path: str, suffix: str) -> dict[str, Operation]:
@@ -228,7 +242,8 @@ def _plain(operation: str, summary: str, kind: str, schema: Schema | None = None
         "operationId": operation,
         "summary": summary,
         "tags": ["operators"],
-        "responses": {"200": {"description": summary, "content": content}, "401": _refused("Refused", 401)},
+        "responses": {"200": {"description": summary, "content": content}}
+        | {str(status): _refused("Refused", status) for status in (401, 403)},
     }
 
 
@@ -250,6 +265,8 @@ def _parameters(*names: str) -> list[Operation]:
 def _responses(
     schema: str, refused: tuple[int, ...], prefix: str = "Refused", *, answered: bool = False
 ) -> dict[str, Operation]:
+    if 401 in refused:  # noqa: PLR2004  # the status
+        refused = tuple(sorted({*refused, 403}))
     good: Operation = {"description": "Done", "content": {JSON: {"schema": reference(schema)}}}
     if answered:
         good["headers"] = {"X-Request-Id": _header("RequestId"), "X-Model-Version": _header("ModelVersion")}

@@ -97,6 +97,9 @@ def schemas() -> dict[str, Schema]:
                 "not_adopted": _map(TEXT, "Why a configured model is not served"),
                 "spool": _map(ANYTHING, "Answered rows on their way to the log"),
                 "mirror": _map(WHOLE),
+                "callers": _object(
+                    {"guarded": BOOLEAN, "tokens": _map(_list(TEXT), "Roles by name"), "error": _nullable(TEXT)}
+                ),
             }
         ),
         "Environment": _object({"gateway_id": TEXT, "packages": _map(TEXT)}),

@@ -9,6 +9,7 @@ from typing import Self
 
 from model_rollouts.gateway import environment
 from model_rollouts.gateway.breakers import Breakers
+from model_rollouts.gateway.callers import Callers
 from model_rollouts.gateway.dataplane import DataPlane
 from model_rollouts.gateway.follower import Follower
 from model_rollouts.gateway.loading import MlflowLoader
@@ -45,6 +46,7 @@ class Parts:
         metrics: What is counted.
         upstreams: Versions with servers of their own.
         loader: Loads the others.
+        callers: Who may call.
     """
 
     settings: GatewaySettings
@@ -57,6 +59,7 @@ class Parts:
     metrics: Metrics
     upstreams: Upstreams
     loader: MlflowLoader
+    callers: Callers
 
     @classmethod
     def of(cls, settings: GatewaySettings, leave: Leave) -> Self:
@@ -64,6 +67,7 @@ class Parts:
 
         Raises:
             SpoolInUseError: Another process runs under the same gateway id.
+            TokensError: The file of tokens can't be read.
         """
         wiring = Wiring(settings)
         actor = f"gateway {settings.gateway_id}"
@@ -103,9 +107,12 @@ class Parts:
         mirror = Mirror(spool, follower.in_force, recorder, settings)
         breakers = Breakers(settings.breaker_failures, settings.challenger_timeout_seconds, reporter.roll_back)
         plane = DataPlane(follower, spool, mirror, breakers, recorder, settings)
-        sources = Sources(follower, spool, mirror, breakers.tripped, upstreams.problems)
+        callers = Callers.of(settings, recorder.caller)
+        sources = Sources(
+            follower, spool, mirror, breakers.tripped, upstreams.problems, lambda: callers.problem is None
+        )
         metrics = Metrics(settings.gateway_id, recorder, sources)
-        return cls(settings, leave, follower, plane, spool, mirror, reporter, metrics, upstreams, in_process)
+        return cls(settings, leave, follower, plane, spool, mirror, reporter, metrics, upstreams, in_process, callers)
 
     async def start(self) -> None:
         """Begin; needs the running loop."""
@@ -116,10 +123,12 @@ class Parts:
         self.follower.start()
         self.mirror.start()
         self.metrics.start()
+        self.callers.start()
         await asyncio.to_thread(environment.packages)  # now, and not while callers wait
 
     async def close(self) -> None:
         """Finish what is open, and commit what was answered."""
+        self.callers.stop()
         self.follower.stop()
         await self.mirror.close(self.leave.remaining())
         await self.upstreams.close()

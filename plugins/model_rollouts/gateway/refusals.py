@@ -14,6 +14,7 @@ _STATUS: dict[type[errors.GatewayError], tuple[int, str]] = {
     errors.UnsupportedMediaError: (415, "BAD_REQUEST"),
     errors.TooLargeError: (413, "BAD_REQUEST"),
     errors.UnauthorizedError: (401, "UNAUTHENTICATED"),
+    errors.ForbiddenError: (403, "PERMISSION_DENIED"),
     errors.UnknownModelError: (404, "RESOURCE_DOES_NOT_EXIST"),
     errors.VersionNotLoadedError: (404, "RESOURCE_DOES_NOT_EXIST"),
     errors.NotServingError: (503, "TEMPORARILY_UNAVAILABLE"),

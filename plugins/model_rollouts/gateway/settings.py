@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from model_rollouts.core.breaker import failures_to_trip
 from model_rollouts.gateway.spool import OnLogFailure
+from model_rollouts.gateway.token_file import read_file
 from model_rollouts.gateway.upstream_address import check, check_tokens
 from model_rollouts.settings import Settings
 
@@ -23,6 +24,9 @@ class GatewaySettings(Settings):
     host: str = Field("127.0.0.1", description="Address to listen on; beyond this machine only with a token")
     port: int = Field(8600, ge=1, le=65535, description="Port to listen on")
     models: tuple[str, ...] = Field((), description="Models to adopt and follow; none: follow every model in the store")
+    gateway_tokens_file: Path | None = Field(
+        None, description="File of tokens with roles, one a line; read again when it changes (rollouts token new)"
+    )
     default_model: str = Field("", description="Model behind /invocations; empty: the only one that is followed")
     gateway_id: str = Field("", max_length=200, description="Name of this process in the log, the same after restarts")
     unit_columns: dict[str, str] = Field({}, description="Input column that names the unit, for each model")
@@ -136,14 +140,21 @@ class GatewaySettings(Settings):
             )
         return value
 
+    @field_validator("gateway_tokens_file")
+    @classmethod
+    def _tokens(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_file(value)
+        return value
+
     @model_validator(mode="after")
     def _only_safe(self) -> Self:
         if not self.gateway_id:
             self.gateway_id = f"{socket.gethostname()}-{self.port}"
-        if not _is_loopback(self.host) and self.gateway_token is None:
+        if not _is_loopback(self.host) and self.gateway_token is None and self.gateway_tokens_file is None:
             raise ValueError(
-                f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1 "
-                "or set MODEL_ROLLOUTS_GATEWAY_TOKEN"
+                f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1, or set "
+                "MODEL_ROLLOUTS_GATEWAY_TOKENS_FILE or MODEL_ROLLOUTS_GATEWAY_TOKEN"
             )
         check_tokens(self.upstream_tokens, self.upstreams)
         if self.processes > 1 and self.port + self.processes > _MOST_PORT:
