@@ -307,7 +307,7 @@ def test_the_store_is_made_by_the_command_that_its_error_names(tmp_path: Path, m
 
     assert before.exit_code == 1
     assert "run `rollouts db upgrade`" in before.output
-    assert upgraded.output == "the store is up to date\n"
+    assert upgraded.output == "the store is up to date: new to 0003\n"
     assert json.loads(_run("status", "--json").output) == []
 
 

@@ -8,6 +8,7 @@ import typer
 
 from model_rollouts.cli_actions import abort, approve, cut_over, expand, hold, resume, rollback
 from model_rollouts.cli_batch import compare, drift, shadow_offline
+from model_rollouts.cli_db import db
 from model_rollouts.cli_doctor import doctor
 from model_rollouts.cli_init import init
 from model_rollouts.cli_log import log
@@ -16,6 +17,7 @@ from model_rollouts.cli_replay import recompute, replay
 from model_rollouts.cli_shared import CODES, UsageError, person, require_known, told, wiring
 from model_rollouts.cli_start import start
 from model_rollouts.cli_status import history, status
+from model_rollouts.cli_token import token
 from model_rollouts.core.errors import NotFoundError
 
 app = typer.Typer(
@@ -25,9 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-db = typer.Typer(help="The rollout store.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(log, name="log")
+app.add_typer(token, name="token")
 app.command()(init)
 app.command()(start)
 app.command()(status)
@@ -41,15 +43,6 @@ app.command()(drift)
 app.command()(shadow_offline)
 app.command()(doctor)
 app.command()(metrics)
-
-
-@db.command("upgrade")
-def upgrade() -> None:
-    """Make the store's tables, or bring them to this version. Harmless when they are."""
-    with told():
-        parts = wiring()
-        parts.store.migrate()
-        typer.echo("the store is up to date")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,59 @@ class SchemaError(RolloutError):
     """The store's tables are missing, or of another version of this package."""
 
 
-def migrate(database: Database) -> None:
-    """Bring the tables to this version. Repeating it changes nothing; several at once wait for each other."""
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a store's tables are, beside what this version of the package works with.
+
+    Attributes:
+        where: The store, without its password.
+        found: The tables' revision; None: there are none yet.
+        needed: The revision that this version works with.
+    """
+
+    where: str
+    found: str | None
+    needed: str = SCHEMA_REVISION
+
+    @property
+    def fits(self) -> bool:
+        """Whether this version can work with them."""
+        return self.found == self.needed
+
+    @property
+    def summary(self) -> str:
+        """What was found, and which command mends it."""
+        if self.fits:
+            return f"the store {self.where} is at revision {self.found}, as this version of model-rollouts needs"
+        if self.found is None:
+            return f"the store {self.where} has no tables yet; run `rollouts db upgrade`"
+        at = f"the store {self.where} is at revision {self.found}, this version of model-rollouts"
+        if self.found > self.needed:
+            return f"{at} knows {self.needed}; upgrade model-rollouts"
+        return f"{at} needs {self.needed}; run `rollouts db upgrade`"
+
+
+def schema_of(database: Database) -> Schema:
+    """What the tables are; nothing is made or changed."""
+    where = database.url.render_as_string(hide_password=True)
+    file = database.url.database
+    if database.url.get_backend_name() == "sqlite" and file and not Path(file).exists():
+        return Schema(where, None)  # looking into it would make an empty one
+    with database.read() as connection:
+        return Schema(where, _found_revision(connection))
+
+
+def migrate(database: Database) -> tuple[str | None, str]:
+    """Bring the tables to this version. Repeating it changes nothing; several at once wait for each other.
+
+    All of it is one transaction: a process that dies amid it leaves the tables as they were.
+
+    Returns:
+        The revision before (None: there were no tables), and the one now.
+
+    Raises:
+        SchemaError: The tables are of a newer version of this package, or of none; nothing is changed.
+    """
     from alembic import command
 
     if database.url.get_backend_name() == "sqlite":
@@ -35,7 +87,11 @@ def migrate(database: Database) -> None:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # changing a large table takes its time
             connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        command.upgrade(alembic_config(connection), "head")
+        before = _found_revision(connection)  # only now: another one may just have upgraded them
+        config = alembic_config(connection)
+        _require_known(config, Schema(database.url.render_as_string(hide_password=True), before))
+        command.upgrade(config, "head")
+    return before, SCHEMA_REVISION
 
 
 def require_schema(database: Database) -> None:
@@ -44,20 +100,23 @@ def require_schema(database: Database) -> None:
     Raises:
         SchemaError: The message says what was found and which command to run.
     """
-    found = _found_revision(database)
-    if found == SCHEMA_REVISION:
+    schema = schema_of(database)
+    if not schema.fits:
+        raise SchemaError(schema.summary)
+
+
+def _require_known(config: "Config", schema: Schema) -> None:
+    """Refuse to upgrade what no migration of this package has made."""
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if schema.found is None or schema.found in known:
         return
-    where = database.url.render_as_string(hide_password=True)
-    if found is None:
-        raise SchemaError(f"the store {where} has no tables yet; run `rollouts db upgrade`")
-    if found > SCHEMA_REVISION:
-        raise SchemaError(
-            f"the store {where} is at revision {found}, this version of model-rollouts knows {SCHEMA_REVISION}; "
-            "upgrade model-rollouts"
-        )
+    if schema.found > schema.needed:
+        raise SchemaError(f"{schema.summary}; tables never go back to an older version, restore a backup instead")
     raise SchemaError(
-        f"the store {where} is at revision {found}, this version of model-rollouts needs {SCHEMA_REVISION}; "
-        "run `rollouts db upgrade`"
+        f"the store {schema.where} is at revision {schema.found}, which is none of this package "
+        f"({', '.join(sorted(known))}); it was not made by `rollouts db upgrade`"
     )
 
 
@@ -74,14 +133,10 @@ def alembic_config(connection: sa.Connection) -> "Config":
     return config
 
 
-def _found_revision(database: Database) -> str | None:
-    file = database.url.database
-    if database.url.get_backend_name() == "sqlite" and file and not Path(file).exists():
-        return None  # looking into it would make an empty one
-    with database.read() as connection:
-        if not sa.inspect(connection).has_table(_VERSIONS.name):
-            return None
-        return connection.execute(sa.select(_VERSIONS.c.version_num)).scalar()
+def _found_revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(_VERSIONS.name):
+        return None
+    return connection.execute(sa.select(_VERSIONS.c.version_num)).scalar()
 
 
 def _write_ahead(database: Database) -> tuple[str] | None:

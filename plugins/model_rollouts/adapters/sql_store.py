@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from model_rollouts.adapters import sql_tables as tables
 from model_rollouts.adapters.sql_engine import Database
-from model_rollouts.adapters.sql_migrate import migrate, require_schema
+from model_rollouts.adapters.sql_migrate import Schema, migrate, require_schema, schema_of
 from model_rollouts.adapters.sql_rows import (
     from_event,
     from_look,
@@ -44,9 +44,13 @@ class SqlStore:
         self._database = Database(url)
         self._checked = False
 
-    def migrate(self) -> None:
-        """Bring the tables to this version; harmless when they are, and while others run."""
-        migrate(self._database)
+    def migrate(self) -> tuple[str | None, str]:
+        """Bring the tables to this version; harmless when they are, and while others run. See `sql_migrate.migrate`."""
+        return migrate(self._database)
+
+    def schema(self) -> Schema:
+        """What the tables are, beside what this version needs. It can be asked whatever they are."""
+        return schema_of(self._database)
 
     def close(self) -> None:
         """Give the connections back. The store can be used again afterwards."""
