@@ -25,7 +25,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,12 @@ test-statistics: $(READY) ## what the decisions promise, simulated at full size 
 
 test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes; CHAOS= for a small one)
 	@CHAOS=$${CHAOS-full} exec $(BIN)/python -m pytest tests/chaos -m chaos -s
+
+test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to two canaries and back to nothing (20 minutes; ARGS=--help)
+	@exec $(BIN)/python tests/compose/check.py $(ARGS)
+
+secrets: ## random passwords for docker-compose.yaml into .env, which is never overwritten
+	@deploy/make-secrets
 
 test-wheel: $(READY) ## the wheel in an environment and an Airflow of its own (1 minute)
 	@exec $(BIN)/python tests/wheel/check.py
@@ -82,6 +88,8 @@ types: $(READY) ## mypy, strict
 lock: $(READY) ## compile requirements*.in to requirements.txt
 	@echo "locking requirements.txt"
 	$(BIN)/uv pip compile requirements.in requirements-spark.in -o requirements.txt --python-version 3.11 -q --no-emit-index-url
+	echo "locking deploy/requirements.txt: what the image installs"
+	$(BIN)/uv pip compile pyproject.toml deploy/requirements.in -c requirements.txt -o deploy/requirements.txt --python-version 3.11 -q --no-emit-index-url --generate-hashes
 
 clean: ## remove what the demo, the tests and the checks wrote (the environment stays)
 	@rm -rf .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache reports/out

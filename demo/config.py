@@ -37,6 +37,7 @@ class DemoConfig:
         engine: What asks the log; see docs/engines.md.
         log_url: Database of the log; Delta tables in `home` when empty.
         spark_master: Where the engine is spark.
+        rollout_seconds: The longest that one rollout may take.
         home: Everything this run writes; made anew each time.
         cache: What later runs can use again.
     """
@@ -50,6 +51,7 @@ class DemoConfig:
     engine: str = "duckdb"
     log_url: str = ""
     spark_master: str = "local[2]"
+    rollout_seconds: float = ROLLOUT_SECONDS
     home: Path = REPO / ".local" / "demo"
     cache: Path = REPO / ".local" / "cache"
 

@@ -4,7 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from demo.airflow_api import AirflowApi
 from demo.cases import FORMS, Case
-from demo.config import MODEL, ROLLOUT_SECONDS, SETTLE_SECONDS, DemoConfig
+from demo.config import MODEL, SETTLE_SECONDS, DemoConfig
 from demo.processes import DemoError
 from demo.progress import Progress
 from demo.summary import RolloutReport, report_of
@@ -35,16 +35,24 @@ class Follower:
         store: The rollout store.
         progress: Where to tell.
         check: Raises when a process of the demo has ended.
+        forms: Of each pattern.
     """
 
     def __init__(
-        self, config: DemoConfig, api: AirflowApi, store: SqlStore, progress: Progress, check: Callable[[], None]
+        self,
+        config: DemoConfig,
+        api: AirflowApi,
+        store: SqlStore,
+        progress: Progress,
+        check: Callable[[], None],
+        forms: Mapping[str, Mapping[str, Any]] = FORMS,
     ) -> None:
         self._config = config
         self._api = api
         self._store = store
         self._progress = progress
         self._check = check
+        self._forms = forms
 
     def wait_for_history(self) -> None:
         """Wait until the champion can be monitored by what it has logged: no rollout starts before.
@@ -57,7 +65,7 @@ class Follower:
         from model_rollouts.wiring import Wiring
 
         parts = Wiring()
-        form = {k: v for k, v in FORMS["canary"].items() if k != "on_call"}
+        form = {k: v for k, v in self._forms["canary"].items() if k != "on_call"}
         plan = plan_from(Pattern.CANARY, form)
         until = time.monotonic() + SETTLE_SECONDS
         while True:
@@ -83,7 +91,7 @@ class Follower:
         first = self._start(case, version)
         rollout: Rollout | None = None
         told, asked = 0, began
-        while time.monotonic() - began < ROLLOUT_SECONDS:
+        while time.monotonic() - began < self._config.rollout_seconds:
             self._check()
             rollout = self._find(rollout, version, known)
             if rollout is not None:
@@ -96,7 +104,7 @@ class Follower:
                 asked = time.monotonic()
             time.sleep(_POLL_SECONDS)
         if rollout is None:
-            raise DemoError(f"{case.title}: no rollout began within {ROLLOUT_SECONDS:g} s; {self._logs()}")
+            raise DemoError(f"{case.title}: no rollout began within {self._config.rollout_seconds:g} s; {self._logs()}")
         seconds = time.monotonic() - began
         events = self._store.events(rollout_id=rollout.id)
         if rollout.active:
@@ -115,11 +123,11 @@ class Follower:
     def _start(self, case: Case, version: str) -> str | None:
         """Trigger the DAG, or set the alias that does; gives the run where it is known."""
         if not case.by_registry:
-            conf = {"model": MODEL, "challenger": version, "requested_by": "demo", **FORMS[case.pattern]}
+            conf = {"model": MODEL, "challenger": version, "requested_by": "demo", **self._forms[case.pattern]}
             first = self._api.trigger(case.dag_id, conf)
             self._progress.say(f"[bold]{case.title}[/] (version {version}): {case.dag_id} triggered, run {first}")
             return first
-        request_rollout(self._config.mlflow_url, version, case.pattern, FORMS[case.pattern])
+        request_rollout(self._config.mlflow_url, version, case.pattern, self._forms[case.pattern])
         self._progress.say(f"[bold]{case.title}[/]: alias challenger of {MODEL} set to version {version} in MLflow")
         return None
 
@@ -227,7 +235,7 @@ def versions_by_variant(mlflow_url: str) -> dict[str, str]:
     return newest
 
 
-def request_rollout(mlflow_url: str, version: str, pattern: str, form: dict[str, Any]) -> None:
+def request_rollout(mlflow_url: str, version: str, pattern: str, form: Mapping[str, Any]) -> None:
     """Ask for a rollout the way a person does who only knows MLflow: tags on the version, then the alias.
 
     Raises:
@@ -235,7 +243,7 @@ def request_rollout(mlflow_url: str, version: str, pattern: str, form: dict[str,
     """
     base = {"name": MODEL, "version": version}
     for method, path, body in (
-        ("POST", "model-versions/set-tag", {**base, "key": "rollout.params", "value": json.dumps(form)}),
+        ("POST", "model-versions/set-tag", {**base, "key": "rollout.params", "value": json.dumps(dict(form))}),
         ("POST", "model-versions/set-tag", {**base, "key": "rollout.request", "value": pattern}),
         ("POST", "registered-models/alias", {**base, "alias": "challenger"}),
     ):

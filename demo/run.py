@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.environ.update(config.environment())  # this process reads the store by the same settings as the others
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     console = Console(stderr=False, width=None if sys.stdout.isatty() else 160)
     progress = Progress(console)
     try:
@@ -151,7 +151,8 @@ def _say_addresses(config: DemoConfig, progress: Progress) -> None:
     progress.say(f"gateway  {config.gateway_url}/models/flights/status")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does."""
     raise KeyboardInterrupt
 
 

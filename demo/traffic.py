@@ -9,6 +9,7 @@ has taken it.
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import sys
@@ -45,6 +46,7 @@ class TrafficOptions:
         in_flight: At most this many requests wait for an answer.
         timeout: Seconds after which a request is given up.
         max_outcomes: At most this many outcomes wait for the gateway; beyond it the oldest are dropped and counted.
+        token: Bearer token of the gateway, where it asks for one.
         seed: Of the label delays.
     """
 
@@ -57,6 +59,7 @@ class TrafficOptions:
     in_flight: int = 256
     timeout: float = 5.0
     max_outcomes: int = 1_000_000
+    token: str = field(default="", repr=False)
     seed: int = 13
 
     def __post_init__(self) -> None:
@@ -109,7 +112,8 @@ class TrafficClient:
         timeout = aiohttp.ClientTimeout(total=self.options.timeout)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
         self._began = time.monotonic()
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        headers = {"Authorization": f"Bearer {self.options.token}"} if self.options.token else {}
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session:
             outcomes = asyncio.create_task(self._deliver_outcomes(session))
             await self._send_steadily(session)
             if self._flying:
@@ -260,7 +264,7 @@ async def _main(options: TrafficOptions, status_seconds: float, report: Path | N
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog="MODEL_ROLLOUTS_GATEWAY_TOKEN: the gateway's token.")
     parser.add_argument("--gateway", required=True, help="base URL")
     parser.add_argument("--model", default="flights")
     parser.add_argument("--replay", type=Path, required=True, help="file made by mlflow/flights/replay.py")
@@ -272,7 +276,15 @@ def main() -> None:
     given = parser.parse_args()
     try:
         low, high = given.label_delay
-        options = TrafficOptions(given.gateway, given.model, given.replay, given.rate, given.seconds, (low, high))
+        options = TrafficOptions(
+            given.gateway,
+            given.model,
+            given.replay,
+            given.rate,
+            given.seconds,
+            (low, high),
+            token=os.environ.get("MODEL_ROLLOUTS_GATEWAY_TOKEN", ""),
+        )
     except ValueError as error:
         sys.exit(str(error))
     import uvloop

@@ -21,10 +21,12 @@ class Gateway:
     requests: list[tuple[str, str, object]] = field(default_factory=list)
     outcomes: list[dict[str, str]] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
     status: int = 200
     outcome_status: int = 200
 
     async def invoke(self, request: web.Request) -> web.Response:
+        self.shown.add(request.headers.get("Authorization", ""))
         body = json.loads(await request.read())
         entry = (request.headers["X-Request-Id"], request.headers["X-Unit-Id"], body["row"])
         if self.status == 200:
@@ -32,6 +34,7 @@ class Gateway:
         return web.json_response({}, status=self.status, headers={"X-Model-Version": "7"})
 
     async def take(self, request: web.Request) -> web.Response:
+        self.shown.add(request.headers.get("Authorization", ""))
         if self.outcome_status == 200:
             known = {entry[0] for entry in self.requests}
             for outcome in await request.json():
@@ -85,6 +88,19 @@ def test_replays_in_order_with_ids_and_units_and_begins_again_at_the_end(replay:
         ids, units, rows = zip(*gateway.requests, strict=True)
         assert len(set(ids)) == len(ids)
         assert all(unit == f"N{row}" for unit, row in zip(units, rows, strict=True))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("token", "shown"), [("secret", "Bearer secret"), ("", "")])
+def test_shows_the_gateways_token_with_requests_and_outcomes(replay: Path, token: str, shown: str) -> None:
+    async def scenario() -> None:
+        gateway = Gateway()
+        async with gateway.up() as url:
+            await TrafficClient(options(url, replay, token=token)).run()
+        assert gateway.outcomes
+        assert gateway.shown == {shown}
+        assert "secret" not in repr(options(url, replay, token=token))
 
     asyncio.run(scenario())
 
