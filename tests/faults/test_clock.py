@@ -1,0 +1,126 @@
+"""Clocks that jump: a gateway's by libfaketime, and the one that verdicts are made by."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.faults.callers import Callers
+from tests.faults.moves import Team
+from tests.faults.promises import check_audit, check_deals, check_log, logged
+from tests.faults.record import FULL, shown
+from tests.faults.stack import GATEWAYS, Stack
+
+from model_rollouts.core.decision import Verdict
+from model_rollouts.core.rollout import State
+
+pytestmark = pytest.mark.timeout(400)
+
+LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+STEPS = (3600, 0, -3600, 0, 86_400, -30, 0) if FULL else (3600, -3600, 0)
+STEP_SECONDS = 4.0 if FULL else 1.5
+RATE = 60.0
+
+
+@contextmanager
+def _jumping(stack: Stack, folder: Path) -> Iterator[Callable[[int], None]]:
+    """Both gateways with a clock of their own; gives what sets it, in seconds from the true one."""
+    if not LIBRARY.exists():
+        pytest.fail(f"{LIBRARY} is not there: apt-get install libfaketime")
+    offset = folder / "offset"
+    offset.write_text("+0")
+    offset.chmod(0o644)
+    own = {
+        "LD_PRELOAD": str(LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as when somebody sets the machine's clock
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+    def restarted() -> None:
+        for name in GATEWAYS:
+            stack.kill(name)
+            stack.wait_ready(name)
+
+    plain = {name: dict(stack.parts[name].env) for name in GATEWAYS}
+    for name in GATEWAYS:
+        stack.parts[name].env |= own
+    restarted()
+    try:
+        yield lambda seconds: _set(offset, seconds)
+    finally:
+        for name in GATEWAYS:
+            stack.parts[name].env = plain[name]
+        restarted()
+
+
+def _set(offset: Path, seconds: int) -> None:
+    fresh = offset.with_suffix(".new")
+    fresh.write_text(f"{seconds:+d}")
+    fresh.replace(offset)
+
+
+def test_a_gateways_clock_that_jumps_loses_no_answer_and_doubles_none(stack: Stack, tmp_path: Path) -> None:
+    name = "jumping"
+    team = Team.of(stack, name)
+    held = (
+        "no caller without an answer; every answer logged once; units keep their version; moves of the traffic are "
+        "followed while the clock is wrong"
+    )
+    with shown("a gateway's clock jumps (libfaketime)", held) as line, _jumping(stack, tmp_path) as jump:
+        team.wait_followed()
+        rollout = team.open(team.start("2", 50, 100))
+        team.wait_followed()
+        with Callers(stack.gateway_urls, name, RATE, name) as callers:
+            for seconds in STEPS:
+                jump(seconds)
+                time.sleep(STEP_SECONDS)  # of load with that clock
+                team.wait_followed(20)
+            jump(-600)
+            team.clear(rollout)
+            rollout = team.open(rollout, 1)
+            team.wait_followed(20)
+            jump(0)
+        team.wait_logged()
+        days = _days(stack, name)
+        rows = logged(stack.log_dir, name)
+        check_log(rows, callers.requests)
+        events = check_audit(team.parts.store, name)
+        check_deals(rows, events, {rollout.id: rollout})
+        assert not callers.lost
+        assert not callers.left, f"callers saw {callers.left}"
+        assert max(days) - min(days) > timedelta(seconds=max(STEPS) - min(STEPS) - 60), "the clock has not jumped"
+        line.times = len(STEPS) + 2
+        line.result = f"{len(callers.requests):,} requests, times from {min(days):%d %H:%M} to {max(days):%d %H:%M}"
+    team.parts.service.roll_back(rollout.id, "test", "the end")
+
+
+def _days(stack: Stack, model: str) -> list[datetime]:
+    from deltalake import DeltaTable
+
+    return list(DeltaTable(str(stack.log_dir / model / "predictions")).to_pandas(columns=["ts"])["ts"])
+
+
+def test_a_deciders_clock_that_jumps_passes_nothing(stack: Stack) -> None:
+    name = "decider"
+    team = Team.of(stack, name)
+    held = "forward: past the deadline it is inconclusive, never passed; back: it waits; right again: judged as before"
+    with shown("the clock that verdicts are made by jumps (the service's own clock)", held) as line:
+        rollout = team.open(team.start("2", 50, 100, bake=1.0, deadline=600.0))
+        team.wait_followed()
+        Callers(stack.gateway_urls, name, 8.0, name).run_for(3.0)  # too little to prove anything
+        team.wait_logged()
+        seen = {}
+        for hours in (0, 2, -2, 24, 0):
+            team.parts.service.clock = lambda hours=hours: datetime.now(UTC) + timedelta(hours=hours)
+            seen[hours] = team.parts.service.look(rollout.id).verdict
+            assert seen[hours] is not Verdict.PASS, f"{hours} hours ahead it passed"
+            assert team.now(rollout).state is State.BAKING, "a look moves nothing"
+        assert seen[-2] is Verdict.WAIT
+        assert seen[2] is seen[24] is Verdict.INCONCLUSIVE
+        assert seen[0] is Verdict.WAIT
+        line.times, line.result = 4, ", ".join(f"{hours:+d} h: {verdict}" for hours, verdict in seen.items())
+    team.parts.service.roll_back(rollout.id, "test", "the end")
