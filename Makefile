@@ -25,7 +25,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos test-faults test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-statistics: $(READY) ## what the decisions promise, simulated at full size 
 
 test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes; CHAOS= for a small one)
 	@CHAOS=$${CHAOS-full} exec $(BIN)/python -m pytest tests/chaos -m chaos -s
+
+test-faults: $(READY) ## kills, outages, clocks, people, restores against everything that runs: docs/faults.md (25 minutes; FAULTS=small: 3)
+	@exec $(BIN)/python -m tests.faults.run $(ARGS)
 
 test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to two canaries and back to nothing (20 minutes; ARGS=--help)
 	@exec $(BIN)/python tests/compose/check.py $(ARGS)

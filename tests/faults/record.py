@@ -1,4 +1,4 @@
-"""What the run shows: one file a fault under .local/faults, from which docs/faults.md is made."""
+"""What the run shows: one file a fault under .local, from which docs/faults.md is made."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 #: `make test-faults`; otherwise the same tests with little of everything.
 FULL = os.environ.get("FAULTS", "full") != "small"
-FOLDER = Path(__file__).resolve().parents[2] / ".local" / "faults"
+FOLDER = Path(__file__).resolve().parents[2] / ".local" / ("faults" if FULL else "faults-small")
 
 
 @dataclass
@@ -46,7 +46,19 @@ def shown(fault: str, held: str) -> Iterator[Shown]:
         line.passed = True
     finally:
         line.seconds = round(time.monotonic() - began, 1)
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^a-z0-9]+", "-", fault.lower()).strip("-")[:80]
-        (FOLDER / f"{name}.json").write_text(json.dumps(vars(line), indent=1) + "\n", encoding="utf-8")
+        keep(line)
         print(f"\n{'held' if line.passed else 'BROKEN'}: {fault}, {line.times} times: {line.result} ({line.seconds} s)")
+
+
+def keep(line: Shown) -> None:
+    """Keep a line for the page."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / (re.sub(r"[^a-z0-9]+", "-", line.fault.lower()).strip("-")[:80] + ".json")
+    file.write_text(json.dumps(vars(line) | {"at": time.time()}, indent=1) + "\n", encoding="utf-8")
+
+
+def kept() -> list[Shown]:
+    """Every line, in the order in which they were tried."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in FOLDER.glob("*.json")]
+    found.sort(key=lambda line: line["at"])
+    return [Shown(**{name: value for name, value in line.items() if name != "at"}) for line in found]
