@@ -1,0 +1,184 @@
+"""The image's files without an engine: what it installs, how it begins, how it says that it is healthy."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+DEPLOY = REPO / "deploy"
+
+
+def pinned(file: Path) -> dict[str, str]:
+    """Package -> version."""
+    return dict(re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_image_installs_what_was_tested() -> None:
+    tested, installed = pinned(REPO / "requirements.txt"), pinned(DEPLOY / "requirements.txt")
+    assert len(set(tested) & set(installed)) > 150
+    assert {
+        name: (installed[name], tested[name])
+        for name in installed
+        if tested.get(name, installed[name]) != installed[name]
+    } == {}
+
+
+def test_the_image_has_all_that_is_asked_for_and_no_tools_of_the_tests() -> None:
+    installed = pinned(DEPLOY / "requirements.txt")
+    product = (REPO / "requirements.in").read_text(encoding="utf-8").split("# --- the demo")[0]
+    asked = re.findall(r"^([\w.-]+)", product + (DEPLOY / "requirements.in").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(asked) > 30
+    assert [name for name in asked if name.lower() not in installed] == []
+    assert {"pytest", "mypy", "ruff", "playwright", "pyspark"} & set(installed) == set()
+
+
+def test_every_package_of_the_image_has_a_hash() -> None:
+    text = (DEPLOY / "requirements.txt").read_text(encoding="utf-8")
+    entries = re.split(r"^(?=[\w.-]+(?:\[[\w,]+\])?==)", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(pinned(DEPLOY / "requirements.txt"))
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_dockerfile_needs_no_registry_but_for_its_base_and_ends_without_root() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert not lines[0].startswith("# syntax="), "a syntax line is pulled from a registry"
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    stages = {line.split()[-1] for line in lines if line.startswith("FROM ")}
+    assert set(bases) <= {"${PYTHON_IMAGE}"} | stages
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+    assert not any(line.startswith("ADD ") for line in lines)
+
+
+def test_base_images_made_for_tests_have_the_names_of_the_real_ones() -> None:
+    made = dict(re.findall(r'"(\w+)": "([\w:.-]+)"', (REPO / "tests/compose/engine.py").read_text(encoding="utf-8")))
+    (python,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    services = yaml.safe_load((REPO / "docker-compose.yaml").read_text())["services"]
+    assert services["init"]["build"]["args"]["PYTHON_IMAGE"] == f"${{PYTHON_IMAGE:-{python}}}"
+    assert made["python"] == python
+    assert services["postgres"]["image"] == f"${{POSTGRES_IMAGE:-{made['postgres']}}}"
+    assert services["redis"]["image"] == f"${{REDIS_IMAGE:-{made['redis']}}}"
+
+
+def test_the_build_sees_nothing_but_what_the_image_is_made_of() -> None:
+    lines = (REPO / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    needed = {source for line in copied for source in line.split()}
+    assert {source for source in needed if not any(source == a or source.startswith(f"{a}/") for a in allowed)} == set()
+    assert {a for a in allowed if not any(s == a or s.startswith(f"{a}/") for s in needed)} == set()
+    assert all((REPO / each).exists() for each in allowed)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the entry point with commands that print their arguments."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("airflow", "mlflow"):
+        (tools / name).write_text('#!/bin/sh\necho "$0 $*; umask $(umask)"\n')
+        (tools / name).chmod(0o755)
+    python = Path(sys.executable).parent
+
+    def run(*command: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        full = {"PATH": f"{tools}:{python}:{os.environ['PATH']}", **env}
+        return subprocess.run([DEPLOY / "entrypoint", *command], env=full, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_airflows_password_file_is_made_for_one_user_alone(begin, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "passwords.json"
+    file.write_text('{"admin": "an older one", "gone": "x"}')
+    env = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(file), "AIRFLOW_ADMIN_USER": "admin"}
+    file.unlink()
+    done = begin("airflow", "api-server", "--port", "1", AIRFLOW_ADMIN_PASSWORD='a"b\\c d', **env)
+    assert done.returncode == 0, done.stderr
+    assert "api-server --port 1; umask 0022" in done.stdout
+    assert json.loads(file.read_text()) == {"admin": 'a"b\\c d'}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("password", [{}, {"AIRFLOW_ADMIN_PASSWORD": ""}])
+def test_without_a_password_airflow_does_not_begin(begin, tmp_path: Path, password: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    env = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(tmp_path / "p"), "AIRFLOW_ADMIN_USER": "admin"}
+    done = begin("airflow", "api-server", **env, **password)
+    assert done.returncode != 0
+    assert "run make secrets first" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "p").exists()
+
+
+def test_mlflows_logins_are_in_the_database_that_is_named(begin, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    import configparser
+
+    file, uri = tmp_path / "auth.ini", "postgresql+psycopg://mlflow:a%40b@postgres/mlflow_auth"
+    env = {"MLFLOW_AUTH_CONFIG_PATH": str(file), "MLFLOW_AUTH_DATABASE_URI": uri}
+    assert begin("mlflow", "server", **env).returncode != 0
+    done = begin("mlflow", "server", MLFLOW_AUTH_ADMIN_PASSWORD="x", **env)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    read = configparser.ConfigParser()
+    read.read(file)
+    assert read["mlflow"]["database_uri"] == uri
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Airflow's health, and more."""
+
+    def do_GET(self) -> None:
+        status = 500 if self.path == "/broken" else 200
+        bodies = {
+            "/health": {"scheduler": {"status": "healthy"}, "triggerer": {"status": "unhealthy"}, "dag_processor": None}
+        }
+        body = b"<html>" if self.path == "/html" else json.dumps(bodies.get(self.path, {})).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "part", "code"),
+    [
+        ("/", [], 0),
+        ("/broken", [], 1),
+        ("/health", ["scheduler"], 0),
+        ("/health", ["triggerer"], 1),
+        ("/health", ["dag_processor"], 1),
+        ("/health", ["nobody"], 1),
+        ("/html", ["scheduler"], 1),
+    ],
+)
+def test_healthy_is_only_what_says_so(server: str, path: str, part: list[str], code: int) -> None:
+    command = [sys.executable, "-IS", str(DEPLOY / "healthy.py"), server + path, *part]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == code
+
+
+def test_nobody_there_is_not_healthy() -> None:
+    command = [sys.executable, "-IS", str(DEPLOY / "healthy.py"), "http://127.0.0.1:9/"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
