@@ -52,7 +52,11 @@ class Settings(BaseSettings):
         description="Where operators reach the gateway: the own address of each process, separated by commas",
     )
     gateway_token: SecretStr | None = Field(
-        None, description="Bearer token of the gateway: every call but the health routes needs it; operators send it"
+        None,
+        description="Token that operators show the gateways; for a gateway itself: a token of every role but tester",
+    )
+    gateway_ca_file: Path | None = Field(
+        None, description="Authorities that the gateways' certificates must be of, PEM; none: those of the system"
     )
     mlflow_tracking_uri: str = Field(
         "http://127.0.0.1:5000",

@@ -100,7 +100,11 @@ class Wiring:
         from model_rollouts.adapters.gateway_client import GatewayClient
 
         token = self.settings.gateway_token
-        return GatewayClient(*self.settings.gateway_urls, token=token.get_secret_value() if token else None)
+        return GatewayClient(
+            *self.settings.gateway_urls,
+            token=token.get_secret_value() if token else None,
+            ca_file=self.settings.gateway_ca_file,
+        )
 
     @cached_property
     def stage_runs(self) -> StageRuns:

@@ -18,6 +18,7 @@ import pytest
 import requests
 import uvicorn
 from tests.conftest import _end_with_us
+from tests.gateway.certificates import Authority
 from tests.gateway.conftest import until
 from tests.ports import free_port
 
@@ -31,6 +32,7 @@ from model_rollouts.gateway.processes import Supervisor
 from model_rollouts.gateway.serving import AddressInUseError, GatewayServer, Leave, bind
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.startup import BadSettingsError, _line, read_settings
+from model_rollouts.gateway.tokens import Role, Token, line_of
 
 # --- the real thing
 
@@ -68,21 +70,23 @@ def fleet(root: Path, **settings: str) -> Iterator["tuple[subprocess.Popen[bytes
         watch.communicate()
 
 
-def own_urls(port: int) -> tuple[str, str]:
-    return f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port + 2}"
+def own_urls(port: int, scheme: str = "http") -> tuple[str, str]:
+    return f"{scheme}://127.0.0.1:{port + 1}", f"{scheme}://127.0.0.1:{port + 2}"
 
 
-def ready(port: int) -> bool:
+def ready(port: int, client: GatewayClient | None = None) -> bool:
     try:
-        return set(GatewayClient(*own_urls(port)).versions(MODEL).values()) == {"ready"}
+        return set((client or GatewayClient(*own_urls(port))).versions(MODEL).values()) == {"ready"}
     except NotReadyError:
         return False
 
 
-def wait_until_ready(supervisor: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def wait_until_ready(
+    supervisor: "subprocess.Popen[bytes]", port: int, log: Path, client: GatewayClient | None = None
+) -> None:
     """Both processes serve; where they don't, what they said is in the error."""
     end = time.monotonic() + 120
-    while not ready(port):
+    while not ready(port, client):
         said = log.read_text()[-3000:]
         assert supervisor.poll() is None, f"it ended:\n{said}"
         assert time.monotonic() < end, f"it is not ready:\n{said}"
@@ -129,9 +133,34 @@ def test_processes_share_the_port_come_back_and_end_with_everything_in_the_log(t
     assert list((tmp_path / "spool").rglob("*.rows")) == []
 
 
-def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
-    with fleet(tmp_path) as (supervisor, port):
-        wait_until_ready(supervisor, port, tmp_path / "gateway.log")
+def test_processes_speak_tls_follow_one_file_of_tokens_and_end_with_their_supervisor(tmp_path: Path) -> None:
+    authority, tokens, log = Authority(tmp_path), tmp_path / "tokens", tmp_path / "gateway.log"
+    cert, key = authority.certificate("gateway")
+    airflow = Token.of("airflow", [Role.ADMIN], "airflow's token")
+    tokens.write_text(line_of(airflow))
+    own = {"GATEWAY_TOKENS_FILE": tokens, "TLS_CERT_FILE": cert, "TLS_KEY_FILE": key}
+    with fleet(tmp_path, **{f"MODEL_ROLLOUTS_{name}": str(path) for name, path in own.items()}) as (supervisor, port):
+        urls = own_urls(port, "https")
+        client = GatewayClient(*urls, token="airflow's token", ca_file=authority.file)
+        wait_until_ready(supervisor, port, log, client)
+        until(lambda: log.read_text().count("joined_shared_port") == 2, 20)
+
+        def predicted(url: str) -> int:
+            body, headers = {"dataframe_records": [{"x": 1.0}]}, {"Authorization": "Bearer the shop's token"}
+            with requests.Session() as session:
+                where = f"{url}/models/{MODEL}/invocations"
+                return session.post(
+                    where, json=body, headers=headers, verify=str(authority.file), timeout=10
+                ).status_code
+
+        everywhere = (*urls, f"https://127.0.0.1:{port}")
+        assert [predicted(url) for url in everywhere] == [401] * 3
+        tokens.write_text("\n".join([line_of(airflow), line_of(Token.of("shop", [Role.PREDICT], "the shop's token"))]))
+        until(lambda: [predicted(url) for url in everywhere] == [200] * 3, 20)
+        tokens.write_text(line_of(airflow))
+        until(lambda: [predicted(url) for url in everywhere] == [401] * 3, 20)
+        assert "the shop's token" not in log.read_text()
+
         children = psutil.Process(supervisor.pid).children()
         supervisor.kill()
         supervisor.wait()

@@ -3,11 +3,13 @@
 import base64
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +26,7 @@ _MOST_BYTES = 16 * 1024 * 1024
 _OK = 200
 _UNFIT = (400, 413)  # the version does not take the row, or nobody takes one as large
 _SET = "MODEL_ROLLOUTS_GATEWAY_URL"
+_CA_SET = "MODEL_ROLLOUTS_GATEWAY_CA_FILE"
 _READY, _ABSENT = "ready", "not there"
 
 T = TypeVar("T")
@@ -36,16 +39,18 @@ class GatewayClient:
         urls: The address of each process, such as http://127.0.0.1:8600; the address of a load balancer before them
             would let only one of them speak for all.
         token: The bearer token that they ask for, if any.
+        ca_file: Authorities that their certificates must be of, PEM; None: those that `requests` knows.
 
     Raises:
         ValueError: There is no address.
     """
 
-    def __init__(self, *urls: str, token: str | None = None) -> None:
+    def __init__(self, *urls: str, token: str | None = None, ca_file: Path | None = None) -> None:
         if not urls:
             raise ValueError(f"no address of a gateway is given; set {_SET}")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._processes = tuple(_Process(url.rstrip("/"), headers) for url in urls)
+        verify = True if ca_file is None else str(ca_file)
+        self._processes = tuple(_Process(url.rstrip("/"), headers, verify) for url in urls)
 
     def statuses(self, model: str) -> dict[str, dict[str, Any]]:
         """Process -> its status of a model, as docs/contracts.md has it.
@@ -135,6 +140,7 @@ class _Process:
 
     url: str
     headers: Mapping[str, str]
+    verify: bool | str
 
     def status(self, model: str) -> dict[str, Any]:
         """Its status of a model.
@@ -187,6 +193,7 @@ class _Process:
                 timeout=limits,
                 stream=True,
                 allow_redirects=False,  # a token is for the process that it was meant for
+                verify=self.verify,
             ) as answer:
                 parts, size = [], 0
                 # As it arrives: `iter_content` would wait until a part of its size is full.
@@ -199,10 +206,17 @@ class _Process:
                             f"must be at most {_MOST_BYTES}; look at what listens there"
                         )
                 return answer.status_code, _decode(b"".join(parts))
+        except requests.exceptions.SSLError as error:
+            raise NotReadyError(
+                f"the gateway at {self.url} can't be trusted: {_reason(error)}; its certificate must be for that name "
+                f"and of an authority in {_CA_SET}"
+            ) from error
         except (requests.RequestException, HTTPError) as error:
             raise NotReadyError(
                 f"no gateway answers at {self.url} ({type(error).__name__}); start it (rollouts gateway) or set {_SET}"
             ) from error
+        except OSError as error:
+            raise NotReadyError(f"the gateway at {self.url} can't be asked: {error}; set {_CA_SET}") from error
 
     def _refused(self, what: str, status: int, content: Any) -> NotReadyError:
         said = content.get("message") if isinstance(content, dict) else None
@@ -248,6 +262,12 @@ def _is_number(value: Any) -> bool:
 
 def _not_asked(name: str) -> ProbeAnswer:
     return ProbeAnswer(name, "timeout", error=f"not asked: the rows before it took {_PROBE_SECONDS:g} s")
+
+
+def _reason(error: BaseException) -> str:
+    """What OpenSSL said, which requests has wrapped."""
+    found = re.search(r"certificate verify failed: [^(\]]*", str(error))
+    return found[0].strip() if found else type(error).__name__
 
 
 def _encode(row: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
-"""A process's connections: no more than it has files for, and none that keeps one for a request that never comes.
+"""A process's connections: no more than it has files for, and none that keeps one for nothing.
 
-Uvicorn has a limit for the time between requests alone. Whoever sends half a head, or nothing, would keep a file open
-for ever, and the spool could open none any more.
+Uvicorn has a limit for the time between requests alone. Whoever sends half a head, or nothing, or does not read its
+answers, would keep a file open for ever, and the spool could open none any more.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import structlog
 
 _HEAD_SECONDS = 10.0
 _LOOKS = 10  # in that time
+_STALLED_LOOKS = 30
 _RESERVE = 256  # open files that the spool, the log, the store and the versions' servers need
 
 _log = structlog.get_logger(__name__)
@@ -24,16 +25,21 @@ class Connections:
     Args:
         most: Connections that may be open at once.
         head_seconds: After this a connection is closed that has not sent a whole head since it was made, or since the
-            first byte that came after the request before; a tenth of it late at most.
+            first byte that came after the request before; a tenth of it late at most. After three times that one is
+            closed whose caller takes nothing of what was answered.
     """
 
     def __init__(self, most: int, head_seconds: float = _HEAD_SECONDS) -> None:
         self._most = most
         self._look_seconds = head_seconds / _LOOKS
         self._waiting: dict[asyncio.Transport, int] = {}  # and in which look it began
+        self._stalled: dict[
+            asyncio.Transport, tuple[int, int]
+        ] = {}  # since which look, and what there was to send then
         self._look = 0
         self._looking = False
         self._refused = 0
+        self._too_large = 0
 
     def has_room(self, open_now: int) -> bool:
         """Whether there may be one more.
@@ -52,9 +58,28 @@ class Connections:
         self._waiting.setdefault(transport, self._look)
         self._keep_looking()
 
-    def forget(self, transport: asyncio.Transport) -> None:
-        """It has its head, or is gone."""
+    def begins(self, transport: asyncio.Transport) -> None:
+        """It has its head."""
         self._waiting.pop(transport, None)
+
+    def stalls(self, transport: asyncio.Transport) -> None:
+        """What is to be sent waits for the caller to read."""
+        self._stalled.setdefault(transport, (self._look, transport.get_write_buffer_size()))
+        self._keep_looking()
+
+    def flows(self, transport: asyncio.Transport) -> None:
+        """The caller reads again."""
+        self._stalled.pop(transport, None)
+
+    def forget(self, transport: asyncio.Transport) -> None:
+        """It is gone."""
+        self._waiting.pop(transport, None)
+        self._stalled.pop(transport, None)
+
+    def sends_too_much(self) -> None:
+        """A request is larger than it may be."""
+        self._too_large += 1
+        self._keep_looking()
 
     def _keep_looking(self) -> None:
         if not self._looking:
@@ -65,13 +90,27 @@ class Connections:
         self._looking = False
         self._look += 1
         late = [transport for transport, since in self._waiting.items() if self._look - since > _LOOKS]
-        for transport in late:
-            del self._waiting[transport]
+        deaf = []
+        for transport, (since, left) in list(self._stalled.items()):
+            now_left = transport.get_write_buffer_size()
+            if now_left < left:
+                self._stalled[transport] = (self._look, now_left)
+            elif self._look - since > _STALLED_LOOKS:
+                deaf.append(transport)
+        for transport in (*late, *deaf):
+            self.forget(transport)
             transport.abort()
-        if late or self._refused:
-            _log.warning("connections_closed", without_a_request=len(late), too_many=self._refused, most=self._most)
-            self._refused = 0
-        if self._waiting:
+        if late or deaf or self._refused or self._too_large:
+            _log.warning(
+                "connections_closed",
+                without_a_request=len(late),
+                not_reading=len(deaf),
+                too_large=self._too_large,
+                too_many=self._refused,
+                most=self._most,
+            )
+            self._refused = self._too_large = 0
+        if self._waiting or self._stalled:
             self._keep_looking()
 
 

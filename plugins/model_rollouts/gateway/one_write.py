@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol with a short way for answers that are there as a whole, and a bound on connections.
+"""Uvicorn's HTTP protocol with a short way for answers that are there as a whole, and bounds on what is sent.
 
 ASGI tells an answer in two messages. Uvicorn makes two writes of them, and each is a system call and a packet. An
 application that has both at once finds an `Exchange` among its scope's extensions, and answers in one.
@@ -6,8 +6,10 @@ application that has both at once finds an `Exchange` among its scope's extensio
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from starlette.types import Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -16,7 +18,30 @@ from model_rollouts.gateway.connections import Connections
 _EXTENSION = "model_rollouts.exchange"
 _CLOSE = b"connection: close\r\n"
 
+_HEAD_TOO_LARGE, _TOO_LARGE = 431, 413
+_HEADER_SIGNS = 4  # colon, blank, end of the line
+
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may have.
+
+    Attributes:
+        head_bytes: Most bytes of its path and headers.
+        headers: Most headers.
+        all_bytes: Most bytes in all, as they come over the wire: a body in chunks has more of them than it is long, and
+            what follows its last chunk, or comes though nobody takes it any more, is no body.
+    """
+
+    head_bytes: int = 32_768
+    headers: int = 100
+    all_bytes: int = 67_108_864
+
+
+class _TooMuchError(Exception):
+    """A head is larger than it may be."""
 
 
 class Exchange:
@@ -92,12 +117,19 @@ class OneWriteProtocol(HttpToolsProtocol):
     Args:
         uvicorns: What uvicorn makes its own with.
         all_of_them: The process's connections.
+        limits: What each request may have.
     """
 
-    def __init__(self, *, all_of_them: Connections, **uvicorns: Any) -> None:
+    def __init__(self, *, all_of_them: Connections, limits: Limits = Limits(), **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._all = all_of_them
+        self._limits = limits
         self._waits = True
+        self._in_head = False
+        self._began_now = False  # whether it did in the bytes that are being read
+        self._arriving = 0  # how many those are
+        self._bytes = 0  # of this request, but for those that its first ones came with
+        self._too_much = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
@@ -107,9 +139,25 @@ class OneWriteProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._all.waits(transport)
 
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        self._in_head = self._began_now = True
+        self._bytes = -self._arriving
+
     def on_headers_complete(self) -> None:
         """See httptools."""
+        limits = self._limits
+        if len(self.headers) > limits.headers:
+            self._too_much = f"the request has {len(self.headers)} headers, must have at most {limits.headers}"
+            raise _TooMuchError
+        if self._arriving > limits.head_bytes or not self._began_now:  # else it is not that large
+            size = len(self.url) + sum(len(name) + len(value) + _HEADER_SIGNS for name, value in self.headers)
+            if size > limits.head_bytes:
+                self._too_much = f"path and headers have {size} bytes, must have at most {limits.head_bytes}"
+                raise _TooMuchError
         super().on_headers_complete()
+        self._in_head = False
         if self.cycle is not None:  # an upgrade has none; the application runs in a later turn of the loop
             scope: Scope = self.cycle.scope  # type: ignore[assignment]  # typed as a dictionary with no other values
             scope["extensions"] = {_EXTENSION: Exchange(self.cycle)}
@@ -118,13 +166,63 @@ class OneWriteProtocol(HttpToolsProtocol):
         """See asyncio."""
         if self.transport is None:
             return
+        self._arriving, self._began_now = len(data), False
         super().data_received(data)
+        self._bytes += self._arriving
         if self.cycle is None or self.cycle.response_complete:  # not a whole head yet
             self._waits = True
             self._all.waits(self.transport)
         elif self._waits:
             self._waits = False
-            self._all.forget(self.transport)
+            self._all.begins(self.transport)
+        limits = self._limits
+        if self._bytes > limits.head_bytes and not self.transport.is_closing():
+            if self._in_head:
+                self._refuse(_HEAD_TOO_LARGE, f"path and headers have more than {limits.head_bytes} bytes")
+            elif self._bytes > limits.all_bytes:
+                self._refuse(_TOO_LARGE, f"the request has more than {limits.all_bytes} bytes over the wire")
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn; also where a head was refused above."""
+        if self._too_much:
+            self._refuse(_HEAD_TOO_LARGE, self._too_much)
+        elif self._may_answer():
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
+    def _may_answer(self) -> bool:
+        """Whether what goes out now would be taken for the answer to what is being read."""
+        if self._in_head:
+            return self.cycle is None or self.cycle.response_complete
+        return self.cycle is not None and not self.cycle.response_started and not self.pipeline
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._all.sends_too_much()
+        if not self._may_answer():
+            self.transport.abort()
+            return
+        key = "error" if self.url.startswith(b"/v2") else "message"
+        body = orjson.dumps({key: message} | ({} if key == "error" else {"error_code": "BAD_REQUEST"}))
+        head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[status], head, _CLOSE, b"\r\n", body)))
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        super().pause_writing()
+        self._all.stalls(self.transport)
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        super().resume_writing()
+        self._all.flows(self.transport)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """See uvicorn. A connection ends once all is sent, which is never where nobody reads it."""
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self._all.stalls(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""

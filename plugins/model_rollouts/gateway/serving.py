@@ -21,7 +21,10 @@ from typing import Any
 import structlog
 import uvicorn
 
+from model_rollouts.gateway.tls import HANDSHAKE_SECONDS
+
 _BACKLOG = 2048
+_SHUTDOWN_SECONDS = 5.0  # for a caller to say that it has seen the end of an encrypted connection
 _LOOK_SECONDS = 0.05
 
 _log = structlog.get_logger(__name__)
@@ -92,8 +95,11 @@ class GatewayServer(uvicorn.Server):
         self._signal = (sig, time.monotonic() + self._notice_seconds)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        await super().startup(sockets)
+        """See uvicorn, which would give a caller a minute for a handshake."""
+        await super().startup([])
+        self.started = False
+        await self._listen(sockets or [])
+        self.started = True
         if self._shared:
             self._joining = asyncio.create_task(self._join())
 
@@ -112,12 +118,17 @@ class GatewayServer(uvicorn.Server):
     async def _join(self) -> None:
         while not self._ready():  # noqa: ASYNC110  # it is other threads that make it so
             await asyncio.sleep(_LOOK_SECONDS)
+        await self._listen(self._shared)
+        _log.info("joined_shared_port", port=self._shared[0].getsockname()[1])
+
+    async def _listen(self, sockets: Sequence[socket.socket]) -> None:
         make: Any = self.config.http_protocol_class
         protocol = partial(make, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        for each in self._shared:
-            server = await asyncio.get_running_loop().create_server(protocol, sock=each, backlog=_BACKLOG)
-            self.servers.append(server)
-            _log.info("joined_shared_port", port=each.getsockname()[1])
+        limits = {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": _SHUTDOWN_SECONDS}
+        encrypted: dict[str, Any] = {} if self.config.ssl is None else {"ssl": self.config.ssl, **limits}
+        for each in sockets:
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_server(protocol, sock=each, backlog=_BACKLOG, **encrypted))
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:

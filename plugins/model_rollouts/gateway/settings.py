@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from model_rollouts.core.breaker import failures_to_trip
 from model_rollouts.gateway.spool import OnLogFailure
+from model_rollouts.gateway.tls import make_context
 from model_rollouts.gateway.token_file import read_file
 from model_rollouts.gateway.upstream_address import check, check_tokens
 from model_rollouts.settings import Settings
@@ -27,6 +28,12 @@ class GatewaySettings(Settings):
     gateway_tokens_file: Path | None = Field(
         None, description="File of tokens with roles, one a line; read again when it changes (rollouts token new)"
     )
+    tls_cert_file: Path | None = Field(
+        None,
+        description="Certificate that callers are shown, PEM, with those between it and its authority: HTTPS alone",
+    )
+    tls_key_file: Path | None = Field(None, description="The certificate's key, PEM; none: it is in the same file")
+    tls_key_password: SecretStr | None = Field(None, description="Password of the key, where it has one")
     default_model: str = Field("", description="Model behind /invocations; empty: the only one that is followed")
     gateway_id: str = Field("", max_length=200, description="Name of this process in the log, the same after restarts")
     unit_columns: dict[str, str] = Field({}, description="Input column that names the unit, for each model")
@@ -43,6 +50,10 @@ class GatewaySettings(Settings):
     )
 
     max_body_bytes: int = Field(4_194_304, ge=1024, description="Largest request body")
+    max_header_bytes: int = Field(
+        32_768, ge=1024, le=1_048_576, description="Largest head of a request: its path and its headers"
+    )
+    max_headers: int = Field(100, ge=10, le=10_000, description="Most headers of a request")
     max_rows: int = Field(10_000, ge=1, description="Most rows in one request")
     max_batch_rows: int = Field(256, ge=1, description="Most waiting rows that are scored in one call")
     max_waiting_rows: int = Field(4_096, ge=1, description="Rows that may wait for one version; more are refused")
@@ -109,6 +120,11 @@ class GatewaySettings(Settings):
     )
     drain_seconds: int = Field(20, ge=1, le=600, description="Time that open requests get when the process ends")
 
+    @property
+    def is_seen_by_others(self) -> bool:
+        """Whether other machines reach it."""
+        return not _is_loopback(self.host)
+
     @field_validator("upstreams")
     @classmethod
     def _addresses_of_servers(cls, value: dict[str, str]) -> dict[str, str]:
@@ -151,11 +167,15 @@ class GatewaySettings(Settings):
     def _only_safe(self) -> Self:
         if not self.gateway_id:
             self.gateway_id = f"{socket.gethostname()}-{self.port}"
-        if not _is_loopback(self.host) and self.gateway_token is None and self.gateway_tokens_file is None:
+        if self.is_seen_by_others and self.gateway_token is None and self.gateway_tokens_file is None:
             raise ValueError(
                 f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1, or set "
                 "MODEL_ROLLOUTS_GATEWAY_TOKENS_FILE or MODEL_ROLLOUTS_GATEWAY_TOKEN"
             )
+        if self.tls_cert_file is not None:
+            make_context(self.tls_cert_file, self.tls_key_file, self.tls_key_password)
+        elif self.tls_key_file is not None:
+            raise ValueError("tls_key_file is set and tls_cert_file is not; set MODEL_ROLLOUTS_TLS_CERT_FILE, too")
         check_tokens(self.upstream_tokens, self.upstreams)
         if self.processes > 1 and self.port + self.processes > _MOST_PORT:
             raise ValueError(
