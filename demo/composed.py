@@ -89,7 +89,7 @@ def config_of(environment: Mapping[str, str], *, has_champion: bool) -> Composed
     Raises:
         ValueError: One is missing or out of its bounds; the message names it.
     """
-    needed = ("DEMO_GATEWAY", "DEMO_HOME", "MLFLOW_TRACKING_URI", "MODEL_ROLLOUTS_AIRFLOW_URL")
+    needed = ("DEMO_GATEWAY", "DEMO_GATEWAY_TOKEN", "DEMO_HOME", "MLFLOW_TRACKING_URI", "MODEL_ROLLOUTS_AIRFLOW_URL")
     for name in (*needed, "MODEL_ROLLOUTS_AIRFLOW_USER", "MODEL_ROLLOUTS_AIRFLOW_PASSWORD"):
         if not environment.get(name):
             raise ValueError(f"{name} is not set; start it with: docker compose run --rm demo")
@@ -109,7 +109,10 @@ def config_of(environment: Mapping[str, str], *, has_champion: bool) -> Composed
         gateway=environment["DEMO_GATEWAY"],
         mlflow=environment["MLFLOW_TRACKING_URI"],
         airflow=environment["MODEL_ROLLOUTS_AIRFLOW_URL"],
-        passed_on=tuple((k, v) for k, v in environment.items() if k.startswith(_PASSED_ON)),
+        passed_on=(
+            *((k, v) for k, v in environment.items() if k.startswith(_PASSED_ON)),
+            ("MODEL_ROLLOUTS_GATEWAY_TOKEN", environment["DEMO_GATEWAY_TOKEN"]),  # a caller's, not an operator's
+        ),
         has_champion=has_champion,
     )
 

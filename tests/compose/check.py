@@ -118,6 +118,14 @@ class Check:
         ):
             status, _ = call(stack.url(port) + path)
             require(status == 401, f"{path} answers {status} without a login, must be 401")
+        for token, path, body in (
+            ("GATEWAY_TOKEN", f"/models/{MODEL}/status", None),
+            ("GATEWAY_ADMIN_TOKEN", f"/models/{MODEL}/invocations", b"{}"),
+            ("TESTER_TOKEN", f"/models/{MODEL}/invocations", b"{}"),
+        ):
+            headers = {"Authorization": f"Bearer {stack.values[token]}", "Content-Type": "application/json"}
+            status, _ = call(stack.url("GATEWAY_1_PORT") + path, headers, body)
+            require(status == 403, f"{path} answers {token} with {status}, must be 403")
         require(stack.mlflow("registered-models/search")[0] == 200, "MLflow does not take its login")
         if self.celery:
             said = stack.compose("exec", "-T", "redis", "redis-cli", "ping", ok=(0, 1))

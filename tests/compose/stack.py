@@ -138,7 +138,7 @@ class Stack:
 
     def gateway(self, number: int, path: str) -> Any:
         """What a gateway answers to its operators, JSON or text."""
-        token = self.values["GATEWAY_TOKEN"]
+        token = self.values["GATEWAY_ADMIN_TOKEN"]
         status, text = call(f"{self.url(f'GATEWAY_{number}_PORT')}{path}", {"Authorization": f"Bearer {token}"})
         if status != 200:
             raise CheckError(f"gateway {number} answers {path} with {status}: {text[:500]}")

@@ -167,7 +167,7 @@ def test_gateways_differ_in_name_spool_and_port_alone() -> None:
     one, two = services["gateway-1"], services["gateway-2"]
     assert {key for key in one if one[key] != two.get(key)} == {"environment", "volumes", "ports"}
     assert {k for k, v in one["environment"].items() if v != two["environment"][k]} == {"MODEL_ROLLOUTS_GATEWAY_ID"}
-    assert set(one["volumes"]) & set(two["volumes"]) == {"log:/data/log"}
+    assert set(one["volumes"]) & set(two["volumes"]) == {"log:/data/log", "tokens:/data/tokens:ro"}
 
 
 def test_what_counts_and_what_asks_shares_the_log() -> None:

@@ -182,3 +182,54 @@ def test_healthy_is_only_what_says_so(server: str, path: str, part: list[str], c
 def test_nobody_there_is_not_healthy() -> None:
     command = [sys.executable, "-IS", str(DEPLOY / "healthy.py"), "http://127.0.0.1:9/"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+@pytest.fixture
+def initialise(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the first step of all with an Airflow and a store that need nothing, and the real tokens."""
+    tools, rollouts = tmp_path / "bin", Path(sys.executable).with_name("rollouts")
+    tools.mkdir()
+    (tools / "airflow").write_text("#!/bin/sh\n")
+    (tools / "rollouts").write_text(f'#!/bin/sh\n[ "$1" = db ] || exec {rollouts} "$@"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+
+    def run(**env: str) -> "subprocess.CompletedProcess[str]":
+        full = {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "MODEL_ROLLOUTS_GATEWAY_TOKENS_FILE": str(tmp_path / "tokens"),
+            "GATEWAY_ADMIN_TOKEN": "a" * 32,
+            "GATEWAY_TOKEN": "b" * 32,
+            "TESTER_TOKEN": "c" * 32,
+            **env,
+        }
+        return subprocess.run([DEPLOY / "initialise"], env=full, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_gateways_tokens_follow_the_env_file_and_those_of_people_stay(initialise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from model_rollouts.gateway.tokens import Role, Token, line_of, parse_tokens
+
+    file = tmp_path / "tokens"
+    assert initialise().returncode == 0
+    assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+    theirs = Token.of("shop", [Role.PREDICT], "d" * 32)
+    file.write_text(file.read_text() + line_of(theirs) + "\n")
+    done = initialise(GATEWAY_TOKEN="e" * 32)
+    assert done.returncode == 0, done.stderr
+    assert set(parse_tokens(file.read_text())) == {
+        theirs,
+        Token.of("env/airflow", [Role.ADMIN], "a" * 32),
+        Token.of("env/callers", [Role.PREDICT, Role.OUTCOMES], "e" * 32),
+        Token.of("env/testers", [Role.TESTER], "c" * 32),
+    }
+
+
+def test_an_empty_token_leaves_the_tokens_as_they_were(initialise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert initialise().returncode == 0
+    before = (tmp_path / "tokens").read_text()
+    done = initialise(TESTER_TOKEN="")
+    assert done.returncode != 0
+    assert "run make secrets first" in done.stderr
+    assert (tmp_path / "tokens").read_text() == before

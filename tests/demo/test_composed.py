@@ -12,7 +12,8 @@ ENVIRONMENT = {
     "MODEL_ROLLOUTS_AIRFLOW_URL": "http://airflow-api:8080",
     "MODEL_ROLLOUTS_AIRFLOW_USER": "admin",
     "MODEL_ROLLOUTS_AIRFLOW_PASSWORD": "secret",
-    "MODEL_ROLLOUTS_GATEWAY_TOKEN": "secret",
+    "MODEL_ROLLOUTS_GATEWAY_TOKEN": "the operator's",
+    "DEMO_GATEWAY_TOKEN": "a caller's",
     "HOME": "/tmp",  # noqa: S108 - passed on to nobody
 }
 
@@ -25,7 +26,8 @@ def test_a_champion_that_serves_is_not_trained_again() -> None:
 def test_what_it_starts_gets_the_containers_settings() -> None:
     config = config_of(ENVIRONMENT | {"DEMO_CHALLENGERS": "raises", "DEMO_RATE": "100"}, has_champion=True)
     passed = config.environment()
-    assert passed["MODEL_ROLLOUTS_GATEWAY_TOKEN"] == passed["MLFLOW_TRACKING_PASSWORD"] == "secret"
+    assert passed["MLFLOW_TRACKING_PASSWORD"] == "secret"
+    assert passed["MODEL_ROLLOUTS_GATEWAY_TOKEN"] == "a caller's", "traffic is no operator"
     assert "HOME" not in passed
     assert (config.gateway_url, config.mlflow_url) == ("http://gateway:8600", "http://mlflow:5000")
     assert (config.variants, config.rate) == (("raises",), 100.0)
