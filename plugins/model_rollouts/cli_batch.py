@@ -73,7 +73,7 @@ def shadow_offline(
         terms = ShadowTerms(agreement, tolerance, timedelta(days=maturity_days), most)
         folder = out or parts.settings.reports_dir / "batch"
         uri = parts.settings.mlflow_tracking_uri
-        with PyfuncScorer(uri, version, call_seconds=call_seconds) as scorer:
+        with PyfuncScorer(uri, version, parts.settings.flavours, call_seconds=call_seconds) as scorer:
             found = shadow_batch(log, version, scorer, champion, period, terms, now, folder)
         names = ("requests", "error_rate", "accuracy")
         rows = [_row(arm, known, found.result.metrics, names) for arm, known in _sides(champion, challenger)]

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model_rollouts.core.flavours import OF_MLFLOW, PYTHON, check_names
 from model_rollouts.core.plan import Pattern
 
 _POSTGRESQL = ("postgresql://", "postgresql+psycopg://", "postgres://")
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
         description="MLflow server with the registry",
         validation_alias=AliasChoices("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
     )
+    flavours: tuple[str, ...] = Field(
+        (*OF_MLFLOW, PYTHON),
+        description="MLflow flavours that are loaded, sklearn or sklearn:skops; python_function is a model's own code",
+    )
     mlflow_ui_url: str = Field("", description="MLflow's address for links, when a browser needs another one")
     sync_stages: bool = Field(False, description="Also move registry stages, for teams still on stages")
     scratch_dir: Path = Field(
@@ -102,6 +107,12 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="Secret of MLflow's webhook, 16 characters or more; without one the receiver takes nothing"
     )
+
+    @field_validator("flavours")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(value)
+        return value
 
     @field_validator("log_url")
     @classmethod

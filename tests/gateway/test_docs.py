@@ -13,7 +13,11 @@ from model_rollouts.gateway.settings import GatewaySettings
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
 FIELDS = GatewaySettings.model_fields
 #: Defaults that depend on other settings or on the machine, so the page has them in words.
-IN_WORDS = {"gateway_id": "host name and port", "mirror_timeout_seconds": "as the challenger's"}
+IN_WORDS = {
+    "gateway_id": "host name and port",
+    "mirror_timeout_seconds": "as the challenger's",
+    "flavours": "all that MLflow loads itself, and `python_function`",
+}
 
 
 def variable(name: str) -> str:

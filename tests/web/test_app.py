@@ -8,6 +8,8 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from starlette.testclient import TestClient
 
 from model_rollouts.web.app import make_app
+from model_rollouts.web.deliveries import Deliveries, FullError
+from model_rollouts.web.signature import Delivery
 
 SECRET = "sixteen or more characters"
 
@@ -20,13 +22,22 @@ class Receiver:
         self.client = TestClient(make_app(secret, lambda model: model != "unwatched", self.taken.append))
 
     def post(self, body: bytes, headers: dict[str, str] | None = None, secret: str = SECRET) -> Any:
-        delivery, at = str(uuid.uuid4()), str(int(time.time()))
-        signature = _generate_hmac_signature(secret, delivery, at, body.decode())
-        signed = {"X-MLflow-Delivery-Id": delivery, "X-MLflow-Timestamp": at, "X-MLflow-Signature": signature}
-        return self.client.post("/registry-events", content=body, headers=signed if headers is None else headers)
+        signed = signature_of(body, secret) if headers is None else headers
+        return self.client.post("/registry-events", content=body, headers=signed)
 
     def deliver(self, entity: str = "model_version_alias", name: Any = "m") -> Any:
-        return self.post(json.dumps({"entity": entity, "action": "created", "data": {"name": name}}).encode())
+        return self.post(delivery_of(entity, name))
+
+
+def delivery_of(entity: str, name: Any) -> bytes:
+    return json.dumps({"entity": entity, "action": "created", "data": {"name": name}}).encode()
+
+
+def signature_of(body: bytes, secret: str = SECRET, at: int | None = None) -> dict[str, str]:
+    """The headers of a new delivery."""
+    delivery, moment = str(uuid.uuid4()), str(int(time.time()) if at is None else at)
+    signature = _generate_hmac_signature(secret, delivery, moment, body.decode())
+    return {"X-MLflow-Delivery-Id": delivery, "X-MLflow-Timestamp": moment, "X-MLflow-Signature": signature}
 
 
 @pytest.mark.parametrize("entity", ["model_version", "model_version_tag", "model_version_alias", "registered_model"])
@@ -65,6 +76,60 @@ def test_an_unsigned_delivery_is_refused():
     assert receiver.post(body, headers={}).status_code == 401
     assert receiver.post(body, secret="somebody else's secret").status_code == 401
     assert receiver.taken == []
+
+
+def test_a_copy_of_a_delivery_is_not_taken_again():
+    receiver = Receiver()
+    body = delivery_of("model_version", "m")
+    headers = signature_of(body)
+
+    answers = [receiver.post(body, headers).json()["status"] for _ in range(3)]
+
+    assert answers == ["looking", "repeated", "repeated"]
+    assert receiver.taken == ["m"]
+    assert receiver.post(body).json()["status"] == "looking", "another delivery of the same is none"
+    assert receiver.post(body, headers | {"X-MLflow-Delivery-Id": "another"}).status_code == 401, "it is signed"
+
+
+def test_one_that_was_refused_may_come_again():
+    receiver = Receiver()
+    body = delivery_of("model_version", "m")
+    headers = signature_of(body)
+
+    assert receiver.post(body, headers | {"X-MLflow-Signature": "v1,"}).status_code == 401
+    assert receiver.post(body, headers).json()["status"] == "looking"
+    broken = signature_of(b"{}")
+    assert [receiver.post(b"{}", broken).status_code for _ in range(2)] == [400, 400]
+
+
+def test_a_copy_is_remembered_for_as_long_as_its_signature_holds(monkeypatch):
+    receiver, now = Receiver(), time.time()
+    body = delivery_of("model_version", "m")
+    headers = signature_of(body, at=int(now) + 290)  # a clock that is ahead
+
+    answers = []
+    for seconds in (0, 300, 580, 600):
+        monkeypatch.setattr("model_rollouts.web.app.time.time", lambda at=seconds: now + at)
+        answers.append(receiver.post(body, headers).status_code)
+        status = receiver.post(body, headers).json().get("status")
+        assert status == (None if seconds == 600 else "repeated")
+
+    assert answers == [202, 202, 202, 401]
+    assert receiver.taken == ["m"]
+
+
+def test_where_no_more_can_be_remembered_nothing_more_is_taken():
+    known, now = Deliveries(most=3), 1_000_000.0
+    for number in range(3):
+        delivery = Delivery(str(number), int(now) + number)
+        assert not known.is_known(delivery, now)
+        known.remember(delivery)
+
+    with pytest.raises(FullError, match="3 deliveries came within 600 s; the registry is polled"):
+        known.is_known(Delivery("3", int(now)), now)
+    assert known.is_known(Delivery("0", int(now)), now), "a copy is still one"
+    assert not known.is_known(Delivery("3", int(now)), now + 302)
+    assert len(known._until) == 1
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read_to_its_end():

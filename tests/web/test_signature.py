@@ -3,7 +3,7 @@
 import pytest
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
-from model_rollouts.web.signature import SignatureError, verify
+from model_rollouts.web.signature import Delivery, SignatureError, verify
 
 SECRET = "a secret of the webhook"
 NOW = 1_800_000_000.0
@@ -20,7 +20,12 @@ def signed(body: bytes = BODY, secret: str = SECRET, at: int = int(NOW), deliver
 
 
 def test_what_mlflow_signs_is_taken():
-    verify(SECRET, signed(), BODY, NOW)
+    assert verify(SECRET, signed(), BODY, NOW) == Delivery("d-1", int(NOW))
+
+
+def test_an_id_that_is_too_long_is_refused():
+    with pytest.raises(SignatureError, match="201 characters, must have at most 200"):
+        verify(SECRET, signed(delivery="d" * 201), BODY, NOW)
 
 
 @pytest.mark.parametrize("seconds", [-300, -1, 0, 299, 300])

@@ -3,14 +3,16 @@
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from model_rollouts.adapters.answers import Answer, Failure, failure, split
 from model_rollouts.adapters.logged_inputs import LoggedInputsError, inputs_from_row, rebuilt_inputs
+from model_rollouts.adapters.model_files import load_version
 from model_rollouts.core.errors import NotReadyError
+from model_rollouts.core.flavours import OF_MLFLOW, PYTHON
 from model_rollouts.offline import LoggedRequest, OfflineAnswer
 from model_rollouts.ports import ModelVersion
 
@@ -42,6 +44,7 @@ class PyfuncScorer:
     Args:
         tracking_uri: MLflow server with the registry.
         version: What to load.
+        flavours: Those that may be loaded; see `core.flavours.check`.
         rows_per_call: Most rows in one call.
         call_seconds: Most seconds for a call of several rows.
         row_seconds: Most seconds for a call of one row.
@@ -51,6 +54,7 @@ class PyfuncScorer:
         self,
         tracking_uri: str,
         version: ModelVersion,
+        flavours: Collection[str] = (*OF_MLFLOW, PYTHON),
         rows_per_call: int = 500,
         call_seconds: float = 60.0,
         row_seconds: float = 10.0,
@@ -62,6 +66,7 @@ class PyfuncScorer:
             )
         self._tracking_uri = tracking_uri
         self._version = version
+        self._flavours = flavours
         self._inputs = rebuilt_inputs(version)
         self._rows_per_call = rows_per_call
         self._call_seconds, self._row_seconds = call_seconds, row_seconds
@@ -169,15 +174,10 @@ class PyfuncScorer:
         )
 
     def _load(self) -> Any:
-        import mlflow
-
-        mlflow.set_tracking_uri(self._tracking_uri)
-        mlflow.set_registry_uri(self._tracking_uri)
         told = f"version {self._version.version} of {self._version.model}"
         try:
-            model = mlflow.pyfunc.load_model(
-                f"models:/{self._version.model}/{self._version.version}", dst_path=self._files.name
-            )
+            name, number = self._version.model, self._version.version
+            model = load_version(self._tracking_uri, name, number, self._flavours, self._files.name)
         except Exception as error:
             raise NotReadyError(f"{told} can't be loaded: {type(error).__name__}: {error}"[:1000]) from error
         if model.input_example is not None:

@@ -3,13 +3,15 @@
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import structlog
 
+from model_rollouts.adapters.model_files import load_version
+from model_rollouts.core.flavours import OF_MLFLOW, PYTHON
 from model_rollouts.gateway.errors import BadRequestError
 from model_rollouts.gateway.mlflow_reading import MlflowReader, hint_of
 from model_rollouts.gateway.open_inference_model import Interface, interface
@@ -66,6 +68,7 @@ class MlflowLoader:
         max_waiting_rows: See `MicroBatcher`.
         wait_seconds: See `MicroBatcher`.
         batched: Told model, version and rows of each call.
+        flavours: Those that are loaded; see `core.flavours.check`.
     """
 
     def __init__(
@@ -75,12 +78,14 @@ class MlflowLoader:
         max_waiting_rows: int,
         wait_seconds: float = 0.0,
         batched: Callable[[str, str, int], None] = lambda *_: None,
+        flavours: Collection[str] = (*OF_MLFLOW, PYTHON),
     ) -> None:
         self._tracking_uri = tracking_uri
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._wait_seconds = wait_seconds
         self._batched = batched
+        self._flavours = flavours
         self._adding = threading.Lock()
         self._files: weakref.WeakSet[tempfile.TemporaryDirectory[str]] = weakref.WeakSet()
 
@@ -104,19 +109,16 @@ class MlflowLoader:
                 example; any other is refused, before it can get traffic.
 
         Raises:
+            FlavourError: It is of a flavour that is not loaded.
             WarmUpError: The model fails on its own input example, or its answer is not what its signature says.
             Exception: MLflow is away, there is no such version, or it can't be loaded here.
         """
-        import mlflow
-
-        mlflow.set_tracking_uri(self._tracking_uri)
-        mlflow.set_registry_uri(self._tracking_uri)
         files = tempfile.TemporaryDirectory(prefix="model-rollouts-", ignore_cleanup_errors=True)
         with self._adding:
             self._files.add(files)
         _forget_code()
         try:
-            pyfunc = mlflow.pyfunc.load_model(f"models:/{model}/{version}", dst_path=files.name)
+            pyfunc = load_version(self._tracking_uri, model, version, self._flavours, files.name)
         finally:
             _forget_code()
         check = output_check_of(pyfunc.metadata)

@@ -78,6 +78,7 @@ class Parts:
             settings.max_waiting_rows,
             settings.batch_wait_ms / 1000,
             recorder.batch,
+            settings.flavours,
         )
         upstreams = Upstreams(in_process, settings, recorder.batch)
         kept = settings.spool_dir / quoted(settings.gateway_id) / _REPORTS

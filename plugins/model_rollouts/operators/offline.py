@@ -84,7 +84,9 @@ def score_offline(
     version = parts.registry.resolve(rollout.model, rollout.challenger)
     with (
         DeltaOfflineLog(parts.log_root, rollout, version, days, most_requests) as log,
-        PyfuncScorer(parts.settings.mlflow_tracking_uri, version, call_seconds=call_seconds) as scorer,
+        PyfuncScorer(
+            parts.settings.mlflow_tracking_uri, version, parts.settings.flavours, call_seconds=call_seconds
+        ) as scorer,
     ):
         event = OfflineScoring(parts.service, log, scorer, batch_requests).run(rollout_id, stage)
         if "decision" in event:

@@ -1,7 +1,7 @@
 """The receiver of MLflow's webhooks: a signed hint that a model changed, answered at once.
 
 What a delivery says is not believed: it names the model to look at, and the registry itself tells what changed. So a
-delivery that is lost, repeated or late does no harm; polling finds what it would have told.
+delivery that is lost or late does no harm, polling finds what it would have told; and a copy of one is not taken again.
 """
 
 import asyncio
@@ -36,8 +36,10 @@ def make_app(secret: str | None, watches: Callable[[str], bool], take: Callable[
     """
     from fastapi import FastAPI, HTTPException, Request
 
-    from model_rollouts.web.signature import SHORTEST_SECRET, SignatureError, verify
+    from model_rollouts.web.deliveries import Deliveries, FullError
+    from model_rollouts.web.signature import SHORTEST_SECRET, TOLERANCE_SECONDS, SignatureError, verify
 
+    deliveries = Deliveries()
     app = FastAPI(title="model-rollouts", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post(_PATH, status_code=202)
@@ -48,11 +50,19 @@ def make_app(secret: str | None, watches: Callable[[str], bool], take: Callable[
             )
         body = await _bounded_body(request)
         try:
-            verify(secret, request.headers, body, time.time())
+            now = time.time()
+            delivery = verify(secret, request.headers, body, now)
+            known = deliveries.is_known(delivery, now)
         except SignatureError as error:
             logger.warning("a webhook delivery is refused: %s", error)
             raise HTTPException(401, str(error)) from error
+        except FullError as error:
+            logger.warning("a webhook delivery is refused: %s", error)
+            raise HTTPException(429, str(error), {"Retry-After": str(TOLERANCE_SECONDS)}) from error
+        if known:
+            return {"status": "repeated"}
         model = _model_of(body)
+        deliveries.remember(delivery)  # no await since it was looked up, so no copy can come in between
         if model is None or not watches(model):
             return {"status": "ignored"}
         take(model)

@@ -9,18 +9,33 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 TOLERANCE_SECONDS = 300  # how far the sender's clock may be away; a copy of a request is of no use later
 SHORTEST_SECRET = 16  # characters; a shorter one could be found by trying
 
 _VERSION = "v1"
+_LONGEST_ID = 200  # MLflow's have 36 characters
 
 
 class SignatureError(ValueError):
     """The request is not signed, or not by our secret, or too old."""
 
 
-def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One that is signed.
+
+    Attributes:
+        id: Its own, the same in each copy of it.
+        sent: When it was signed, seconds since 1970.
+    """
+
+    id: str
+    sent: int
+
+
+def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> Delivery:
     """Refuse a request that MLflow did not sign just now.
 
     Args:
@@ -36,6 +51,8 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> 
     delivery, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
     if not (signature and delivery and timestamp):
         raise SignatureError("X-MLflow-Signature, X-MLflow-Delivery-Id and X-MLflow-Timestamp must all be there")
+    if len(delivery) > _LONGEST_ID:
+        raise SignatureError(f"X-MLflow-Delivery-Id has {len(delivery)} characters, must have at most {_LONGEST_ID}")
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= len("9999999999")):
         raise SignatureError(f"X-MLflow-Timestamp is {timestamp[:20]!r}, must be seconds since 1970")
     if abs(now - int(timestamp)) > TOLERANCE_SECONDS:
@@ -52,3 +69,4 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> 
     own = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
     if version != _VERSION or not hmac.compare_digest(own, sent):
         raise SignatureError("X-MLflow-Signature does not fit the request; is it the same secret on both sides?")
+    return Delivery(delivery, int(timestamp))
