@@ -167,6 +167,42 @@ class _Closing:
         self.touched.add((look.stage, look.index))
 
 
+def next_due(plan: Plan, stage: int, judged_from: datetime, spans: Spans, now: datetime) -> datetime:
+    """The first time after now at which a look at a rollout can tell anything new.
+
+    A look is closed, labels have matured, or a time comes that the verdict depends on. What somebody does, and a log
+    that can't be read now, are not among it.
+
+    Args:
+        plan: The rollout's plan.
+        stage: Position of the open (or last) stage.
+        judged_from: When its time began to count.
+        spans: The stages so far.
+        now: UTC.
+    """
+    length, grace = timedelta(seconds=plan.look_seconds), timedelta(seconds=plan.grace_seconds)
+    maturity = timedelta(seconds=plan.label_maturity_seconds)
+    times = [
+        judged_from + timedelta(seconds=seconds)
+        for seconds in (
+            plan.stage(stage).bake_seconds,
+            plan.stage(stage).deadline_seconds,
+            *(plan.deadline_of(stage, gate) for gate in plan.stage(stage).gates),
+        )
+    ]
+    for position, (opened, closed) in spans.items():
+        if plan.stage(position).offline:
+            continue
+        for delay in (grace, maturity + grace):
+            count = max(0, (now - opened - delay) // length) + 1  # the first whole look that ends late enough
+            if closed is None or opened + count * length <= closed:
+                times.append(opened + count * length + delay)
+        if closed is not None:
+            times.append(closed + length + maturity + grace)  # nothing can come after it
+    after = [time for time in times if time > now]
+    return min(after, default=now + length)
+
+
 def seen_looks(plan: Plan, spans: Spans, looks: Sequence[Look], resumed: Sequence[datetime]) -> int:
     """How many looks had begun when the rollout was last resumed: a person has seen what signals said of them."""
     if not resumed:

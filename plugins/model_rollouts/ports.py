@@ -59,6 +59,15 @@ class EvidenceStore(Protocol):
     def looks(self, rollout_id: str) -> list[Look]:
         """In order of stage and index."""
 
+    def looks_since(self, rollout_id: str, last: tuple[int, int], unlabelled: tuple[int, int] | None) -> list[Look]:
+        """Looks that came after those that are known, and known ones that have their labels by now, in order.
+
+        Args:
+            rollout_id: The rollout.
+            last: (stage, index) of the last look that is known.
+            unlabelled: The same of the first one whose labels are not known; None: all are.
+        """
+
     def look_counts(self, rollout_id: str) -> tuple[int, int]:
         """(how many looks there are, how many of them, from the first on, have their labels), without reading them."""
 

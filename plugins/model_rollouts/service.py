@@ -27,17 +27,16 @@ from model_rollouts.core.errors import (
     StaleRevisionError,
 )
 from model_rollouts.core.evidence import Look
-from model_rollouts.core.ledger import Ledger
 from model_rollouts.core.plan import Plan
-from model_rollouts.core.rollout import Cause, Change, Rollout, State
+from model_rollouts.core.rollout import Cause, Change, Event, Rollout, State
 from model_rollouts.core.stage_power import StagePower, plan_power
 from model_rollouts.core.traffic import Traffic
-from model_rollouts.looks import Due, Spans, due_looks, seen_looks
+from model_rollouts.kept_looks import KeptLooks
+from model_rollouts.looks import Due, Spans, due_looks, next_due, seen_looks
 from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore
 
 logger = logging.getLogger(__name__)
 
-_MOST_LEDGERS = 1000
 _BASELINE = timedelta(days=1)
 
 
@@ -76,7 +75,7 @@ class RolloutService:
         self.log = log
         self.clock = clock
         self.new_salt = new_salt
-        self._ledgers: dict[str, Ledger] = {}  # the least recently judged first
+        self._kept = KeptLooks(evidence)
         self._judging = threading.Lock()
 
     # --- before anything moves
@@ -218,25 +217,33 @@ class RolloutService:
 
         A log that can't be read never passes: the stage waits, and is inconclusive at its deadline.
         """
+        return self.look_ahead(rollout_id)[0]
+
+    def look_ahead(self, rollout_id: str) -> tuple[Decision, datetime | None]:
+        """The same, with the first time at which another look can tell anything new; None: try again soon."""
         rollout = self.store.rollout(rollout_id)
         now = self.clock()
-        spans = self.spans(rollout)
-        looks, due = self.evidence.looks(rollout_id), Due([])
+        events = self.store.events(rollout_id=rollout_id)
+        spans, resumed = _spans(rollout, events), _resumed(events)
+        looks, due = self._kept.looks(rollout_id), Due([])
         try:
             due = self._due(rollout, spans, looks, now)
             if due.looks and not due.failure:
                 self.evidence.save_looks(rollout_id, due.looks)
-                looks = self.evidence.looks(rollout_id)  # the first writer wins, and may have been another one
+                looks = self._kept.looks(rollout_id)  # the first writer wins, and may have been another one
         except Exception as error:  # whatever a log engine raises, the answer is to wait
             due = Due([], f"{type(error).__name__}: {error}"[:500])
         if due.failure:
             logger.warning("looks of %s can't be closed: %s", rollout_id, due.failure)
             if harm := self._harm(rollout, looks, due.looks, now):
-                return harm
-        elapsed, signals_from = self._times(rollout, spans, looks, now)
+                return harm, None
+        elapsed, signals_from = _times(rollout, spans, looks, now, resumed)
         with self._judging:  # several threads of the triggerer judge rollouts
-            decision = decide_from(self._ledger(rollout, looks), rollout.stage, elapsed, signals_from)
-        return distrust(decision, due.failure, rollout.plan) if due.failure else decision
+            ledger = self._kept.ledger(rollout_id, rollout.plan, looks)
+            decision = decide_from(ledger, rollout.stage, elapsed, signals_from)
+        if due.failure:
+            return distrust(decision, due.failure, rollout.plan), None
+        return decision, next_due(rollout.plan, rollout.stage, rollout.judged_from or now, spans, now)
 
     def matured(self, rollout_id: str, late: timedelta = timedelta(0)) -> bool:
         """Whether every label that can still count for a rollout that has ended could be counted, `late` ago."""
@@ -263,20 +270,12 @@ class RolloutService:
 
     def judge(self, rollout: Rollout, looks: list[Look], now: datetime) -> Decision:
         """The verdict on given looks at a given time."""
-        elapsed, signals_from = self._times(rollout, self.spans(rollout), looks, now)
+        elapsed, signals_from = _times(rollout, self.spans(rollout), looks, now, self.resumed(rollout))
         return decide(rollout.plan, rollout.stage, looks, elapsed, signals_from)
-
-    def _times(self, rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime) -> tuple[float, int]:
-        """Seconds that the stage has been judged for, and how many looks a person had seen when they last resumed."""
-        if rollout.opened_at is None or rollout.judged_from is None:
-            raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
-        return (now - rollout.judged_from).total_seconds(), seen_looks(
-            rollout.plan, spans, looks, self.resumed(rollout)
-        )
 
     def resumed(self, rollout: Rollout) -> list[datetime]:
         """When the rollout was resumed."""
-        return [e.at for e in self.store.events(rollout_id=rollout.id) if e.kind is steps.EventKind.RESUMED]
+        return _resumed(self.store.events(rollout_id=rollout.id))
 
     def power(self, model: str, version: str, plan: Plan) -> tuple[StagePower, ...]:
         """What each stage needs to see its margins, at the champion's traffic of the last day.
@@ -318,13 +317,7 @@ class RolloutService:
 
     def spans(self, rollout: Rollout) -> dict[int, tuple[datetime, datetime | None]]:
         """When each stage's traffic moved, and when it moved on; an ended rollout's last stage ended with it."""
-        opened = [
-            (event.stage, event.at)
-            for event in self.store.events(rollout_id=rollout.id)
-            if event.kind is steps.EventKind.STAGE_OPENED and event.stage is not None
-        ]
-        ends = [*(at for _, at in opened[1:]), rollout.ended_at]
-        return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)} if opened else {}
+        return _spans(rollout, self.store.events(rollout_id=rollout.id))
 
     def clear(
         self,
@@ -457,18 +450,29 @@ class RolloutService:
         change_traffic(self.store, model, lambda traffic: step(self.store.rollout(rollout_id), traffic))
         return self.store.rollout(rollout_id)
 
-    def _ledger(self, rollout: Rollout, looks: list[Look]) -> Ledger:
-        """The rollout's tallies, kept between looks; made anew when they do not fit what the store has."""
-        ledger = self._ledgers.pop(rollout.id, None) or Ledger(rollout.plan)
-        try:
-            ledger.take(looks)
-        except ValueError:  # fewer looks than before: the store was restored from a backup
-            ledger = Ledger(rollout.plan)
-            ledger.take(looks)
-        self._ledgers[rollout.id] = ledger
-        while len(self._ledgers) > _MOST_LEDGERS:
-            self._ledgers.pop(next(iter(self._ledgers)))
-        return ledger
+
+def _spans(rollout: Rollout, events: Sequence[Event]) -> dict[int, tuple[datetime, datetime | None]]:
+    opened = [
+        (event.stage, event.at)
+        for event in events
+        if event.kind is steps.EventKind.STAGE_OPENED and event.stage is not None
+    ]
+    ends = [*(at for _, at in opened[1:]), rollout.ended_at]
+    return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)} if opened else {}
+
+
+def _resumed(events: Sequence[Event]) -> list[datetime]:
+    return [event.at for event in events if event.kind is steps.EventKind.RESUMED]
+
+
+def _times(
+    rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime, resumed: Sequence[datetime]
+) -> tuple[float, int]:
+    """Seconds that the stage has been judged for, and how many looks a person had seen when they last resumed."""
+    if rollout.opened_at is None or rollout.judged_from is None:
+        raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
+    elapsed = (now - rollout.judged_from).total_seconds()
+    return elapsed, seen_looks(rollout.plan, spans, looks, resumed)
 
 
 def _of_revision(change: Change, seen: int | None) -> Change:

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
         ge=1_000,
         description="Most rows that data checks look at; beyond, a sample of requests: 5 s a million",
     )
+    watch_threads: int = Field(
+        4, ge=2, le=8, description="Looks that one triggerer makes at once; each takes a query's memory while it counts"
+    )
     reports_dir: Path = Field(Path("reports/out"), description="Scratch folder for reports before upload")
     evidently_workspace: str = Field(
         "", description="Folder of an Evidently workspace that gets each stage's drift (`evidently ui --workspace`)"

@@ -12,11 +12,11 @@ from tests.web.conftest import look_of
 from model_rollouts.core.decision import decide
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
 from model_rollouts.core.gates import Metric
+from model_rollouts.core.packed import PackedHistogram, bytes_of, packed
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.recompute import unlabelled
 from model_rollouts.core.unit_evidence import UnitCounts
 from model_rollouts.web.evidence import MOST_POINTS, Evidence, Judging, View
-from model_rollouts.web.packed import PackedHistogram, bytes_of, packed
 
 PLAN = plan_canary(CanaryParameters(steps=(10, 100)))
 

@@ -175,6 +175,18 @@ class SqlStore:
             rows = connection.execute(query).mappings().all()
         return [to_look(row) for row in rows]
 
+    def looks_since(self, rollout_id: str, last: tuple[int, int], unlabelled: tuple[int, int] | None) -> list[Look]:
+        """Looks that came after those that are known, and known ones that have their labels by now, in order."""
+        own = tables.looks.c
+        place = sa.tuple_(own.stage, own.look)
+        wanted = place > sa.tuple_(*last)
+        if unlabelled is not None:
+            wanted |= (place >= sa.tuple_(*unlabelled)) & own.labels.is_not(sa.null())
+        query = sa.select(tables.looks).where(own.rollout_id == rollout_id, wanted).order_by(own.stage, own.look)
+        with self._read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [to_look(row) for row in rows]
+
     def look_counts(self, rollout_id: str) -> tuple[int, int]:
         """(how many looks there are, how many of them, from the first on, have their labels), without reading them."""
         own = tables.looks.c

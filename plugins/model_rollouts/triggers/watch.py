@@ -2,12 +2,32 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from model_rollouts.triggers.workers import Workers, workers
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What came of a look.
+
+    Attributes:
+        event: What to fire; None: there is nothing to say yet.
+        due: When the next look can tell anything new, in seconds since 1970; None: after the time between looks, as
+            something was away.
+        revision: The rollout's revision then.
+    """
+
+    event: dict[str, Any] | None = None
+    due: float | None = None
+    revision: int | None = None
 
 
 class WatchTrigger(BaseTrigger):
@@ -20,7 +40,8 @@ class WatchTrigger(BaseTrigger):
     Args:
         rollout_id: The rollout.
         stage: Position of the stage; a verdict on another one is none of its business.
-        poll_seconds: Time between looks.
+        poll_seconds: How soon it is seen that somebody has done something to the rollout, and how soon something that
+            was away is tried again. Looks are made when they are due.
         held: Watch a stage that holds, for harm alone.
         after: Watch a promoted rollout, for harm alone, until its last labels have matured.
     """
@@ -49,17 +70,30 @@ class WatchTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, wait, look again."""
+        """Look, wait for what is due next, look again."""
+        threads = workers()
+        look = threads.first_look
         while True:
-            found = await asyncio.to_thread(look_once, self.rollout_id, self.stage, self.held, self.after)
-            if found is not None:
-                yield TriggerEvent(found)  # type: ignore[no-untyped-call]  # the same
+            looked = await look(look_once, self.rollout_id, self.stage, self.held, self.after)
+            if looked.event is not None:
+                yield TriggerEvent(looked.event)  # type: ignore[no-untyped-call]  # the same
                 return
+            await self._wait(threads, looked)
+            look = threads.look
+
+    async def _wait(self, threads: Workers, looked: Looked) -> None:
+        """Until the next look is due, or somebody has done something to the rollout."""
+        if looked.due is None:
             await asyncio.sleep(self.poll_seconds)
+            return
+        while (left := looked.due - time.time()) > 0:  # the clock that looks are closed by, and it may be set
+            await asyncio.sleep(min(left, self.poll_seconds))
+            if left > self.poll_seconds and await threads.ask(moved, self.rollout_id, looked.revision):
+                return
 
 
-def look_once(rollout_id: str, stage: int, held: bool = False, after: bool = False) -> dict[str, Any] | None:
-    """One look: the event to fire, or None while there is nothing to say.
+def look_once(rollout_id: str, stage: int, held: bool = False, after: bool = False) -> Looked:
+    """One look.
 
     A store or a log that is away for a while is no reason to stop watching: the next look may find it again. The
     operator's own time limit ends a watch that never does.
@@ -73,13 +107,24 @@ def look_once(rollout_id: str, stage: int, held: bool = False, after: bool = Fal
         rollout = service.store.rollout(rollout_id)
         expected = State.PROMOTED if after else State.HOLDING if held else State.BAKING
         if rollout.state is not expected or rollout.stage != stage:
-            return {"ended": str(rollout.state), "stage": rollout.stage}
-        decision = service.look(rollout_id)
+            return Looked({"ended": str(rollout.state), "stage": rollout.stage})
+        decision, due = service.look_ahead(rollout_id)
         if after and decision.verdict is not Verdict.FAIL and not decision.unreadable and service.matured(rollout_id):
-            return {"ended": "all labels have matured", "stage": rollout.stage}
+            return Looked({"ended": "all labels have matured", "stage": rollout.stage})
     except Exception:
         logger.exception("a look at %s failed; it is tried again", rollout_id)
-        return None
+        return Looked()
     if decision.verdict is Verdict.FAIL or (decision.verdict is not Verdict.WAIT and not (held or after)):
-        return {"decision": decision.to_dict()}
-    return None
+        return Looked({"decision": decision.to_dict()})
+    return Looked(None, due.timestamp() if due else None, rollout.revision)
+
+
+def moved(rollout_id: str, revision: int | None) -> bool:
+    """Whether somebody has done something to the rollout. While the store is away nobody has, as far as can be told."""
+    from model_rollouts.wiring import shared
+
+    try:
+        return shared().service.store.rollout(rollout_id).revision != revision
+    except Exception as error:
+        logger.warning("the store can't be asked for %s; it is tried again: %s", rollout_id, error)
+        return False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from model_rollouts.core.evidence import Look, latency_edge_ms
-from model_rollouts.web.packed import bytes_of, packed
+from model_rollouts.core.packed import bytes_of, packed
 
 if TYPE_CHECKING:
     from model_rollouts.core.course import Course, Point
