@@ -19,7 +19,7 @@ LABEL_DELAY_SECONDS = (1.0, 3.0)
 # Longest waits, in seconds: generous, since they only matter when something is broken.
 START_SECONDS = 240.0
 TRAIN_SECONDS = 300.0
-ROLLOUT_SECONDS = 600.0
+ROLLOUT_SECONDS = {"duckdb": 600.0, "postgresql": 900.0, "spark": 1800.0}  # each process that asks Spark starts a Java
 SETTLE_SECONDS = 180.0
 
 
@@ -37,7 +37,7 @@ class DemoConfig:
         engine: What asks the log; see docs/engines.md.
         log_url: Database of the log; Delta tables in `home` when empty.
         spark_master: Where the engine is spark.
-        rollout_seconds: The longest that one rollout may take.
+        rollout_seconds: The longest that one rollout may take; 0: what the engine needs.
         home: Everything this run writes; made anew each time.
         cache: What later runs can use again.
     """
@@ -51,11 +51,15 @@ class DemoConfig:
     engine: str = "duckdb"
     log_url: str = ""
     spark_master: str = "local[2]"
-    rollout_seconds: float = ROLLOUT_SECONDS
+    rollout_seconds: float = 0.0
     home: Path = REPO / ".local" / "demo"
     cache: Path = REPO / ".local" / "cache"
 
     def __post_init__(self) -> None:
+        if self.engine not in ROLLOUT_SECONDS:
+            raise ValueError(f"ENGINE is {self.engine!r}, must be one of {', '.join(ROLLOUT_SECONDS)}")
+        if not self.rollout_seconds:
+            object.__setattr__(self, "rollout_seconds", ROLLOUT_SECONDS[self.engine])
         if not self.cases:
             raise ValueError("no rollout was chosen; see PATTERN and CHALLENGERS")
         ports = {"MLFLOW_PORT": self.mlflow_port, "GATEWAY_PORT": self.gateway_port, "AIRFLOW_PORT": self.airflow_port}
