@@ -19,6 +19,7 @@ from model_rollouts.cli_start import start
 from model_rollouts.cli_status import history, status
 from model_rollouts.cli_token import token
 from model_rollouts.core.errors import NotFoundError
+from model_rollouts.logs import bind, format_of, log_to_stderr
 
 app = typer.Typer(
     name="rollouts",
@@ -27,6 +28,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def settle(context: typer.Context) -> None:
+    """Log as one JSON object a line where the environment asks for it."""
+    with told():
+        if format_of("text") == "json":
+            log_to_stderr("json")
+            bind(command=context.invoked_subcommand)
+
+
 app.add_typer(db, name="db")
 app.add_typer(log, name="log")
 app.add_typer(token, name="token")
@@ -124,7 +136,7 @@ def gateway(
 ) -> None:
     """Serve the models."""
     with told():
-        from model_rollouts.gateway.startup import log_as_json, read_settings
+        from model_rollouts.gateway.startup import read_settings
 
         if processes is not None:
             os.environ["MODEL_ROLLOUTS_PROCESSES"] = str(processes)
@@ -132,7 +144,7 @@ def gateway(
         if settings.processes > 1:
             from model_rollouts.gateway.processes import supervise
 
-            log_as_json()
+            log_to_stderr("json")
             supervise(settings)
         else:
             from model_rollouts.gateway.main import run

@@ -23,6 +23,7 @@ from model_rollouts.core.errors import (
     RolloutError,
     StaleRevisionError,
 )
+from model_rollouts.logs import bind
 
 if TYPE_CHECKING:
     from model_rollouts.adapters.mapped_log import MappedLog
@@ -39,6 +40,7 @@ def wiring() -> "Wiring":
 
 def require_known(store: "RolloutStore", model: str) -> None:
     """Refuse a model that the store does not know, naming those that it does."""
+    bind(model=model)
     if store.traffic(model) is None:
         known = ", ".join(traffic.model for traffic in store.all_traffic()) or "none"
         raise NotFoundError(f"the store knows no model {model!r}; it knows: {known}")
@@ -175,8 +177,24 @@ def told() -> Iterator[None]:
         if os.environ.get("ROLLOUTS_TRACEBACK") == "1":
             raise
         text = str(error) if isinstance(error, RolloutError | ValueError) else message(error)
-        typer.echo(f"error: {text}", err=True)
+        _tell(text, int(code_of(error)))
         raise typer.Exit(int(code_of(error))) from error
+
+
+def _tell(text: str, code: int) -> None:
+    """An error, on standard error: a line for people, or an object for machines."""
+    from model_rollouts.logs import Hiding, format_of
+
+    try:
+        as_json = format_of("text") == "json"
+    except ValueError:  # which is what is told
+        as_json = False
+    if as_json:
+        import structlog
+
+        structlog.get_logger().error("command_failed", error=text, exit_code=code)
+    else:
+        typer.echo(f"error: {Hiding(os.environ).text(text)}", err=True)
 
 
 def person(by: str | None = None) -> str:

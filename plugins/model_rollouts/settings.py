@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     )
     mlflow_ui_url: str = Field("", description="MLflow's address for links, when a browser needs another one")
     sync_stages: bool = Field(False, description="Also move registry stages, for teams still on stages")
+    log_format: Literal["json", "text"] | None = Field(
+        None,
+        description="What the gateway and the command line log to standard error: json, one object a line, or text; "
+        "left out: json for the gateway, and text for people",
+    )
     scratch_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / f"model-rollouts-{os.getuid()}",
         description="Folder of this machine and user for sums over units between looks; made again when it is lost",

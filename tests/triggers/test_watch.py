@@ -4,9 +4,12 @@ import time
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+from structlog.contextvars import get_contextvars
+
 from model_rollouts import wiring
 from model_rollouts.core.decision import Verdict
 from model_rollouts.core.rollout import State
+from model_rollouts.logs import about
 from model_rollouts.triggers import watch
 from model_rollouts.triggers.watch import Looked, WatchTrigger
 from model_rollouts.triggers.workers import Workers
@@ -173,3 +176,13 @@ def test_a_triggerer_that_has_just_started_leaves_a_thread_to_what_is_due():
         assert await asyncio.gather(*first) == [True] * 20
 
     asyncio.run(main())
+
+
+def test_what_a_thread_logs_belongs_to_its_trigger():
+    """Airflow knows by the context whose log a line belongs to."""
+
+    async def main():
+        with about(trigger_id=7):
+            return await Workers(2).look(get_contextvars)
+
+    assert asyncio.run(main()) == {"trigger_id": 7}

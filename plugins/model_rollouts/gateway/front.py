@@ -141,7 +141,9 @@ class Front:
             reply = await self._plane.invoke(call)
         except Exception as error:
             if not isinstance(error, errors.GatewayError):
-                _log.error("request_failed", model=call.model, request_id=call.request_id, exc_info=error)
+                row = self._follower.in_force(call.model)
+                where = {"rollout_id": row.rollout_id, "stage": row.stage} if row and row.rollout_id else {}
+                _log.error("request_failed", model=call.model, request_id=call.request_id, **where, exc_info=error)
             refusal = Refusal(error)
             if call.request_id:
                 refusal.headers["X-Request-Id"] = call.request_id

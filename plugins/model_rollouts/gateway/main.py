@@ -19,9 +19,10 @@ from model_rollouts.gateway.processes import SUPERVISED
 from model_rollouts.gateway.serving import AddressInUseError, GatewayServer, Leave, bind, end_with_supervisor
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.spool import SpoolInUseError
-from model_rollouts.gateway.startup import BadSettingsError, log_as_json, read_settings
+from model_rollouts.gateway.startup import BadSettingsError, read_settings
 from model_rollouts.gateway.tls import Certificate, CertificateError
 from model_rollouts.gateway.tokens import TokensError
+from model_rollouts.logs import log_to_stderr
 
 _KEEP_ALIVE_SECONDS = 65
 _CHUNKED = 8  # times as many bytes as a body has, when it is sent in chunks of one byte
@@ -35,7 +36,10 @@ def run() -> None:
     Raises:
         SystemExit: The settings do not hold, or another process has the address or the gateway id.
     """
-    log_as_json()
+    try:
+        log_to_stderr("json")
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
@@ -62,6 +66,7 @@ def run() -> None:
         proxy_headers=False,
         server_header=False,
         log_level="warning",
+        log_config=None,  # as everything else is logged
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.drain_seconds,
         ssl_context_factory=None if certificate is None else _always(certificate.context),

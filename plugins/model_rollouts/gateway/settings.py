@@ -12,6 +12,7 @@ from model_rollouts.gateway.spool import OnLogFailure
 from model_rollouts.gateway.tls import make_context
 from model_rollouts.gateway.token_file import read_file
 from model_rollouts.gateway.upstream_address import check, check_tokens
+from model_rollouts.logs import Format
 from model_rollouts.settings import Settings
 
 _MOST_PORT = 65_535
@@ -92,6 +93,7 @@ class GatewaySettings(Settings):
     upstream_probe_seconds: float = Field(5.0, gt=0, le=600, description="Time between looks at the servers' health")
     max_upstream_bytes: int = Field(16_777_216, ge=1024, description="Largest answer of a version's server")
 
+    log_format: Format = Field("json", description="Of what is logged to standard error")
     spool_dir: Path = Field(Path(".local/spool"), description="Answered rows on their way to the log")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="Time between commits to the log")
     max_spool_bytes: int = Field(1_073_741_824, ge=1_048_576, description="Spool size at which nothing more is taken")

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import structlog
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
@@ -52,19 +50,6 @@ def read_settings() -> GatewaySettings:
     if problems:
         raise BadSettingsError("\n".join(["the gateway can't start with these settings:", *problems]))
     return settings
-
-
-def log_as_json() -> None:
-    """One JSON object a line, to standard error."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
 
 
 def _misspelt() -> list[str]:

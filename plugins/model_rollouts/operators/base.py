@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
+from model_rollouts.logs import bind
 from model_rollouts.operators.links import MlflowRunLink, RolloutLink
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class StageOperator(BaseOperator):
         opened = pull(context, PREFLIGHT)
         if opened is None:
             raise RuntimeError("preflight left no result: this task can't know which rollout it belongs to")
+        bind(rollout_id=opened["rollout_id"], stage=opened["stage"], model=(context.get("params") or {}).get("model"))
         return str(opened["rollout_id"]), int(opened["stage"]), str(opened["mlflow_run_id"])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from model_rollouts.logs import about
 from model_rollouts.triggers.workers import Workers, workers
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,11 @@ def look_once(rollout_id: str, stage: int, held: bool = False, after: bool = Fal
     A store or a log that is away for a while is no reason to stop watching: the next look may find it again. The
     operator's own time limit ends a watch that never does.
     """
+    with about(rollout_id=rollout_id, stage=stage):
+        return _look(rollout_id, stage, held, after)
+
+
+def _look(rollout_id: str, stage: int, held: bool, after: bool) -> Looked:
     from model_rollouts.core.decision import Verdict
     from model_rollouts.core.rollout import State
     from model_rollouts.wiring import shared

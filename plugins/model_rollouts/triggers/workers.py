@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -45,7 +46,8 @@ class Workers:
 
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.get_running_loop().run_in_executor(pool, lambda: work(*args, **kwargs))
+        context = copy_context()  # by which Airflow knows whose log a line belongs to
+        return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(work, *args, **kwargs))
 
 
 _made: dict[tuple[int, int], Workers] = {}
