@@ -11,6 +11,7 @@ from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Rollout
 from model_rollouts.ports import PredictionLog, StageWindow, Window
 
+_SKEW = timedelta(minutes=1)  # so much may the clocks of two machines differ; more is a clock that is wrong
 _PRIOR = timedelta(days=30)  # what a unit was worth before the rollout, for CUPED
 
 Spans = Mapping[int, tuple[datetime, datetime | None]]
@@ -201,6 +202,28 @@ def next_due(plan: Plan, stage: int, judged_from: datetime, spans: Spans, now: d
             times.append(closed + length + maturity + grace)  # nothing can come after it
     after = [time for time in times if time > now]
     return min(after, default=now + length)
+
+
+def closed_ahead(plan: Plan, spans: Spans, looks: Sequence[Look], now: datetime) -> str:
+    """That looks of times to come are closed already, by a clock that was ahead; empty where it is not so.
+
+    A closed look is never counted again: until its time has come nothing that is asked is seen by the gates.
+
+    Args:
+        plan: The rollout's plan.
+        spans: Its stages so far.
+        looks: Those that are kept.
+        now: UTC.
+    """
+    length = timedelta(seconds=plan.look_seconds)
+    live = [look for look in looks if look.stage in spans and not plan.stage(look.stage).offline]
+    last = max((spans[look.stage][0] + (look.index + 1) * length for look in live), default=now)
+    if last <= now + _SKEW:
+        return ""
+    return (
+        f"looks until {last:%Y-%m-%d %H:%M:%S} are closed and it is {now:%Y-%m-%d %H:%M:%S}: a clock was ahead, and "
+        "what is asked until then is not judged; roll back and start anew"
+    )
 
 
 def seen_looks(plan: Plan, spans: Spans, looks: Sequence[Look], resumed: Sequence[datetime]) -> int:

@@ -32,7 +32,7 @@ from model_rollouts.core.rollout import Cause, Change, Event, Rollout, State
 from model_rollouts.core.stage_power import StagePower, plan_power
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.kept_looks import KeptLooks
-from model_rollouts.looks import Due, Spans, due_looks, next_due, seen_looks
+from model_rollouts.looks import Due, Spans, closed_ahead, due_looks, next_due, seen_looks
 from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore
 
 logger = logging.getLogger(__name__)
@@ -228,6 +228,8 @@ class RolloutService:
         looks, due = self._kept.looks(rollout_id), Due([])
         try:
             due = self._due(rollout, spans, looks, now)
+            if ahead := closed_ahead(rollout.plan, spans, looks, now):
+                due = Due(due.looks, ahead)
             if due.looks and not due.failure:
                 self.evidence.save_looks(rollout_id, due.looks)
                 looks = self._kept.looks(rollout_id)  # the first writer wins, and may have been another one

@@ -88,8 +88,8 @@ class Team:
         return self.parts.service.clear(rollout.id, stage, ACTOR, "the test says so", {})
 
     def promote(self, rollout: Rollout) -> Rollout:
-        """Every stage, one after the other, to the end."""
-        for stage in range(max(rollout.stage, 0), len(rollout.plan.stages)):
+        """Every stage that has not been open, one after the other, to the end."""
+        for stage in range(rollout.stage + 1, len(rollout.plan.stages)):
             self.open(rollout, stage)
             self.clear(rollout, stage)
         return self.parts.service.cut_over(rollout.id, ACTOR, "the test says so", {})

@@ -19,11 +19,12 @@ _COLUMNS = [
 _MOVES = (EventKind.STAGE_OPENED, EventKind.CUT_OVER, EventKind.ROLLED_BACK)
 
 
-def logged(root: Path, model: str) -> pd.DataFrame:
-    """The prediction log of a model."""
+def logged(root: Path, model: str, prefix: str = "") -> pd.DataFrame:
+    """The prediction log of a model, of the requests whose ids begin so."""
     from deltalake import DeltaTable
 
-    return DeltaTable(str(root / model / "predictions")).to_pandas(columns=_COLUMNS)
+    rows = DeltaTable(str(root / model / "predictions")).to_pandas(columns=_COLUMNS)
+    return rows[rows["request_id"].str.startswith(prefix)]
 
 
 def check_audit(store: SqlStore, model: str, since: int = 0) -> list[Event]:

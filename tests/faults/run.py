@@ -80,7 +80,7 @@ What DESIGN.md promises, shown by breaking things. Made by `make test-faults` on
 - PostgreSQL (Airflow's database and the rollout store), an MLflow server, two gateways, and Airflow's scheduler,
   triggerer, DAG processor and API server with LocalExecutor run as processes of their own. What is killed gets SIGKILL
   with all its children; a thread starts again what has ended, as an init system does. Airflow is told to notice within
-  20 s that a process is gone (by default: minutes).
+  15 s that a process is gone (by default: minutes).
 - A boundary is a task's state in Airflow's database: the task runs, or the watch is deferred. Three canaries of two
   stages meet every pair of a boundary and a process once; where no worker runs, the API server is killed.
 - Callers ask two gateways in turn, and ask the other one when a connection breaks or a gateway that has just started

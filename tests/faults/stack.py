@@ -46,7 +46,7 @@ _KILLED = 128 + signal.SIGKILL  # what a guard says of a command that was
 
 #: How soon Airflow notices that a process is gone; its defaults are five minutes.
 _ATTENTIVE = {
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
@@ -56,6 +56,8 @@ _ATTENTIVE = {
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
 }
+# Imported once in the scheduler; the reports' own packages would take longer at each of its starts than they save.
+_PRELOADED = ("mlflow", "mlflow.pyfunc", "pandas", "duckdb", "deltalake")
 _CODE = """
 import time
 import mlflow
@@ -66,7 +68,7 @@ class Threshold(mlflow.pyfunc.PythonModel):
         time.sleep({load_seconds})
 
     def predict(self, context, model_input, params=None):
-        return (model_input["x"] > 0).astype(int)
+        return (model_input["x"].to_numpy() > 0).astype(int)
 
 
 mlflow.models.set_model(Threshold())
@@ -210,7 +212,7 @@ class Stack:
         self._migrate_airflow(env, home)
         (home / "config").mkdir()
         (home / "config" / "airflow_local_settings.py").write_text(
-            airflow_parts._LOCAL_SETTINGS.format(names=airflow_parts._PRELOADED), encoding="utf-8"
+            airflow_parts._LOCAL_SETTINGS.format(names=_PRELOADED), encoding="utf-8"
         )
         for name in AIRFLOW:
             command = airflow_parts.commands(self.config)[name]

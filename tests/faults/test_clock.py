@@ -63,6 +63,7 @@ def _set(offset: Path, seconds: int) -> None:
     fresh.replace(offset)
 
 
+@pytest.mark.skipif(not FULL, reason="FAULTS=small does without libfaketime")
 def test_a_gateways_clock_that_jumps_loses_no_answer_and_doubles_none(stack: Stack, tmp_path: Path) -> None:
     name = "jumping"
     team = Team.of(stack, name)
@@ -107,20 +108,25 @@ def _days(stack: Stack, model: str) -> list[datetime]:
 def test_a_deciders_clock_that_jumps_passes_nothing(stack: Stack) -> None:
     name = "decider"
     team = Team.of(stack, name)
-    held = "forward: past the deadline it is inconclusive, never passed; back: it waits; right again: judged as before"
+    held = (
+        "forward: past the deadline it is inconclusive, never passed; back: it waits; right again, after looks of "
+        "times to come were closed: it says so, passes nothing and holds"
+    )
     with shown("the clock that verdicts are made by jumps (the service's own clock)", held) as line:
-        rollout = team.open(team.start("2", 50, 100, bake=1.0, deadline=600.0))
+        rollout = team.open(team.start("2", 50, 100, bake=1.0, deadline=600.0, look=5.0))
         team.wait_followed()
-        Callers(stack.gateway_urls, name, 8.0, name).run_for(3.0)  # too little to prove anything
+        Callers(stack.gateway_urls, name, 20.0, name).run_for(8.0)
         team.wait_logged()
         seen = {}
-        for hours in (0, 2, -2, 24, 0):
+        for hours in (-2, 0, 2, -2, 0):
             team.parts.service.clock = lambda hours=hours: datetime.now(UTC) + timedelta(hours=hours)
-            seen[hours] = team.parts.service.look(rollout.id).verdict
-            assert seen[hours] is not Verdict.PASS, f"{hours} hours ahead it passed"
+            seen[hours] = team.parts.service.look(rollout.id)
+            assert seen[hours].verdict is not Verdict.PASS, f"{hours} hours ahead it passed"
             assert team.now(rollout).state is State.BAKING, "a look moves nothing"
-        assert seen[-2] is Verdict.WAIT
-        assert seen[2] is seen[24] is Verdict.INCONCLUSIVE
-        assert seen[0] is Verdict.WAIT
-        line.times, line.result = 4, ", ".join(f"{hours:+d} h: {verdict}" for hours, verdict in seen.items())
+        assert seen[-2].verdict is Verdict.WAIT
+        assert seen[2].verdict is Verdict.INCONCLUSIVE
+        assert (seen[0].verdict, seen[0].blind) == (Verdict.WAIT, True)
+        assert "a clock was ahead" in seen[0].reason
+        line.times = 4
+        line.result = ", ".join(f"{hours:+d} h: {found.verdict}" for hours, found in seen.items())
     team.parts.service.roll_back(rollout.id, "test", "the end")

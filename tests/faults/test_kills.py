@@ -11,15 +11,23 @@ from typing import Any
 
 import pytest
 from tests.faults.callers import Callers
-from tests.faults.promises import check_audit, check_deals, check_log, check_stages, logged
+from tests.faults.canaries import (
+    MODEL,
+    PATIENCE,
+    RATE,
+    check_callers,
+    check_promoted,
+    ended,
+    following,
+    serves,
+    start,
+)
 from tests.faults.record import FULL, shown
 from tests.faults.stack import GATEWAYS, Stack, struck
 
-from model_rollouts.adapters.gateway_client import GatewayClient
-from model_rollouts.core.errors import NotReadyError
-from model_rollouts.core.rollout import EventKind, Rollout, State
+from model_rollouts.core.rollout import State
 
-pytestmark = pytest.mark.timeout(1500 if FULL else 400)
+pytestmark = pytest.mark.timeout(3600 if FULL else 1200)
 
 WORKER, SCHEDULER, POSTGRES, TRIGGERER, GATEWAY, MLFLOW = KINDS = (
     "worker",
@@ -38,25 +46,6 @@ CANARIES = 3 if FULL else 1
 STEPS = (50, 100) if FULL else (100,)
 SMALL = {"preflight": GATEWAY, "shift_traffic": SCHEDULER, "deferred": TRIGGERER, "compare": WORKER, "decide": POSTGRES,
     "end": MLFLOW}  # fmt: skip
-RATE = 40.0
-PATIENCE = 240.0  # for the next boundary, on machines that do other things too
-MODEL = "kills"
-FORM: dict[str, Any] = {
-    "steps": list(STEPS),
-    "bake_seconds": 3,
-    "deadline_seconds": 900,
-    "look_seconds": 1.5,
-    "grace_seconds": 4,
-    "label_maturity_seconds": 5,
-    "label_coverage": 0,
-    "control_percent": 40,
-    "negligible_error_rate": 0.1,
-    "min_requests": 30,
-    "latency_slack_ms": 5000,  # how fast two cores are while they start everything anew is no matter of this test
-    "golden_requests": 0,
-    "may_be_missing": ["accuracy", "latency", "errors", "drift", "business"],
-    "requested_by": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -137,82 +126,8 @@ class Killer:
         self.gateway_kills += 1
 
 
-def serves(stack: Stack, gateway: str) -> bool:
-    """Whether a gateway answers for the model."""
-    url = stack.gateway_urls[GATEWAYS.index(gateway)]
-    try:
-        (revision,) = GatewayClient(url).routed(MODEL).values()
-    except NotReadyError:
-        return False
-    return revision is not None
-
-
-def drained(stack: Stack) -> bool:
-    """Whether everything that was answered is in the log."""
-    import requests
-
-    said = [requests.get(f"{url}/status", timeout=10).json() for url in stack.gateway_urls]
-    return all(each["spool"]["bytes"] == 0 and each["mirror"]["waiting"] == 0 for each in said)
-
-
-def start(stack: Stack, challenger: str, **more: Any) -> tuple[str, Rollout]:
-    """A canary; gives its first run and the rollout."""
-    known = {each.id for each in stack.store.rollouts(MODEL)}
-    form = {"model": MODEL, "challenger": challenger, **FORM, **more}
-    run = stack.until("Airflow that takes a run", lambda: stack.api.trigger("canary", form), 60)
-    fresh = lambda: [each for each in stack.store.rollouts(MODEL) if each.id not in known]  # noqa: E731
-    return run, stack.until("rollout", fresh, PATIENCE)[0]
-
-
-def ended(stack: Stack, rollout: Rollout) -> Rollout:
-    """The rollout when it has ended, and its runs with it."""
-    stack.until(f"end of {rollout.id}", lambda: not stack.store.rollout(rollout.id).active, PATIENCE)
-    stack.until("end of its runs", lambda: not stack.unfinished("canary"), PATIENCE)
-    return stack.store.rollout(rollout.id)
-
-
-def stage_runs(stack: Stack, rollout: Rollout) -> Counter[str]:
-    """How many MLflow runs each stage has."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(stack.config.mlflow_url, stack.config.mlflow_url)
-    experiment = client.get_experiment_by_name(f"rollouts/{MODEL}")
-    found = client.search_runs([experiment.experiment_id], f"tags.`rollout.id` = '{rollout.id}'")
-    return Counter(run.data.tags["rollout.stage"] for run in found)
-
-
-def _check_promoted(stack: Stack, rollout: Rollout) -> None:
-    assert rollout.state is State.PROMOTED, f"{rollout.id} is {rollout.state}: {rollout.reason}"
-    check_stages(stack.store, rollout)
-    kinds = Counter(event.kind for event in stack.store.events(rollout_id=rollout.id))
-    assert kinds[EventKind.STAGE_OPENED] == kinds[EventKind.CLEARED] == len(STEPS)
-    assert kinds[EventKind.CUT_OVER] == 1
-    assert kinds[EventKind.HELD] == kinds[EventKind.ROLLED_BACK] == 0
-    traffic = stack.store.traffic(MODEL)
-    assert traffic is not None
-    assert (traffic.champion, traffic.previous, traffic.challenger, traffic.share) == (
-        rollout.challenger,
-        rollout.champion,
-        None,
-        0,
-    )
-    wanted = {"champion": rollout.challenger, "previous": rollout.champion}
-    stack.until(f"aliases {wanted}", lambda: stack.aliases(MODEL) == wanted, 60)
-    assert stage_runs(stack, rollout) == {str(stage): 1 for stage in range(len(STEPS))}
-
-
-@pytest.fixture(scope="module")
-def model(airflow: Stack) -> Stack:
-    """A model that serves, with a challenger for each canary."""
-    airflow.register(MODEL, [0.0] * (CANARIES + 1))
-    airflow.wiring().service.adopt(MODEL, "test")
-    for name in GATEWAYS:
-        airflow.until(f"model on {name}", lambda name=name: serves(airflow, name), 60)
-    return airflow
-
-
-def test_a_canary_is_promoted_whatever_is_killed_at_whichever_of_its_tasks(model: Stack) -> None:
-    stack, killers, rollouts = model, [], []
+def test_a_canary_is_promoted_whatever_is_killed_at_whichever_of_its_tasks(serving: Stack) -> None:
+    stack, killers, rollouts = serving, [], []
     held = (
         "promoted; shares sum to 100 in every event and no traffic moved without one; no stage opened twice; aliases; "
         "one MLflow run a stage; every answer logged once, dealt as its revision says; no caller without an answer"
@@ -220,17 +135,17 @@ def test_a_canary_is_promoted_whatever_is_killed_at_whichever_of_its_tasks(model
     with shown("kill -9 at task boundaries of canaries", held) as line:
         with Callers(stack.gateway_urls, MODEL, RATE, "kills") as callers:
             for canary in range(CANARIES):
-                run, rollout = start(stack, str(canary + 2))
+                run, rollout = start(stack, following(stack), STEPS)
                 killer = Killer(stack, rollout.id, run)
                 for point in points(canary):
                     killer.strike(point)
                 killers.append(killer)
                 rollouts.append(ended(stack, rollout))
-                _check_promoted(stack, rollouts[-1])
+                check_promoted(stack, rollouts[-1])
         hit = [point for killer in killers for point in killer.hit]
         line.times = len(hit)
         line.result = _told(stack, hit, callers)
-        _check_rest(stack, callers, rollouts, sum(killer.gateway_kills for killer in killers))
+        check_callers(stack, callers, rollouts, "kills-", sum(killer.gateway_kills for killer in killers))
         missed = [f"{p.kind} at {p.boundary}" for killer in killers for p in killer.missed]
         print("missed:", missed)
         assert len(hit) >= (40 if FULL else 5), f"too many boundaries were over too soon: {missed}"
@@ -244,15 +159,3 @@ def _told(stack: Stack, hit: Sequence[Point], callers: Callers) -> str:
         f"{sum(callers.left.values())} answered by the other gateway; {fell} processes fell with another one and were "
         "started again"
     )
-
-
-def _check_rest(stack: Stack, callers: Callers, rollouts: Sequence[Rollout], kills: int) -> None:
-    stack.wait_ready(*GATEWAYS)
-    stack.until("whole log", lambda: drained(stack), 60)
-    assert not callers.lost, f"{len(callers.lost)} callers got no answer: {callers.left}"
-    assert set(callers.left) <= {"broken", "503"}, f"callers saw {callers.left}"
-    assert all(each.prediction == int(each.x > 0) for each in callers.requests)
-    events = check_audit(stack.store, MODEL)
-    rows = logged(stack.log_dir, MODEL)
-    check_log(rows, callers.requests, kills)
-    assert check_deals(rows, events, {each.id: each for each in rollouts}) > 100
