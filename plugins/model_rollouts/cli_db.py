@@ -1,5 +1,6 @@
 """`rollouts db`: the store's tables."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,3 +41,13 @@ def check() -> None:
         typer.echo(schema.summary, err=not schema.fits)
         if not schema.fits:
             raise typer.Exit(int(Code.FAILED))
+
+
+@db.command("backup")
+def backup(file: Annotated[Path, typer.Argument(help="The copy; must not be there yet.")]) -> None:
+    """Copy a store in SQLite while others use it. PostgreSQL: pg_dump; see docs/backup.md."""
+    with told():
+        from model_rollouts.adapters.sql_backup import back_up
+
+        size = back_up(wiring().settings.store_url, file)
+        typer.echo(f"the store is in {file} ({size:,} bytes)")

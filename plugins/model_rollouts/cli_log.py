@@ -1,11 +1,12 @@
 """Commands on the prediction log itself: `rollouts log`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model_rollouts.cli_shared import print_json, print_table, told, wiring
+from model_rollouts.cli_shared import UsageError, print_json, print_table, told, wiring
 
 if TYPE_CHECKING:
     from model_rollouts.adapters.log_upkeep import TableUpkeep
@@ -53,6 +54,25 @@ def upkeep(
         if any(each.error for each in done):
             raise typer.Exit(1)
         typer.echo("nothing was changed: a dry run" if dry_run else f"{len(done)} tables are cared for", err=as_json)
+
+
+@log.command("backup")
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Folder of the copy; one that is there gets what is new.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Copy the Delta tables while gateways write, each as it was at one version. PostgreSQL: pg_dump."""
+    with told():
+        from model_rollouts.adapters.log_backup import back_up
+
+        settings = wiring().settings
+        if settings.log_url:
+            raise UsageError("the log is in PostgreSQL: use pg_dump; see docs/backup.md")
+        rows = [asdict(each) for each in back_up(settings.log_dir, folder)]
+        if as_json:
+            print_json(rows)
+        else:
+            print_table(rows, ("model", "table", "version", "files", "copied", "megabytes"))
 
 
 def _row(done: "TableUpkeep") -> dict[str, Any]:

@@ -7,13 +7,18 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_rollouts.core.errors import RolloutError
 from model_rollouts.wiring import Wiring
 
+if TYPE_CHECKING:
+    from model_rollouts.adapters.log_fit import Routed
+
 _SECONDS = 30.0
 _RECENT = timedelta(hours=1)
+_FITTING = timedelta(days=2)
+_MOST_ROLLOUTS = 10_000
 _DAGS = ("canary", "reconcile")
 _SHORTEST_SECRET = 16
 _SAID_CHARS = 400
@@ -157,6 +162,52 @@ def _log(parts: Wiring) -> list[Finding]:
     return findings or [Finding("log", Health.UNUSED, f"{where}: no model to look for")]
 
 
+def _fit(parts: Wiring) -> list[Finding]:
+    """Whether log and store are of the same time: after a restore one of them may be older than the other."""
+    from model_rollouts.adapters.log_fit import routed
+
+    now = datetime.now(UTC)
+    findings = []
+    for traffic in parts.store.all_traffic():
+        known = {rollout.id for rollout in parts.store.rollouts(traffic.model, limit=_MOST_ROLLOUTS)}
+        said, rows = [], routed(parts.log_root, traffic.model, now - _FITTING, now + _FITTING)
+        for row in rows:
+            name = f"rollout {row.rollout_id}" if row.rollout_id else "no rollout"
+            if row.rollout_id and row.rollout_id not in known and len(known) < _MOST_ROLLOUTS:
+                said.append(f"rows of {name}, which the store does not know, until {row.newest:%Y-%m-%d %H:%M:%S}")
+            elif row.revision > traffic.revision:
+                until = f"until {row.newest:%Y-%m-%d %H:%M:%S}"
+                said.append(
+                    f"rows of {name} were routed by revision {row.revision} ({until}), and the store is at "
+                    f"{traffic.revision}"
+                )
+        active = parts.store.active(traffic.model)
+        if active is not None and (gone := _counted_and_gone(parts, active.id, rows)):
+            said.append(gone)
+        if said:
+            remedy = "one of the two was restored from a backup: docs/backup.md says what follows"
+            findings.append(Finding(f"log and store of {traffic.model}", Health.WARNING, "; ".join(said), remedy))
+    return findings
+
+
+def _counted_and_gone(parts: Wiring, rollout_id: str, rows: "Sequence[Routed]") -> str:
+    """That requests of a rollout were counted which the log has no longer."""
+    looks = [look for look in parts.store.looks(rollout_id) if look.champion.requests + look.challenger.requests]
+    if not looks:
+        return ""
+    rollout = parts.store.rollout(rollout_id)
+    spans = parts.service.spans(rollout)
+    last = max((look for look in looks if look.stage in spans), key=lambda look: (look.stage, look.index), default=None)
+    if last is None or rollout.plan.stage(last.stage).offline:
+        return ""
+    begin = spans[last.stage][0] + timedelta(seconds=last.index * rollout.plan.look_seconds)
+    newest = max((row.newest for row in rows if row.rollout_id == rollout_id), default=None)
+    if begin < datetime.now(UTC) - _FITTING or (newest is not None and newest >= begin):
+        return ""
+    have = f"the log's newest is of {newest:%Y-%m-%d %H:%M:%S}" if newest else "the log has none"
+    return f"requests of {rollout_id} after {begin:%Y-%m-%d %H:%M:%S} were counted, and {have}"
+
+
 def _engine(parts: Wiring) -> list[Finding]:
     if parts.settings.engine == "spark":
         from model_rollouts.adapters.spark_engine import SparkEngine
@@ -219,6 +270,7 @@ _LOOKS: tuple[tuple[str, Look, str], ...] = (
     ("gateways", _gateways, "see that every process of MODEL_ROLLOUTS_GATEWAY_URL answers"),
     ("engine", _engine, "see that the engine of MODEL_ROLLOUTS_ENGINE is installed and can be reached"),
     ("log", _log, "see that the log of MODEL_ROLLOUTS_LOG_DIR or MODEL_ROLLOUTS_LOG_URL can be read"),
+    ("log and store", _fit, "see that the log can be read"),
     ("data checks", _files, ""),
     ("airflow", _airflow, "see that MODEL_ROLLOUTS_AIRFLOW_URL answers, and its user or token"),
     ("webhook", _webhook, ""),
