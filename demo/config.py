@@ -101,7 +101,10 @@ class DemoConfig:
 
     def environment(self) -> dict[str, str]:
         """What every process of the demo is told: where the parts are, and to keep to itself."""
+        # Each process that asks Spark has a Java of its own, for a minute: it is not to spend that on becoming quick.
+        java = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"} if self.engine == "spark" else {}
         return {
+            **java,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MODEL_ROLLOUTS_STORE_URL": self.store_url,
             "MODEL_ROLLOUTS_LOG_DIR": str(self.home / "log"),
