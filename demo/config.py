@@ -19,7 +19,7 @@ LABEL_DELAY_SECONDS = (1.0, 3.0)
 # Longest waits, in seconds: generous, since they only matter when something is broken.
 START_SECONDS = 240.0
 TRAIN_SECONDS = 300.0
-ROLLOUT_SECONDS = {"duckdb": 600.0, "postgresql": 900.0, "spark": 1800.0}  # each process that asks Spark starts a Java
+ROLLOUT_SECONDS = {"duckdb": 600.0, "postgresql": 900.0, "spark": 2700.0}  # each process that asks Spark starts a Java
 SETTLE_SECONDS = 180.0
 
 
