@@ -14,7 +14,7 @@ from model_rollouts.core.rollout import Event, EventKind, Rollout
 
 _COLUMNS = [
     *("request_id", "version", "arm", "cohort", "served", "status", "gateway_id", "traffic_revision"),
-    *("rollout_id", "stage", "unit_id", "prediction"),
+    *("rollout_id", "stage", "unit_id", "prediction", "ts"),
 ]
 _MOVES = (EventKind.STAGE_OPENED, EventKind.CUT_OVER, EventKind.ROLLED_BACK)
 
