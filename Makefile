@@ -56,6 +56,12 @@ test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to 
 secrets: ## random passwords for docker-compose.yaml into .env, which is never overwritten
 	@deploy/make-secrets
 
+test-fuzz: $(READY) ## requests, forms, webhooks and files that nobody thought of (FUZZ=30 times what make test tries, 15 minutes)
+	@FUZZ=$${FUZZ-30} exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/fuzz --timeout 1800
+
+audit: $(READY) ## known vulnerabilities of everything that is installed; fails where the service that knows them is away
+	@exec $(BIN)/python tests/audit/check.py
+
 test-wheel: $(READY) ## the wheel in an environment and an Airflow of its own (1 minute)
 	@exec $(BIN)/python tests/wheel/check.py
 
