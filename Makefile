@@ -25,7 +25,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos test-faults test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos test-fuzz audit test-faults test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'

@@ -1,8 +1,8 @@
 """`make audit`: what is known of the locked packages' vulnerabilities, by pip-audit.
 
-A package index that has no such data, or a copy of one that leaves it out, looks to pip-audit like packages without any:
-it says "No known vulnerabilities found" and succeeds. So the same question is asked of a package that is known to have some,
-first; where none is told, nothing was audited, and this fails.
+A package index that has no such data, or a copy of one that leaves it out, looks to pip-audit like packages without
+any: it says "No known vulnerabilities found" and succeeds. So the same question is first asked of a package that is
+known to have some; where none is told, nothing was audited, and this fails.
 """
 
 import json
@@ -77,14 +77,14 @@ def main() -> int:
                 continue
             packages = audited(ROOT / name)
             bad = [package for package in packages if package["vulns"]]
-            print(f"{name}: {len(packages)} packages, {len(bad)} of them with known vulnerabilities")  # noqa: T201
+            print(f"{name}: {len(packages)} packages, {len(bad)} of them with known vulnerabilities")
             for package in bad:
                 ids = ", ".join(each["id"] for each in package["vulns"])
                 mended = sorted({fix for each in package["vulns"] for fix in each.get("fix_versions", [])})
-                print(f"  {package['name']} {package['version']}: {ids}; mended in {', '.join(mended) or 'none'}")  # noqa: T201
+                print(f"  {package['name']} {package['version']}: {ids}; mended in {', '.join(mended) or 'none'}")
             worst = max(worst, _FOUND if bad else 0)
     except NotAuditedError as error:
-        print(f"nothing was audited: {error}", file=sys.stderr)  # noqa: T201
+        print(f"nothing was audited: {error}", file=sys.stderr)
         return _NOT_AUDITED
     return worst
 
