@@ -25,7 +25,7 @@ export PATTERN CHALLENGERS KEEP MLFLOW_PORT GATEWAY_PORT AIRFLOW_PORT ENGINE LOG
 screenshots: $(READY) ## pictures of a running demo (make demo KEEP=1) for the README
 	@exec $(BIN)/python -m demo.screenshots
 
-.PHONY: help demo screenshots test test-statistics test-chaos test-fuzz audit test-faults test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page page-pictures bench-compare lint types lock clean
+.PHONY: help demo screenshots test test-statistics test-chaos test-fuzz audit test-faults test-compose secrets test-wheel bench-decisions bench-switch bench-gateway bench-page bench-watch page-pictures bench-compare lint types lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench-gateway: $(READY) ## the gateway beside other servers: docs/benchmarks/gat
 
 bench-page: $(READY) ## the page with 1,200 rollouts and 10,000 looks: docs/benchmarks/page.md (3 minutes; needs chromium)
 	@exec $(BIN)/python -m bench.page
+
+bench-watch: $(READY) ## 500 rollouts watched by one triggerer: docs/benchmarks/watch.md (8 minutes; ARGS=--together: 15)
+	@exec $(BIN)/python -m bench.watch $(ARGS)
 
 page-pictures: $(READY) ## pictures of the page for docs/page.md, by its end-to-end test (2 minutes; needs chromium)
 	@ROLLOUTS_SCREENSHOTS=docs/images exec $(BIN)/python -m pytest tests/e2e/test_page.py -m e2e -q

@@ -20,7 +20,7 @@ from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Cause, Change, Rollout
 
 PAST_LOOKS, MATURITY, GRACE = 60, 600.0, 2.0
-ROWS, OLD_COMMITS = 200, 40  # of a commit; of a model's table before the measurement
+ROWS, OLD_COMMITS = 200, 12  # of a commit; of a model's table before the measurement
 _SEED = 5
 _SHARE = 25
 _MADE = """
@@ -58,14 +58,16 @@ def fill_store(url: str, count: int, look_seconds: float, *, together: bool) -> 
     now = datetime.now(UTC)
     past = timedelta(seconds=PAST_LOOKS * look_seconds)
     rollouts, rows = [], []
+    past_rows: list[dict[str, Any]] = []  # the same numbers for all: making them takes longer than writing them
     for number in range(count):
         ahead = 0.0 if together else look_seconds * number / count
+        mature = PAST_LOOKS - int((MATURITY + GRACE) // look_seconds) - 1
         rollout = _open(store, f"model-{number:04d}", plan, now - past - timedelta(seconds=ahead))
         rollouts.append(rollout)
-        mature = PAST_LOOKS - int((MATURITY + GRACE) // look_seconds) - 1
-        for look in looks(rng, rollout, PAST_LOOKS):
-            row = from_look(rollout.id, look)
-            rows.append(row | ({} if look.index < mature else {"labels": None}))
+        past_rows = past_rows or [from_look("", look) for look in looks(rng, rollout, PAST_LOOKS)]
+        rows += [
+            row | {"rollout_id": rollout.id} | ({} if row["look"] < mature else {"labels": None}) for row in past_rows
+        ]
     database = Database(url)
     with database.write() as connection:
         for first in range(0, len(rows), 2000):
