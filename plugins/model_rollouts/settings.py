@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     )
     airflow_user: str = Field("", description="User of Airflow's API, with the right to trigger those DAGs")
     airflow_password: SecretStr | None = Field(None, description="The user's password")
+    undo_allowed: tuple[str, ...] = Field(
+        ("dag:*", "delta_restore:*"),
+        description="What data rollbacks may do, as patterns of kind:target; functions only where they are named here",
+    )
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token of `rollouts metrics --port`, 16 characters or more; needed beyond this machine"
     )

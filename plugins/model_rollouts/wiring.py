@@ -139,7 +139,7 @@ class Wiring:
         """Undoes data with a model."""
         from model_rollouts.adapters.data_undo import DataUndoer
 
-        return DataUndoer(self.airflow)
+        return DataUndoer(self.airflow, self.settings.undo_allowed)
 
     def airflow(self) -> "AirflowClient":
         """Airflow's REST API.

@@ -15,6 +15,7 @@ from model_rollouts.adapters.airflow_client import AirflowClient
 from model_rollouts.adapters.data_undo import DataUndoer
 from model_rollouts.core.data_rollback import DataRollback, DataRollbackKind
 from model_rollouts.core.errors import DataRollbackError, NotReadyError
+from model_rollouts.settings import Settings
 
 ROLLOUT = {"id": "ro-1", "model": "flights", "champion": "1", "challenger": "2", "position": 0}
 
@@ -224,6 +225,30 @@ def test_a_function_gets_its_arguments_and_the_rollout(undoer: DataUndoer) -> No
     assert called == [{"since": "2026-01-01", "rollout": ROLLOUT, "dry": False}]
     assert (result["kind"], result["result"]) == ("callable", {"rows": 3})
     assert result["detail"] == f'{__name__}:drop_rows returned {{"rows": 3}}'
+
+
+@pytest.mark.parametrize(
+    "allowed", [(), ("dag:*", "delta_restore:*"), ("callable:other:*",), ("callable:*:drop",), ("Callable:*",)]
+)
+def test_what_is_not_allowed_is_neither_taken_into_a_plan_nor_done(allowed: tuple[str, ...]) -> None:
+    """Also where a plan had it before the setting was changed."""
+    called.clear()
+    undoer, step = DataUndoer(no_airflow, allowed), function("drop_rows", arguments={"since": "2026-01-01"})
+    with pytest.raises(NotReadyError, match=r"may not be done: .*drop_rows is not in MODEL_ROLLOUTS_UNDO_ALLOWED"):
+        undoer.pin(step)
+    with pytest.raises(DataRollbackError, match="may not be done"):
+        undoer.undo(step, ROLLOUT)
+    assert called == []
+
+
+def test_a_pattern_allows_what_it_says_and_functions_are_not_among_the_defaults(table: str) -> None:
+    restore = DataRollback(DataRollbackKind.DELTA_RESTORE, table)
+    assert DataUndoer(no_airflow, Settings().undo_allowed).pin(restore).version == 2
+    with pytest.raises(NotReadyError, match="may not be done"):
+        DataUndoer(no_airflow, Settings().undo_allowed).pin(function("drop_rows", arguments={"since": "x"}))
+    with pytest.raises(NotReadyError, match="may not be done"):
+        DataUndoer(no_airflow, ("delta_restore:/data/*",)).pin(restore)
+    assert DataUndoer(no_airflow, (f"callable:{__name__}:*",)).pin(function("drop_rows", arguments={"since": "x"}))
 
 
 @pytest.mark.parametrize(("what", "kept"), [("object", "<object object"), ("nan", "nan"), ("long", '"xxx')])

@@ -7,8 +7,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from model_rollouts.adapters import delta_restore
@@ -25,10 +26,13 @@ class DataUndoer:
 
     Args:
         airflow: Makes a client of Airflow, once a DAG is to be run.
+        allowed: What may be undone, as patterns of `kind:target`. A plan comes from a form, and who may send that may
+            not therefore call any function, or run any DAG, with this process's rights.
     """
 
-    def __init__(self, airflow: Callable[[], AirflowClient]) -> None:
+    def __init__(self, airflow: Callable[[], AirflowClient], allowed: Sequence[str] = ("*",)) -> None:
         self._airflow = airflow
+        self._allowed = tuple(allowed)
 
     def pin(self, step: DataRollback) -> DataRollback:
         """The step as it must be put down when a rollout starts.
@@ -39,6 +43,8 @@ class DataUndoer:
         Raises:
             NotReadyError: It could not be undone; says why.
         """
+        if problem := self._refusal(step):
+            raise NotReadyError(problem)
         if step.kind is DataRollbackKind.DELTA_RESTORE:
             if step.version is None:
                 return replace(step, version=delta_restore.current_version(step.target))
@@ -67,8 +73,10 @@ class DataUndoer:
             JSON types: "kind", "target", "seconds", "detail" and what the kind has to tell.
 
         Raises:
-            DataRollbackError: It failed, or took longer than the step's time limit.
+            DataRollbackError: It failed, may not be done, or took longer than the step's time limit.
         """
+        if problem := self._refusal(step):
+            raise DataRollbackError(problem)
         do = {
             DataRollbackKind.DELTA_RESTORE: _restore,
             DataRollbackKind.CALLABLE: _call,
@@ -83,6 +91,16 @@ class DataUndoer:
             raise DataRollbackError(f"{step.name} failed: {type(error).__name__}: {error}") from error
         seconds = round(time.monotonic() - began, 3)
         return {"kind": step.kind.value, "target": step.target, "seconds": seconds, **result}
+
+    def _refusal(self, step: DataRollback) -> str:
+        """Why a step may not be done; "": it may."""
+        what = f"{step.kind}:{step.target}"
+        if any(fnmatchcase(what, pattern) for pattern in self._allowed):
+            return ""
+        return (
+            f"{step.name} may not be done: {what} is not in MODEL_ROLLOUTS_UNDO_ALLOWED "
+            f"({', '.join(self._allowed) or 'nothing'}); add it there, where Airflow runs"
+        )
 
     def _run_dag(self, step: DataRollback, rollout: Mapping[str, Any]) -> dict[str, Any]:
         """Run it under an id of its own for this rollout: a run that is there is waited for, or taken up again."""
