@@ -15,7 +15,7 @@ from model_rollouts.core.rollout import EventKind, Rollout, State
 
 MODEL = "flights"
 RATE = 40.0
-PATIENCE = 300.0  # for the next task, on machines that do other things too
+PATIENCE = 600.0  # for the next task, on machines that do other things too
 FORM: dict[str, Any] = {
     "bake_seconds": 3,
     "deadline_seconds": 900,

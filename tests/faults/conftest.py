@@ -4,8 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.canaries import MODEL, serves
-from tests.faults.stack import GATEWAYS, Stack, running
+
+for _name in ("canaries", "moves", "promises"):  # their assertions say what they compared
+    pytest.register_assert_rewrite(f"tests.faults.{_name}")
+
+from tests.faults.canaries import MODEL, serves  # noqa: E402  # after that
+from tests.faults.stack import GATEWAYS, Stack, running  # noqa: E402
 
 VERSIONS = 7  # as many as canaries need that follow each other
 

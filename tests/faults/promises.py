@@ -49,8 +49,8 @@ def check_audit(store: SqlStore, model: str, since: int = 0) -> list[Event]:
         assert step or dict(after.before) == dict(after.after), f"{after.kind} moved the traffic under one revision"
     traffic = store.traffic(model)
     assert traffic is not None
-    assert traffic.shares() == dict(events[-1].after)
-    assert traffic.revision == events[-1].traffic_revision
+    told = dict(events[-1].after), events[-1].traffic_revision
+    assert (traffic.shares(), traffic.revision) == told, f"the traffic is {traffic}, the audit says {told}"
     return events
 
 

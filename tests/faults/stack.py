@@ -38,7 +38,7 @@ GATEWAYS = ("gateway-1", "gateway-2")
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 DAGS = ("canary", "reconcile", "rollback")
 
-_START_SECONDS = 240.0
+_START_SECONDS = 600.0  # generous: it only matters when something is broken
 _POLL_SECONDS = 0.05
 _FALL_SECONDS = 1.0  # what falls by itself is not started again at once: what it needs may be away
 _MOST_FALLS = 40
