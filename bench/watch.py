@@ -93,7 +93,8 @@ class Looks:
     def overdue(self, now: datetime) -> int:
         """How many rollouts lack a look that was due."""
         with self.engine.connect() as connection:
-            last = dict(connection.exec_driver_sql("SELECT rollout_id, max(look) FROM looks GROUP BY rollout_id").all())
+            rows = connection.exec_driver_sql("SELECT rollout_id, max(look) FROM looks GROUP BY rollout_id").all()
+        last: dict[str, int] = {row[0]: row[1] for row in rows}
         return sum(self.due(rollout_id, last.get(rollout_id, -1) + 1) <= now for rollout_id in self.opened)
 
     def delays(self, start: datetime, end: datetime) -> list[float]:
@@ -318,8 +319,8 @@ def page(results: Sequence[Result]) -> str:
 Written by `make bench-watch` (`bench/watch.py`); do not edit. One machine ({machine}), on which
 everything runs: one triggerer of Airflow with the deferred watch of every rollout, PostgreSQL with the store, and who
 writes the logs ({first.traffic_cores:.2f} cores). The machine's load average was {first.load:.1f} at the end.
-Each rollout is a canary in its first stage with {PAST_LOOKS} looks behind it; each model has a Delta log of its own that
-gets {ROWS} requests and their outcomes a look.
+Each rollout is a canary in its first stage with {PAST_LOOKS} looks behind it; each model has a Delta log of its own,
+which gets {ROWS} requests and their outcomes a look.
 
 The delay is from the moment that a look can be made (its end, and the grace period) to when PostgreSQL wrote it down.
 
@@ -330,8 +331,8 @@ The delay is from the moment that a look can be made (its end, and the grace per
 Promised: with 500 rollouts the delay's p99 is under {MOST_DELAY:g} s. It {held} ({first.at(0.99):.2f} s).
 
 - "Settled after" is how long a triggerer that has just started takes until no look is overdue: it looks at all of them
-  once, by all but one of its threads (`MODEL_ROLLOUTS_WATCH_THREADS`), so that what comes due meanwhile does not wait for
-  that.
+  once, by all but one of its threads (`MODEL_ROLLOUTS_WATCH_THREADS`), so that what comes due meanwhile does not wait
+  for that.
 - A look takes the processor some tenths of a second, most of it DuckDB's queries over the log. What one triggerer can
   watch is its cores by that: shorter looks, fewer rollouts. A second triggerer shares them.
 - Between looks a rollout costs one question to the store every {_POLL:g} s.

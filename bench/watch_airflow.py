@@ -34,6 +34,8 @@ def defer(rollout_ids: list[str], poll_seconds: float) -> None:
                 session=session,
             )
             task = run.get_task_instance("watch", session=session)
+            if task is None:
+                raise SystemExit(f"the run of {rollout_id} has no task watch")
             trigger = Trigger.from_object(WatchTrigger(rollout_id, 0, poll_seconds))
             session.add(trigger)
             session.flush()
