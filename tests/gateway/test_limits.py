@@ -131,6 +131,13 @@ def test_an_error_is_never_taken_for_the_answer_to_the_request_before() -> None:
     assert statuses(asyncio.run(exchange(slow, b"de" + head("Connection: close")))) == [200, 200]
 
 
+@pytest.mark.parametrize(
+    "first", [b"\x16\x03\x01\x02\x00\x01", b"\x00\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_is_no_http_is_told_so(first: bytes) -> None:
+    assert statuses(asyncio.run(exchange(first))) == [400]
+
+
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 

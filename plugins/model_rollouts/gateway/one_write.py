@@ -125,7 +125,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         self._all = all_of_them
         self._limits = limits
         self._waits = True
-        self._in_head = False
+        self._in_head = True  # or before one
         self._began_now = False  # whether it did in the bytes that are being read
         self._arriving = 0  # how many those are
         self._bytes = 0  # of this request, but for those that its first ones came with
