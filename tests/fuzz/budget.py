@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, settings
 
 TIMES = int(os.environ.get("FUZZ", "0"))
 _UNHEALTHY = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
-_SECONDS = 10.0
+_SECONDS = 60.0  # on a machine that is busy with other tests
 
 
 def tries(count: int) -> Any:
-    """Settings for a test of so many examples, none of which may take ten seconds.
+    """Settings for a test of so many examples, none of which may hang.
 
     Args:
         count: In `make test`.

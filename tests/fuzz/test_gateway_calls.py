@@ -37,7 +37,7 @@ ALWAYS = CHECKS.get_by_names(
 )
 #: MLflow's server answers these with the content type of JSON, and with what is none.
 AS_MLFLOW = ("/ping", "/health", "/version")
-_SECONDS = 5
+_SECONDS = 30
 _PATHS = {"{model}": ["m"], "{version}": ["1", "2"]}
 
 
