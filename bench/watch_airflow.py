@@ -28,6 +28,7 @@ def defer(rollout_ids: list[str], poll_seconds: float) -> None:
                 run_id=f"{rollout_id}--stage-1",
                 logical_date=None,
                 run_after=now,
+                conf={"model": rollout_id.removesuffix("-now"), "challenger": "2"},
                 run_type=DagRunType.MANUAL,
                 triggered_by=DagRunTriggeredByType.TEST,
                 state=DagRunState.RUNNING,
