@@ -85,7 +85,7 @@ class Engine:
         for mount in sorted(self._mounts(), reverse=True):
             subprocess.run(["umount", mount], check=False)
         before = self._before()
-        subprocess.run(["iptables-restore"], input=before["rules"], text=True, check=False)
+        subprocess.run(["iptables-restore"], input=_emptied(_rules()) + before["rules"], text=True, check=False)
         for link in sorted(_links() - set(before["links"])):
             subprocess.run(["ip", "link", "del", link], check=False, stderr=subprocess.DEVNULL)
         _FORWARDING.write_text(str(before["forwarding"]), encoding="ascii")
@@ -236,6 +236,18 @@ def _rules() -> str:
     return subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
 
 
+def _emptied(rules: str) -> str:
+    """The tables of some rules with nothing in them: one that was not there before is not there in what was saved."""
+    tables: dict[str, list[str]] = {}
+    for line in rules.splitlines():
+        if line.startswith("*"):
+            chains = tables.setdefault(line, [])
+        elif line.startswith(":") and line.split()[1] != "-":
+            chains.append(f"{line.split()[0]} ACCEPT [0:0]")
+    return "".join("\n".join([table, *chains, "COMMIT", ""]) for table, chains in tables.items())
+
+
 def _plain(rules: str) -> set[str]:
-    """Rules without counters and comments."""
-    return {line.split(" [")[0] for line in rules.splitlines() if line and not line.startswith("#")}
+    """What rules do: without counters and comments, and without chains that let everything through."""
+    lines = (line.split(" [")[0] for line in rules.splitlines())
+    return {line for line in lines if (line.startswith(("-", ":")) and not line.endswith(" ACCEPT")) or "-j" in line}
