@@ -7,12 +7,7 @@ from typing import Any
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.checks import choice
 from model_rollouts.core.errors import PlanError
-from model_rollouts.core.patterns.ab_test import ABTestParameters, horizon, plan_ab_test
-from model_rollouts.core.patterns.blue_green import BlueGreenParameters, plan_blue_green
-from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.patterns.common import CommonParameters
-from model_rollouts.core.patterns.gradual import GradualParameters, plan_gradual
-from model_rollouts.core.patterns.shadow import ShadowParameters, plan_shadow
 from model_rollouts.core.plan import Pattern, Plan, Stage
 
 _MOST_CHAINED = 5
@@ -24,13 +19,31 @@ class _Kind:
     plan: Callable[[Any], Plan]
 
 
-_KINDS = {
-    Pattern.BLUE_GREEN: _Kind(BlueGreenParameters, plan_blue_green),
-    Pattern.SHADOW: _Kind(ShadowParameters, plan_shadow),
-    Pattern.CANARY: _Kind(CanaryParameters, plan_canary),
-    Pattern.AB_TEST: _Kind(ABTestParameters, plan_ab_test),
-    Pattern.GRADUAL: _Kind(GradualParameters, plan_gradual),
-}
+def _kind(pattern: Pattern) -> _Kind:
+    """Imported when it is asked for: a DAG file is parsed every minute, and has one pattern."""
+    match pattern:
+        case Pattern.BLUE_GREEN:
+            from model_rollouts.core.patterns.blue_green import BlueGreenParameters, plan_blue_green
+
+            return _Kind(BlueGreenParameters, plan_blue_green)
+        case Pattern.SHADOW:
+            from model_rollouts.core.patterns.shadow import ShadowParameters, plan_shadow
+
+            return _Kind(ShadowParameters, plan_shadow)
+        case Pattern.CANARY:
+            from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
+
+            return _Kind(CanaryParameters, plan_canary)
+        case Pattern.AB_TEST:
+            from model_rollouts.core.patterns.ab_test import ABTestParameters, plan_ab_test
+
+            return _Kind(ABTestParameters, plan_ab_test)
+        case Pattern.GRADUAL:
+            from model_rollouts.core.patterns.gradual import GradualParameters, plan_gradual
+
+            return _Kind(GradualParameters, plan_gradual)
+
+
 _COMMON = frozenset(field.name for field in fields(CommonParameters))
 #: Common values that are of stages: each pattern of a chain may have its own.
 _OF_STAGES = frozenset({"label_coverage", "rollback_odds", "pass_odds", "negligible_error_rate", "latency_margin",
@@ -39,7 +52,7 @@ _OF_STAGES = frozenset({"label_coverage", "rollback_odds", "pass_odds", "negligi
 
 def parameters_of(pattern: Pattern) -> type[CommonParameters]:
     """The parameters that a pattern has."""
-    return _KINDS[pattern].parameters
+    return _kind(pattern).parameters
 
 
 def plan_from(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[], Baseline] | None = None) -> Plan:
@@ -80,10 +93,13 @@ def plan_from(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[]
 
 
 def _one(pattern: Pattern, values: Mapping[str, Any], baseline: Callable[[], Baseline] | None) -> Plan:
-    kind = _KINDS[pattern]
+    kind = _kind(pattern)
     parameters = kind.parameters.from_dict(values)
-    if isinstance(parameters, ABTestParameters) and parameters.horizon_seconds is None and baseline is not None:
-        parameters = replace(parameters, horizon_seconds=horizon(parameters, baseline()))
+    if pattern is Pattern.AB_TEST and baseline is not None:
+        from model_rollouts.core.patterns.ab_test import ABTestParameters, horizon
+
+        if isinstance(parameters, ABTestParameters) and parameters.horizon_seconds is None:
+            parameters = replace(parameters, horizon_seconds=horizon(parameters, baseline()))
     return kind.plan(parameters)
 
 
