@@ -47,10 +47,10 @@ test-statistics: $(READY) ## what the decisions promise, simulated at full size 
 test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, moves, outages (25 minutes; CHAOS= for a small one)
 	@CHAOS=$${CHAOS-full} exec $(BIN)/python -m pytest tests/chaos -m chaos -s
 
-test-faults: $(READY) ## kills, outages, clocks, people, restores against everything that runs: docs/faults.md (25 minutes; FAULTS=small: 3)
+test-faults: $(READY) ## kills, outages, clocks, people, restores against everything that runs: docs/faults.md (half an hour; FAULTS=small: a tenth)
 	@exec $(BIN)/python -m tests.faults.run $(ARGS)
 
-test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to two canaries and back to nothing (20 minutes; ARGS=--help)
+test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to two canaries and back to nothing (half an hour; ARGS=--help)
 	@exec $(BIN)/python tests/compose/check.py $(ARGS)
 
 secrets: ## random passwords for docker-compose.yaml into .env, which is never overwritten
