@@ -192,7 +192,7 @@ def test_data_is_rolled_back_with_the_model_and_the_result_is_on_record(world, t
 
 
 def test_a_data_rollback_that_fails_is_loud_and_the_traffic_is_back_all_the_same(world, monkeypatch):
-    monkeypatch.setenv("MODEL_ROLLOUTS_UNDO_ALLOWED", '["callable:json:loads"]')
+    monkeypatch.setattr(world.wiring.settings, "undo_allowed", ("callable:json:loads",))
     with world.replay(errors={"2": 0.3}):
         run = world.run(data_rollback=[{"kind": "callable", "target": "json:loads", "arguments": {"s": "no json"}}])
     assert world.states(run)["roll_back"] == "failed"

@@ -1,10 +1,11 @@
 """A gateway whose models, store and log are in memory, so that a test decides what they do."""
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
+import structlog
 
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.gateway.app import create_app
@@ -247,3 +249,20 @@ def _rollout() -> Callable[..., Traffic]:
 @pytest.fixture(name="until")
 def _until() -> Callable[..., None]:
     return until
+
+
+@contextmanager
+def captured_logs() -> Iterator[list[Any]]:
+    """What the gateway's modules log, at any level: Airflow, where a test has imported it, keeps warnings alone."""
+    before = structlog.get_config()
+    modules = [module for name, module in sys.modules.items() if name.startswith("model_rollouts.gateway.")]
+    with pytest.MonkeyPatch.context() as patch:
+        structlog.configure(wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False)
+        for module in modules:
+            if hasattr(module, "_log"):
+                patch.setattr(module, "_log", structlog.get_logger(module.__name__))
+        try:
+            with structlog.testing.capture_logs() as logs:
+                yield logs
+        finally:
+            structlog.configure(**before)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from structlog.testing import capture_logs
+from tests.gateway.conftest import captured_logs
 
 from model_rollouts.gateway.callers import Callers, roles_for
 from model_rollouts.gateway.openapi import openapi_document
@@ -168,7 +168,7 @@ def test_a_call_is_answered_for_the_roles_that_it_needs_and_for_no_other(gateway
 
 def test_a_refusal_names_the_role_that_is_needed_and_logs_name_the_token(gateway: Start, file: Path) -> None:
     async def run() -> None:
-        with capture_logs() as logs:
+        with captured_logs() as logs:
             async with gateway(gateway_tokens_file=file) as g:
                 for _ in range(3):
                     answer = await g.client.get("/status", headers=bearer(SHOP))
@@ -325,7 +325,7 @@ def test_tokens_come_and_go_while_it_serves(gateway: Start, file: Path) -> None:
 
 def test_a_broken_or_missing_file_leaves_the_old_ones_and_says_so(gateway: Start, file: Path) -> None:
     async def run() -> None:
-        with capture_logs() as logs:
+        with captured_logs() as logs:
             async with gateway(gateway_tokens_file=file) as g:
                 watched = g.app._callers._file
                 assert watched is not None

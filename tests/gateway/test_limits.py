@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from structlog.testing import capture_logs
+from tests.gateway.conftest import captured_logs
 
 from model_rollouts.gateway.bodies import Bodies
 from model_rollouts.gateway.connections import Connections
@@ -198,7 +198,7 @@ def test_a_body_that_is_larger_or_does_not_come_is_refused() -> None:
 
 def test_who_does_not_read_what_was_answered_is_hung_up_on_and_nobody_else() -> None:
     async def run() -> None:
-        with capture_logs() as logs:
+        with captured_logs() as logs:
             async with served(head_seconds=0.2) as (port, connections):
                 deaf_reader, deaf = await asyncio.open_connection("127.0.0.1", port, limit=1_000)
                 reader, slow = await asyncio.open_connection("127.0.0.1", port, limit=100_000)

@@ -17,9 +17,8 @@ import pytest
 import requests
 import uvicorn
 from pydantic import SecretStr
-from structlog.testing import capture_logs
 from tests.gateway.certificates import Authority
-from tests.gateway.conftest import until
+from tests.gateway.conftest import captured_logs, until
 
 from model_rollouts.adapters.gateway_client import GatewayClient
 from model_rollouts.core.errors import NotReadyError
@@ -143,7 +142,7 @@ def test_a_certificate_is_changed_while_it_serves(authority: Authority, tmp_path
             found: Any = wrapped.getpeercert()
             return str(found["subject"][0][0][1])
 
-    with capture_logs() as logs, served(certificate) as port:
+    with captured_logs() as logs, served(certificate) as port:
         assert shown(port) == "old"
         shutil.copy(new[0], cert)
         until(lambda: any(entry["event"] == "certificate_not_read" for entry in logs))
