@@ -5,6 +5,7 @@ With ROLLOUTS_SCREENSHOTS=<folder> it also takes the pictures of the docs (`make
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Frame, Page, expect, sync_playwright
 from rich.console import Console
 from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
@@ -49,7 +50,8 @@ class Threshold(mlflow.pyfunc.PythonModel):
 mlflow.models.set_model(Threshold())
 """
 #: What a browser says by itself of how Airflow frames every plugin, and of answers that are meant to be so.
-_KNOWN = ("allow-scripts and allow-same-origin", "status of 403", "status of 409")
+#: The last: MLflow is slow while everything else on the machine is busy, and the page says so.
+_KNOWN = re.compile(r"allow-scripts and allow-same-origin|status of 403|status of 409|status of 503 .*/reports\b")
 
 
 class Traffic(threading.Thread):
@@ -105,11 +107,15 @@ class World:
             time.sleep(0.2)
         return value
 
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(f"{message.text} {message.location['url']}")
+
     def log_in(self, user: str, width: int = 1360, height: int = 900, **more: Any) -> Page:
         context: BrowserContext = self.browser.new_context(viewport={"width": width, "height": height}, **more)
         context.set_default_timeout(30_000)
         page = context.new_page()
-        page.on("console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.said.append(str(error)))
         passwords = json.loads((self.airflow.home / "passwords.json").read_text())
         page.goto(f"{self.config.airflow_url}/auth/login")
@@ -263,7 +269,7 @@ def test_a_canary_is_seen_to_move_and_is_rolled_back_with_a_reason(world: World)
     _roll_back(page, frame, world, rollout)
     _is_rolled_back(world, rollout)
     _run_ends_and_has_reports(page, world, run)
-    assert [text for text in world.said if not any(known in text for known in _KNOWN)] == []
+    assert [text for text in world.said if not _KNOWN.search(text)] == []
 
 
 def _roll_back(page: Page, frame: Frame, world: World, rollout: Rollout) -> None:
