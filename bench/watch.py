@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 import sqlalchemy as sa
 
+from bench.watch_gateway import answer_for_a_gateway
 from bench.watch_world import GRACE, OLD_COMMITS, PAST_LOOKS, ROWS, Traffic, fill_store
 from demo.airflow_parts import copy_sqlite
 from model_rollouts.core.rollout import Rollout
@@ -130,11 +131,12 @@ def measure(name: str, count: int, look_seconds: float, seconds: float, *, toget
             _say(f"{name}: making {count} rollouts")
             rollouts = fill_store(url, count, look_seconds, together=together)
             Traffic(folder / "log", rollouts).fill_past(datetime.now(UTC))
-            env = _environment(folder, url)
-            _airflow(env, folder, rollouts)
-            looks = Looks(url, rollouts, look_seconds)
-            with _traffic(folder / "log", rollouts, look_seconds) as traffic, _triggerer(env, folder) as triggerer:
-                _run(result, looks, triggerer, traffic)
+            with _gateway() as gateway:
+                env = _environment(folder, url) | {"MODEL_ROLLOUTS_GATEWAY_URL": gateway}
+                _airflow(env, folder, rollouts)
+                looks = Looks(url, rollouts, look_seconds)
+                with _traffic(folder / "log", rollouts, look_seconds) as traffic, _triggerer(env, folder) as triggerer:
+                    _run(result, looks, triggerer, traffic)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return result
@@ -170,6 +172,20 @@ def _run(result: Result, looks: Looks, triggerer: psutil.Process, traffic: psuti
         f"{result.name}: {len(delays)} looks, p50 {result.at(0.5):.2f} s, p99 {result.at(0.99):.2f} s, "
         f"most {max(delays, default=0):.2f} s, {max(result.memory):.0f} MiB, {result.cores:.2f} cores"
     )
+
+
+@contextmanager
+def _gateway() -> Iterator[str]:
+    """A stand-in for a gateway, in a process of its own: each look asks it what it has not logged yet."""
+    context = get_context("spawn")
+    address, given = context.Pipe(duplex=False)
+    process = context.Process(target=answer_for_a_gateway, args=(given,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{address.recv()}"
+    finally:
+        process.kill()
+        process.join()
 
 
 @contextmanager
@@ -317,8 +333,9 @@ def page(results: Sequence[Result]) -> str:
     return f"""# Many rollouts watched at once
 
 Written by `make bench-watch` (`bench/watch.py`); do not edit. One machine ({machine}), on which
-everything runs: one triggerer of Airflow with the deferred watch of every rollout, PostgreSQL with the store, and who
-writes the logs ({first.traffic_cores:.2f} cores). The machine's load average was {first.load:.1f} at the end.
+everything runs: one triggerer of Airflow with the deferred watch of every rollout, PostgreSQL with the store, a
+stand-in for a gateway, which each look asks what it has not logged yet, and who writes the logs
+({first.traffic_cores:.2f} cores). The machine's load average was {first.load:.1f} at the end.
 Each rollout is a canary in its first stage with {PAST_LOOKS} looks behind it; each model has a Delta log of its own,
 which gets {ROWS} requests and their outcomes a look.
 

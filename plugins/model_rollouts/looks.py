@@ -48,6 +48,12 @@ def due_looks(log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence
     return _Closing(log, rollout, spans, kept).due(now)
 
 
+def has_due(rollout: Rollout, spans: Spans, kept: Sequence[Look], now: datetime) -> bool:
+    """Whether `due_looks` would count anything. Arguments as there; the log is not asked."""
+    found = _windows(rollout.plan, spans, {_at(look): look for look in kept}, now)
+    return bool(found.fresh or found.ripe)
+
+
 def batch_looks(log: PredictionLog, rollout: Rollout, batches: Sequence[StageWindow], kept: int) -> list[Look]:
     """Looks of batches of logged requests: all of a batch is known at once, its labels included.
 
@@ -70,27 +76,20 @@ class _Closing:
     def __init__(self, log: PredictionLog, rollout: Rollout, spans: Spans, kept: Sequence[Look]) -> None:
         self.log, self.rollout, self.plan = log, rollout, rollout.plan
         self.spans = spans
-        self.looks = {(look.stage, look.index): look for look in kept}
+        self.looks = {_at(look): look for look in kept}
         self.touched: set[tuple[int, int]] = set()
         self.failures: list[str] = []
 
     def due(self, now: datetime) -> Due:
-        grace = timedelta(seconds=self.plan.grace_seconds)
-        maturity = timedelta(seconds=self.plan.label_maturity_seconds)
-        whole = [
-            StageWindow(stage, window)
-            for stage, (opened, closed) in sorted(self.spans.items())
-            for window in windows(opened, min(closed or now, now), self.plan.look_seconds)
-        ]
-        closed = [w for w in whole if w.window.end + grace <= now]
-        fresh = [w for w in closed if _place(w) not in self.looks]
-        mature = [w for w in closed if w.window.end + maturity + grace <= now]
+        found = _windows(self.plan, self.spans, self.looks, now)
+        closed, fresh = found.closed, found.fresh
         if fresh:
             self._count_requests(fresh)
             self._try(lambda: self._count_units(closed, fresh))
             self._try(lambda: self._count_pairs(closed, fresh))
-        if ripe := [w for w in mature if not self.looks[_place(w)].matured]:
-            self._try(lambda: self._count_labels(mature, ripe, maturity))
+        if found.ripe:
+            maturity = timedelta(seconds=self.plan.label_maturity_seconds)
+            self._try(lambda: self._count_labels(found.mature, found.ripe, maturity))
         return Due([self.looks[place] for place in sorted(self.touched)], "; ".join(self.failures))
 
     def count_all(self, closed: Sequence[StageWindow], fresh: Sequence[StageWindow]) -> None:
@@ -164,8 +163,8 @@ class _Closing:
         self._put(replace(self.looks[place], **parts))
 
     def _put(self, look: Look) -> None:
-        self.looks[look.stage, look.index] = look
-        self.touched.add((look.stage, look.index))
+        self.looks[_at(look)] = look
+        self.touched.add(_at(look))
 
 
 def next_due(plan: Plan, stage: int, judged_from: datetime, spans: Spans, now: datetime) -> datetime:
@@ -245,6 +244,37 @@ def windows(opened: datetime, until: datetime, look_seconds: float) -> list[Wind
     length = timedelta(seconds=look_seconds)
     count = max(0, (until - opened) // length)
     return [Window(i, opened + i * length, opened + (i + 1) * length) for i in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Looks that have ended: all of them, those not counted yet, those whose labels are due, and not counted yet."""
+
+    closed: list[StageWindow]
+    fresh: list[StageWindow]
+    mature: list[StageWindow]
+    ripe: list[StageWindow]
+
+
+def _windows(plan: Plan, spans: Spans, looks: Mapping[tuple[int, int], Look], now: datetime) -> _Windows:
+    grace, maturity = timedelta(seconds=plan.grace_seconds), timedelta(seconds=plan.label_maturity_seconds)
+    whole = [
+        StageWindow(stage, window)
+        for stage, (opened, closed) in sorted(spans.items())
+        for window in windows(opened, min(closed or now, now), plan.look_seconds)
+    ]
+    ended = [w for w in whole if w.window.end + grace <= now]
+    mature = [w for w in ended if w.window.end + maturity + grace <= now]
+    fresh = [w for w in ended if _place(w) not in looks]
+    return _Windows(ended, fresh, mature, [w for w in mature if not _is_matured(looks.get(_place(w)))])
+
+
+def _is_matured(look: Look | None) -> bool:
+    return look is not None and look.matured
+
+
+def _at(look: Look) -> tuple[int, int]:
+    return look.stage, look.index
 
 
 def _place(window: StageWindow) -> tuple[int, int]:

@@ -243,6 +243,13 @@ class Gateways(Protocol):
             NotReadyError: A process does not answer.
         """
 
+    def backlog(self, model: str) -> Mapping[str, float]:
+        """Process -> seconds for which its oldest row of the model has been waiting for the log; 0: it has all.
+
+        Raises:
+            NotReadyError: A process does not answer: what it has not logged is not known.
+        """
+
     def probe(self, model: str, version: str, inputs: Sequence[Mapping[str, Any]]) -> list[list[ProbeAnswer]]:
         """Have every process score rows on one version; nothing of it is evidence, or reaches a caller.
 

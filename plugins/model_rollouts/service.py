@@ -17,7 +17,7 @@ from model_rollouts.changing import change_traffic
 from model_rollouts.checklist import Check, signature_check
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.baseline import Baseline
-from model_rollouts.core.conclusion import distrust
+from model_rollouts.core.conclusion import distrust, postponed
 from model_rollouts.core.decision import Decision, Verdict, decide, decide_from
 from model_rollouts.core.errors import (
     ActiveRolloutError,
@@ -32,12 +32,15 @@ from model_rollouts.core.rollout import Cause, Change, Event, Rollout, State
 from model_rollouts.core.stage_power import StagePower, plan_power
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.kept_looks import KeptLooks
-from model_rollouts.looks import Due, Spans, closed_ahead, due_looks, next_due, seen_looks
+from model_rollouts.logged_until import Backlog, LoggedUntil, logged_until
+from model_rollouts.looks import Due, Spans, closed_ahead, due_looks, has_due, next_due
 from model_rollouts.ports import EvidenceStore, ModelVersion, PredictionLog, Registry, RolloutStore
+from model_rollouts.stage_times import judged_times, live_part, resumed_at, spans_of
 
 logger = logging.getLogger(__name__)
 
 _BASELINE = timedelta(days=1)
+_SOON = timedelta(seconds=1)  # what waits for gateways' next commit is tried again then
 
 
 def _now() -> datetime:
@@ -58,6 +61,7 @@ class RolloutService:
         log: Where looks are counted from.
         clock: Current time, UTC.
         new_salt: A fresh salt for each rollout.
+        backlog: What gateways have not logged yet: looks wait for it. None: the log is all that there is.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class RolloutService:
         log: PredictionLog,
         clock: Callable[[], datetime] = _now,
         new_salt: Callable[[], str] = _salt,
+        backlog: Backlog | None = None,
     ) -> None:
         self.store = store
         self.registry = registry
@@ -75,6 +80,7 @@ class RolloutService:
         self.log = log
         self.clock = clock
         self.new_salt = new_salt
+        self.backlog = backlog
         self._kept = KeptLooks(evidence)
         self._judging = threading.Lock()
 
@@ -215,7 +221,8 @@ class RolloutService:
     def look(self, rollout_id: str) -> Decision:
         """Close the looks that are due and judge the open stage on all of them.
 
-        A log that can't be read never passes: the stage waits, and is inconclusive at its deadline.
+        A log that can't be read, or that a gateway's rows are missing in, never passes: the stage waits, and is
+        inconclusive at its deadline.
         """
         return self.look_ahead(rollout_id)[0]
 
@@ -224,27 +231,34 @@ class RolloutService:
         rollout = self.store.rollout(rollout_id)
         now = self.clock()
         events = self.store.events(rollout_id=rollout_id)
-        spans, resumed = _spans(rollout, events), _resumed(events)
-        looks, due = self._kept.looks(rollout_id), Due([])
+        spans, resumed = spans_of(rollout, events), resumed_at(events)
+        looks, due, logged = self._kept.looks(rollout_id), Due([]), LoggedUntil(now)
         try:
-            due = self._due(rollout, spans, looks, now)
+            if self._has_due(rollout, spans, looks, now):
+                logged = logged_until(self.backlog, rollout.model, now)
+                due = self._due(rollout, spans, looks, logged.time)
             if ahead := closed_ahead(rollout.plan, spans, looks, now):
                 due = Due(due.looks, ahead)
             if due.looks and not due.failure:
                 self.evidence.save_looks(rollout_id, due.looks)
                 looks = self._kept.looks(rollout_id)  # the first writer wins, and may have been another one
+            waits = bool(logged.missing) and self._has_due(rollout, spans, looks, now)
+            if waits and logged.late and not due.failure:  # what is there still tells harm
+                due = Due(self._due(rollout, spans, looks, now).looks, logged.missing)
         except Exception as error:  # whatever a log engine raises, the answer is to wait
-            due = Due([], f"{type(error).__name__}: {error}"[:500])
+            due, waits = Due([], f"{type(error).__name__}: {error}"[:500]), False
         if due.failure:
             logger.warning("looks of %s can't be closed: %s", rollout_id, due.failure)
             if harm := self._harm(rollout, looks, due.looks, now):
                 return harm, None
-        elapsed, signals_from = _times(rollout, spans, looks, now, resumed)
+        elapsed, signals_from = judged_times(rollout, spans, looks, now, resumed)
         with self._judging:  # several threads of the triggerer judge rollouts
             ledger = self._kept.ledger(rollout_id, rollout.plan, looks)
             decision = decide_from(ledger, rollout.stage, elapsed, signals_from)
         if due.failure:
             return distrust(decision, due.failure, rollout.plan), None
+        if waits and not rollout.plan.stage(rollout.stage).offline:
+            return postponed(decision, logged.missing), now + _SOON
         return decision, next_due(rollout.plan, rollout.stage, rollout.judged_from or now, spans, now)
 
     def matured(self, rollout_id: str, late: timedelta = timedelta(0)) -> bool:
@@ -258,8 +272,10 @@ class RolloutService:
 
     def _due(self, rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime) -> Due:
         """What can be closed by now. Looks of offline stages are not of the clock: whoever scores makes them."""
-        live = {stage: span for stage, span in spans.items() if not rollout.plan.stage(stage).offline}
-        return due_looks(self.log, rollout, live, [look for look in looks if look.stage in live], now)
+        return due_looks(self.log, rollout, *live_part(rollout, spans, looks), now)
+
+    def _has_due(self, rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime) -> bool:
+        return has_due(rollout, *live_part(rollout, spans, looks), now)
 
     def _harm(self, rollout: Rollout, looks: list[Look], more: list[Look], now: datetime) -> Decision | None:
         """The verdict with looks that could only be counted in part, if it is harm; they are kept then, as they are."""
@@ -272,12 +288,12 @@ class RolloutService:
 
     def judge(self, rollout: Rollout, looks: list[Look], now: datetime) -> Decision:
         """The verdict on given looks at a given time."""
-        elapsed, signals_from = _times(rollout, self.spans(rollout), looks, now, self.resumed(rollout))
+        elapsed, signals_from = judged_times(rollout, self.spans(rollout), looks, now, self.resumed(rollout))
         return decide(rollout.plan, rollout.stage, looks, elapsed, signals_from)
 
     def resumed(self, rollout: Rollout) -> list[datetime]:
         """When the rollout was resumed."""
-        return _resumed(self.store.events(rollout_id=rollout.id))
+        return resumed_at(self.store.events(rollout_id=rollout.id))
 
     def power(self, model: str, version: str, plan: Plan) -> tuple[StagePower, ...]:
         """What each stage needs to see its margins, at the champion's traffic of the last day.
@@ -319,7 +335,7 @@ class RolloutService:
 
     def spans(self, rollout: Rollout) -> dict[int, tuple[datetime, datetime | None]]:
         """When each stage's traffic moved, and when it moved on; an ended rollout's last stage ended with it."""
-        return _spans(rollout, self.store.events(rollout_id=rollout.id))
+        return spans_of(rollout, self.store.events(rollout_id=rollout.id))
 
     def clear(
         self,
@@ -451,30 +467,6 @@ class RolloutService:
         model = self.store.rollout(rollout_id).model
         change_traffic(self.store, model, lambda traffic: step(self.store.rollout(rollout_id), traffic))
         return self.store.rollout(rollout_id)
-
-
-def _spans(rollout: Rollout, events: Sequence[Event]) -> dict[int, tuple[datetime, datetime | None]]:
-    opened = [
-        (event.stage, event.at)
-        for event in events
-        if event.kind is steps.EventKind.STAGE_OPENED and event.stage is not None
-    ]
-    ends = [*(at for _, at in opened[1:]), rollout.ended_at]
-    return {stage: (at, end) for (stage, at), end in zip(opened, ends, strict=True)} if opened else {}
-
-
-def _resumed(events: Sequence[Event]) -> list[datetime]:
-    return [event.at for event in events if event.kind is steps.EventKind.RESUMED]
-
-
-def _times(
-    rollout: Rollout, spans: Spans, looks: Sequence[Look], now: datetime, resumed: Sequence[datetime]
-) -> tuple[float, int]:
-    """Seconds that the stage has been judged for, and how many looks a person had seen when they last resumed."""
-    if rollout.opened_at is None or rollout.judged_from is None:
-        raise NotReadyError(f"{rollout.id} has no open stage to judge; it is {rollout.state}")
-    elapsed = (now - rollout.judged_from).total_seconds()
-    return elapsed, seen_looks(rollout.plan, spans, looks, resumed)
 
 
 def _of_revision(change: Change, seen: int | None) -> Change:

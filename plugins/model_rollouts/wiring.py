@@ -118,7 +118,8 @@ class Wiring:
         """The use cases."""
         from model_rollouts.service import RolloutService  # with the statistics, which take a moment to import
 
-        return RolloutService(self.store, self.registry, evidence=self.store, log=self.log)
+        backlog = self.gateway.backlog  # asked for with the first look, not now
+        return RolloutService(self.store, self.registry, evidence=self.store, log=self.log, backlog=backlog)
 
     @cached_property
     def by_hand(self) -> "ByHand":

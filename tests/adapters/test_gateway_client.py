@@ -346,6 +346,31 @@ def test_what_is_no_gateways_answer_counts_for_nothing(name: str) -> None:
             GatewayClient(url).environments()
 
 
+@pytest.mark.parametrize("said", ['"backlog_seconds": 0.25', '"backlog_seconds": 0'])
+def test_what_each_gateway_has_not_logged_yet(said: str) -> None:
+    body = '{"gateway_id": "g", "versions": {}, "routed_revision": 1, %s}'
+    with answering(says((body % said).encode(), 200)) as url:
+        assert GatewayClient(url).backlog("switch") == {"g": float(said.split()[1])}
+
+
+@pytest.mark.parametrize("value", ["null", "true", "-1", "NaN", '"0"', '{}, "backlog_seconds": "?"'])
+def test_a_gateway_that_does_not_say_what_it_holds_may_hold_anything(value: str) -> None:
+    body = f'{{"gateway_id": "g", "versions": {{}}, "routed_revision": 1, "backlog_seconds": {value}}}'
+    with answering(says(body.encode(), 200)) as url:
+        client = GatewayClient(url)
+        with pytest.raises(NotReadyError, match="no gateway of this version"):
+            client.backlog("switch")
+
+
+def test_what_a_gateway_of_an_earlier_version_or_none_at_all_holds_is_not_known() -> None:
+    with answering(says(b'{"gateway_id": "g", "versions": {}, "routed_revision": 1}', 200)) as url:
+        client = GatewayClient(url)
+        with pytest.raises(NotReadyError, match="no gateway of this version"):
+            client.backlog("switch")
+    with pytest.raises(NotReadyError, match="no gateway answers"):
+        GatewayClient("http://127.0.0.1:1").backlog("switch")
+
+
 def test_a_token_is_not_sent_on_to_where_a_redirect_points() -> None:
     elsewhere = says(b"", 302, Location="http://127.0.0.1:1/environment")
     with answering(elsewhere) as url, pytest.raises(NotReadyError, match="HTTP 302"):

@@ -202,6 +202,7 @@ class StandInGateway:
         self.states: dict[str, str] = {"1": "ready", "2": "ready"}
         self.answers: dict[str, str] = {}  # version -> what it answers whatever it is asked
         self.revisions: list[int] = []  # that were followed
+        self.backlog_seconds = 0.0  # of rows that are not in the log
 
     def versions(self, model: str) -> dict[str, str]:
         return self.states
@@ -209,6 +210,9 @@ class StandInGateway:
     def routed(self, model: str) -> dict[str, int | None]:
         self.revisions.append(self.store.traffic(model).revision)
         return {"stand-in": self.revisions[-1]}
+
+    def backlog(self, model: str) -> dict[str, float]:
+        return {"stand-in": self.backlog_seconds}
 
     def probe(self, model: str, version: str, inputs: Any) -> list[list[Any]]:
         from model_rollouts.ports import ProbeAnswer
@@ -359,6 +363,7 @@ def world(
     wiring.__dict__["gateway"] = gateway
 
     # `dag.test()` sleeps a second whenever a task can't run yet, which is in each of a run's dozen rounds
+    monkeypatch.setattr("model_rollouts.operators.decide._PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("time.sleep", lambda seconds, sleep=time.sleep: sleep(0.02 if seconds == 1 else seconds))
     model = f"m-{uuid.uuid4().hex[:8]}"
     client = MlflowClient(mlflow_server, mlflow_server)

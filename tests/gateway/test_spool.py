@@ -602,3 +602,46 @@ def test_inputs_that_the_log_cannot_hold_do_not_hold_up_the_rows(tmp_path: Path)
     assert appender.append("m", "predictions", [base | {"request_id": "b", "features": {"x": "text"}}], 2)
     rows = DeltaTable(str(tmp_path / "m" / "predictions")).to_pyarrow_table().to_pylist()
     assert {r["request_id"]: r["f_x"] for r in rows} == {"a": 1.0, "b": None}
+
+
+def test_how_long_the_oldest_row_of_a_model_has_waited_is_known(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("model_rollouts.gateway.segments.time.monotonic", lambda: now[0])
+    s = spool()
+    assert s.backlog_seconds("m") == 0
+    writer.away = True
+    s.append("m", "predictions", [row("a")])
+    now[0] += 5
+    s.append("m", "predictions", [row("b")])
+    s.append("m", "outcomes", [row("a", label="1")])
+    assert (s.backlog_seconds("m"), s.backlog_seconds("other")) == (5, 0)
+    assert not s.flush()  # sealed now, and not taken
+    now[0] += 5
+    s.append("m", "predictions", [row("c")])
+    assert s.backlog_seconds("m") == 10
+    writer.away = False
+    assert s.flush()
+    assert s.backlog_seconds("m") == 0
+    s.append("m", "outcomes", [row("b", label="1")])
+    now[0] += 2
+    assert s.backlog_seconds("m") == 2
+    s.close()
+
+
+def test_what_earlier_processes_left_has_waited_since_its_first_row(
+    spool: Callable[..., Spool], writer: Any, tmp_path: Path
+) -> None:
+    taken_us = int((time.time() - 300) * 1e6)
+    for name, first in (("g1", row("a", ts=taken_us)), ("gone", row("b", ts=taken_us - 100_000_000))):
+        SegmentLog(tmp_path / name / "m" / "predictions", 10_000).append([first, row(f"{name}-2")])
+    SegmentLog(tmp_path / "g1" / "damaged" / "predictions", 10_000).append([row("c")])
+    writer.away = True
+    s = spool()
+    assert 400 <= s.backlog_seconds("m") < 430
+    assert 0 < s.backlog_seconds("damaged") < 30
+    writer.away = False
+    assert s.flush()
+    assert s.backlog_seconds("m") == 0
+    s.close()

@@ -134,7 +134,7 @@ def test_a_clock_that_is_set_forward_does_not_keep_a_look_waiting(monkeypatch):
 def test_a_look_tells_when_the_next_one_is_due_and_a_log_that_is_away_is_tried_at_the_poll(monkeypatch):
     due = datetime(2026, 5, 1, tzinfo=UTC)
     rollout = SimpleNamespace(state=State.BAKING, stage=0, revision=4)
-    wait = SimpleNamespace(verdict=Verdict.WAIT, unreadable=False)
+    wait = SimpleNamespace(verdict=Verdict.WAIT, unreadable="", waits_for="")
     answers = iter([(wait, due), (wait, None)])
     of_service(monkeypatch, store=SimpleNamespace(rollout=lambda _: rollout), look_ahead=lambda _: next(answers))
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Rollout]:
     for name, value in (("STORE_URL", url), ("LOG_DIR", tmp_path / "log"), ("SCRATCH_DIR", tmp_path / "scratch")):
         monkeypatch.setenv(f"MODEL_ROLLOUTS_{name}", str(value))
     parts = wiring.Wiring()
+    parts.__dict__["gateway"] = SimpleNamespace(backlog=lambda model: {"stand-in": 0.0})
     monkeypatch.setattr(wiring, "shared", lambda: parts)
     store = SqlStore(url)
     store.migrate()

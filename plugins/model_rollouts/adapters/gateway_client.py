@@ -77,6 +77,18 @@ class GatewayClient:
         """See `Gateways`."""
         return {process: status["routed_revision"] for process, status in self.statuses(model).items()}
 
+    def backlog(self, model: str) -> Mapping[str, float]:
+        """See `Gateways`."""
+
+        def seconds(process: "_Process") -> tuple[str, float]:
+            status = process.status(model)
+            waiting = status.get("backlog_seconds")
+            if not _is_number(waiting) or waiting < 0:
+                raise process.no_gateway()
+            return status["gateway_id"], float(waiting)
+
+        return self._from_all(seconds)
+
     def probe(self, model: str, version: str, inputs: Sequence[Mapping[str, Any]]) -> list[list[ProbeAnswer]]:
         """See `Gateways`; each row is a request of its own, as it would be for a caller."""
         path = f"/models/{quote(model, safe='')}/versions/{quote(version, safe='')}/invocations"

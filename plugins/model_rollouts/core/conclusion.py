@@ -109,3 +109,21 @@ def distrust(decision: Decision, failure: str, plan: Plan) -> Decision:
         blind=True,
         unreadable=failure,
     )
+
+
+def postponed(decision: Decision, why: str) -> Decision:
+    """The same decision in the moment before the next look closes: nothing but harm is decided then.
+
+    Args:
+        decision: The verdict on the looks so far.
+        why: What the next look waits for.
+    """
+    if decision.verdict is Verdict.FAIL:
+        return decision
+    return replace(
+        decision,
+        verdict=Verdict.WAIT,
+        action=Action.WAIT,
+        reason=f"{why}; before that: {decision.reason}",
+        waits_for=why,
+    )

@@ -44,6 +44,7 @@ class Decision:
         log_e_family: Natural log of the guardrails' combined e-value; the plan's alpha is its bound.
         blind: Whether an arm is silent now, or the evidence could not be read: a pass of earlier no longer counts.
         unreadable: Why the newest evidence could not be read; "" when it could.
+        waits_for: What the next look is about to close with, in a moment; "" when it waits for nothing but its time.
         exhausted: That there is no more evidence to wait for, with numbers; "" while there may be.
         engine: Which engine made it.
     """
@@ -60,6 +61,7 @@ class Decision:
     log_e_family: float = 0.0
     blind: bool = False
     unreadable: str = ""
+    waits_for: str = ""
     exhausted: str = ""
     engine: int = ENGINE
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from model_rollouts.core.conclusion import distrust
+from model_rollouts.core.conclusion import distrust, postponed
 from model_rollouts.core.decision import ENGINE, Decision, decide
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.exhaustion import exhaust
@@ -64,6 +64,8 @@ def recompute_from(plan: Plan, looks: Sequence[Look], recorded: Decision) -> Rec
     again = decide(plan, recorded.stage, seen, recorded.elapsed_seconds, recorded.signals_from)
     if recorded.unreadable:
         again = distrust(again, recorded.unreadable, plan)
+    if recorded.waits_for:
+        again = postponed(again, recorded.waits_for)
     if recorded.exhausted:
         again = exhaust(again, recorded.exhausted, plan)
     return Recomputed(recorded, again, tuple(_differences("", recorded.to_dict(), again.to_dict())))

@@ -44,7 +44,13 @@ def create_app(parts: Parts) -> Front:
     bodies, prober = Bodies(settings.max_body_bytes), Prober(follower, settings)
 
     def status_of(model: str) -> dict[str, Any]:
-        return {"gateway_id": settings.gateway_id, **follower.status(model), "mirror": mirror.status(model)}
+        routing, waiting = follower.status(model), round(spool.backlog_seconds(model), 3)
+        return {
+            "gateway_id": settings.gateway_id,
+            **routing,
+            "backlog_seconds": waiting,
+            "mirror": mirror.status(model),
+        }
 
     @app.post("/models/{model}/versions/{version}/invocations")
     async def probe(request: Request, model: str, version: str) -> Response:

@@ -140,6 +140,7 @@ def _model_status() -> Schema:
             "share": NUMBER,
             "stage": _nullable(WHOLE),
             "rollout_id": _nullable(TEXT),
+            "backlog_seconds": NUMBER,
             "versions": _map(TEXT, "`ready`, `loading`, or `failed: ` and the reason"),
             "mirror": _object({"waiting": WHOLE, "mirrored": WHOLE, "dropped": WHOLE}),
         }

@@ -8,6 +8,7 @@ using one again would lose rows without a word. They start at the clock (microse
 whichever is higher, so neither a lost folder nor a clock that was set back brings one back.
 """
 
+import contextlib
 import os
 import shutil
 import threading
@@ -57,6 +58,7 @@ class SegmentLog:
         self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob(f"*{_SUFFIX}")}
         self._size = sum(self._sizes.values())
         self.inherited = frozenset(self._sizes)
+        self._began = {number: self._inherited_began(number) for number in self._sizes}
         self._next = max([self._counter(), time.time_ns() // 1000, *(n + 1 for n in self._sizes)])
         self._reserved = self._next
         self._marked = marked
@@ -72,6 +74,13 @@ class SegmentLog:
     def size(self) -> int:
         """Size of all segments."""
         return self._size
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest row has been here, at least; 0: there is none."""
+        with self._lock:
+            began = [self._began[number] for number, size in self._sizes.items() if size]
+        return max(0.0, time.monotonic() - min(began)) if began else 0.0
 
     @property
     def slowest_write_seconds(self) -> float:
@@ -156,6 +165,7 @@ class SegmentLog:
         self._marks_path(number).unlink(missing_ok=True)
         with self._lock:
             self._size -= self._sizes.pop(number)
+            self._began.pop(number, None)
             self._marks.pop(number, None)
 
     def _path(self, number: int) -> Path:
@@ -163,6 +173,14 @@ class SegmentLog:
 
     def _marks_path(self, number: int) -> Path:
         return self._folder / f"{number:020d}{SUFFIX}"
+
+    def _inherited_began(self, number: int) -> float:
+        """When an earlier process began a segment, on this process's clock: its first row has the time."""
+        path = self._path(number)
+        began = path.stat().st_mtime  # of the last write
+        with path.open("rb") as file, contextlib.suppress(ValueError, KeyError, TypeError):
+            began = min(began, orjson.loads(file.readline())["ts"] / 1e6)
+        return time.monotonic() - max(0.0, time.time() - began)
 
     def _begin(self, lines: int) -> None:
         if self._next >= self._reserved:
@@ -172,7 +190,7 @@ class SegmentLog:
             self._marks[number] = SentMarks(self._marks_path(number), lines)
         self._fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         self._next += 1
-        self._sizes[number] = 0
+        self._sizes[number], self._began[number] = 0, time.monotonic()
         self._active = number
 
     def _take_back(self, size: int) -> None:

@@ -69,6 +69,10 @@ class Shipment:
         """Sealed segments that the log does not have yet."""
         return sum(len(log.sealed()) for log in self._logs.values())
 
+    def oldest_seconds(self, model: str) -> float:
+        """How long the oldest row of a model has been here, of either table; 0: the log has all of them."""
+        return max((log.oldest_seconds for (of, _), log in self._logs.items() if of == model), default=0.0)
+
     @property
     def slowest_write_seconds(self) -> float:
         """Of the writes lately; see `SegmentLog`."""

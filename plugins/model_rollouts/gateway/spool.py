@@ -154,6 +154,10 @@ class Spool:
         """By model, what was answered and is not in the log, since the process started."""
         return self._unlogged.by_model()
 
+    def backlog_seconds(self, model: str) -> float:
+        """How long the oldest row of a model has been waiting for the log; 0: none is. Looks wait for it."""
+        return max(shipment.oldest_seconds(model) for shipment in (self._own, *self._orphans))
+
     def status(self) -> dict[str, Any]:
         """Backlog, the last error, seconds since everything was in the log, and what is not in it.
 

@@ -1,5 +1,6 @@
 """Branches on the stage's results."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from model_rollouts.core.conclusion import Approval, CheckResult
+    from model_rollouts.core.decision import Decision
+    from model_rollouts.service import RolloutService
+
+_PATIENCE_SECONDS = 30.0  # a gateway that is started again is back by then
+_AGAIN_SECONDS = 1.0
 
 
 class DecideOperator(StageOperator, BaseBranchOperator):
@@ -49,7 +55,7 @@ class DecideOperator(StageOperator, BaseBranchOperator):
             # The verdict is as old as the reports, or as a person's answer, took. Harm that shows meanwhile, or that
             # the watch could not act on, counts; so do evidence that has stopped coming and a gate that alarms. A proof
             # stays one otherwise.
-            fresh = service.look(rollout_id)
+            fresh = settled_look(service, rollout_id)
             leaves = decision is not None and decision.action in (Action.EXPAND, Action.CUT_OVER, Action.ASK)
             if fresh.verdict is Verdict.FAIL or (leaves and (fresh.blind or fresh.alarmed)):
                 decision = fresh
@@ -86,6 +92,18 @@ class DecideOperator(StageOperator, BaseBranchOperator):
         if not result:
             return CheckResult(name, CheckState.MISSING, "the task left no result")
         return CheckResult(name, CheckState(result["state"]), str(result["detail"]))
+
+
+def settled_look(service: "RolloutService", rollout_id: str) -> "Decision":
+    """A look that could be made: a log or a gateway that is starting again gets a moment for it."""
+    from model_rollouts.core.decision import Verdict
+
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        fresh = service.look(rollout_id)
+        if not (fresh.unreadable or fresh.waits_for) or fresh.verdict is Verdict.FAIL or time.monotonic() >= until:
+            return fresh
+        time.sleep(_AGAIN_SECONDS)
 
 
 def approval_of(context: "Context") -> "Approval":

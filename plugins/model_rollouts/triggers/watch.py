@@ -115,7 +115,8 @@ def _look(rollout_id: str, stage: int, held: bool, after: bool) -> Looked:
         if rollout.state is not expected or rollout.stage != stage:
             return Looked({"ended": str(rollout.state), "stage": rollout.stage})
         decision, due = service.look_ahead(rollout_id)
-        if after and decision.verdict is not Verdict.FAIL and not decision.unreadable and service.matured(rollout_id):
+        known = not (decision.unreadable or decision.waits_for)
+        if after and known and decision.verdict is not Verdict.FAIL and service.matured(rollout_id):
             return Looked({"ended": "all labels have matured", "stage": rollout.stage})
     except Exception:
         logger.exception("a look at %s failed; it is tried again", rollout_id)
