@@ -28,7 +28,7 @@ from model_rollouts.core.errors import (
 )
 from model_rollouts.core.evidence import Look
 from model_rollouts.core.plan import Plan
-from model_rollouts.core.rollout import Cause, Change, Event, Rollout, State
+from model_rollouts.core.rollout import Cause, Change, Rollout, State
 from model_rollouts.core.stage_power import StagePower, plan_power
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.kept_looks import KeptLooks
