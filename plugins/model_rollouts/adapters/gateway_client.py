@@ -82,7 +82,7 @@ class GatewayClient:
 
         def seconds(process: "_Process") -> tuple[str, float]:
             status = process.status(model)
-            waiting = status.get("backlog_seconds")
+            waiting: Any = status.get("backlog_seconds")
             if not _is_number(waiting) or waiting < 0:
                 raise process.no_gateway()
             return status["gateway_id"], float(waiting)

@@ -156,7 +156,8 @@ class Spool:
 
     def backlog_seconds(self, model: str) -> float:
         """How long the oldest row of a model has been waiting for the log; 0: none is. Looks wait for it."""
-        return max(shipment.oldest_seconds(model) for shipment in (self._own, *self._orphans))
+        shipments: list[Shipment] = [self._own, *self._orphans]
+        return max(shipment.oldest_seconds(model) for shipment in shipments)
 
     def status(self) -> dict[str, Any]:
         """Backlog, the last error, seconds since everything was in the log, and what is not in it.
