@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from tests.mlflow_at import mlflow_as_before
 from tests.ports import free_port
 
 # In a worker of pytest-xdist the main module has no file, which pyspark takes for a run of its own doctests: it exits
@@ -59,6 +61,14 @@ def pytest_sessionfinish() -> None:
     """Remove what nobody will read."""
     shutil.rmtree(_SCRATCH, ignore_errors=True)
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Give back what belongs to the whole process: MLflow's addresses, and what log lines are about."""
+    with mlflow_as_before():
+        yield
+    structlog.contextvars.clear_contextvars()
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

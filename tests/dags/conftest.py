@@ -325,6 +325,20 @@ class World:
             yield running
 
 
+@pytest.fixture
+def suites(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The data checks; of each kind the first one, but for tests marked `pictures`: it takes long to do all of them."""
+    whole, short = REPO / "expectations", tmp_path / "expectations"
+    if request.node.get_closest_marker("pictures"):
+        return whole
+    short.mkdir()
+    for file in whole.glob("*.json"):
+        suite = json.loads(file.read_text())
+        kinds = {expectation["type"]: expectation for expectation in reversed(suite["expectations"])}
+        (short / file.name).write_text(json.dumps(suite | {"expectations": list(kinds.values())}))
+    return short
+
+
 @pytest.fixture(autouse=True)
 def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evidently's pictures and the Data Docs are drawn for tests marked `pictures`: half of the time of a stage's
@@ -343,7 +357,12 @@ def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_server: str, logged_model: Any, airflow_db: None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mlflow_server: str,
+    logged_model: Any,
+    airflow_db: None,
+    suites: Path,
 ) -> Iterator[World]:
     """A fresh model, store and log; the Airflow and MLflow servers are shared."""
     from airflow.dag_processing.dagbag import DagBag
@@ -354,7 +373,7 @@ def world(
     monkeypatch.setenv("MODEL_ROLLOUTS_STORE_URL", f"sqlite:///{tmp_path / 'rollouts.db'}")
     monkeypatch.setenv("MODEL_ROLLOUTS_LOG_DIR", str(tmp_path / "log"))
     monkeypatch.setenv("MODEL_ROLLOUTS_REPORTS_DIR", str(tmp_path / "reports"))
-    monkeypatch.setenv("MODEL_ROLLOUTS_EXPECTATIONS_DIR", str(REPO / "expectations"))
+    monkeypatch.setenv("MODEL_ROLLOUTS_EXPECTATIONS_DIR", str(suites))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     shared.cache_clear()
     wiring = shared()

@@ -21,7 +21,8 @@ def registered(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
         *("-P", "variants=champion,raises", "-P", "name=demo-flights"),
     ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_server, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    env = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_server, "MLFLOW_REGISTRY_URI": mlflow_server, "PATH": path}
+    env["MLFLOW_DISABLE_TELEMETRY"] = "true"
     done = subprocess.run(
         command, env=env, cwd=tmp_path_factory.mktemp("run"), capture_output=True, text=True, check=False, timeout=200
     )
