@@ -73,9 +73,11 @@ class DataRollbacks:
             evidence = {"position": position, "step": asdict(step) | {"kind": step.kind.value}}
             try:
                 result = self._undo.undo(step, {**subject, "position": position})
-            except Exception as error:  # whatever it is, it must be told, and nothing after it may be done
+            except BaseException as error:  # whatever it is, it must be told, and nothing after it may be done
                 reason = f"data rollback {position + 1} ({step.name}) failed: {type(error).__name__}: {error}"[:1000]
                 self._service.note(rollout_id, EventKind.DATA_ROLLBACK_FAILED, actor, reason, evidence)
+                if not isinstance(error, Exception):  # the process, or its task, is being ended
+                    raise
                 raise DataRollbackError(
                     f"{reason}; {len(left) - len(results)} of {len(rollout.plan.data_rollback)} steps are left. The "
                     f"traffic is back. Mend the cause and run `rollouts rollback {rollout.model}` or the DAG rollback "
