@@ -20,11 +20,22 @@ Format = Literal["json", "text"]
 
 _HIDDEN = "(hidden)"
 _SECRET_NAME = re.compile(
-    r"(PASSWORD|PASSWD|TOKEN|SECRET|SECRET_ACCESS_KEY|PRIVATE_KEY|FERNET_KEY)S?(_PREVIOUS|_OLD)?$"
+    r"(PASSWORD|PASSWD|TOKEN|SECRET|CONNECTION_STRING|(ACCESS|ACCOUNT|API|PRIVATE|FERNET)_KEY)S?(_PREVIOUS|_OLD)?$"
 )
 _SECRET_VARIABLES = frozenset({"MODEL_ROLLOUTS_NOTIFY_URL", "MODEL_ROLLOUTS_NOTIFIERS"})
-_URL_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s'\"@]*:[^/\s'\"]*@", re.IGNORECASE)
-_QUERY = re.compile(r"([?&;](?:password|passwd|pwd|token|sslpassword|sig|signature)=)[^&;\s'\"]*", re.IGNORECASE)
+# A user without a password may be a token. A password may have a slash in it; so have addresses with a port.
+_URL_USER = re.compile(
+    r"(\b[a-z][a-z0-9+.-]*://)(?:"
+    r"(?<=http://)[^/\s'\"@:]*:(?!\d{1,5}[/?#])[^\s'\"]*|(?<=https://)[^/\s'\"@:]*:(?!\d{1,5}[/?#])[^\s'\"]*"
+    r"|(?<!http://)(?<!https://)[^/\s'\"@:]*:[^\s'\"]*|[^/\s'\"]+)@",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(r"([?&;](?:token|sig|signature)=)[^&;\s'\"]*", re.IGNORECASE)
+_PAIR = re.compile(
+    r"((?:password|passwd|pwd|secret|(?:access|account|api)_?key)(?: = |=))"
+    r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;'\"]+)",
+    re.IGNORECASE,
+)
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
 _SHORTEST = 4  # what is shorter hides words that are no secrets
 _DEEPEST = 6
@@ -136,7 +147,7 @@ class Hiding:
         """A text without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
-        text = _URL_USER.sub(rf"\1{_HIDDEN}@", text)
+        text = _PAIR.sub(rf"\1{_HIDDEN}", _URL_USER.sub(rf"\1{_HIDDEN}@", text))
         return _BEARER.sub(rf"\1 {_HIDDEN}", _QUERY.sub(rf"\1{_HIDDEN}", text))
 
 
