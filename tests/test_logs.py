@@ -139,6 +139,28 @@ def test_what_opens_none_is_left(told: str) -> None:
     assert Hiding({}).text(told) == told
 
 
+def test_of_notifiers_only_what_may_be_secret_is() -> None:
+    notifiers = [
+        {
+            "class": "airflow.providers.slack.notifications.slack.SlackNotifier",
+            "kwargs": {
+                "slack_conn_id": "slack", "channel": "alerts", "text": "look", "integration_key": "key-one",
+                "headers": {"Authorization": "Token two-two", "Content-Type": "application/json"},
+                "nested": [{"auth_token": ["three-3"]}, "tgram://four/4", "https://hooks.example/T0/five"],
+            },
+            "events": ["rolled_back"],
+        },
+        {"class": "model_rollouts.notifiers.WebhookNotifier", "kwargs": {"url": "https://example/six"}},
+    ]  # fmt: skip
+    hide = Hiding({"MODEL_ROLLOUTS_NOTIFIERS": json.dumps(notifiers)})
+
+    words = "alerts to slack: rolled_back, look; application/json; SlackNotifier"
+    assert hide.text(words) == words
+    for secret in ("key-one", "Token two-two", "three-3", "tgram://four/4", "https://hooks.example/T0/five",
+                   "https://example/six", json.dumps(notifiers)):  # fmt: skip
+        assert hide.text(f"said {secret} here") == "said (hidden) here"
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> dict[str, str]:
     url = f"sqlite:///{tmp_path / 'store.db'}"
