@@ -26,4 +26,4 @@ with DAG(
     tags=["model-rollouts"],
     default_args=STEADY,
 ):
-    RollBackModelOperator(task_id="roll_back")
+    RollBackModelOperator(task_id="roll_back", execution_timeout=None)

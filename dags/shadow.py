@@ -58,9 +58,9 @@ with DAG(
     decide = DecideOperator(task_id="decide", checks=[report.task_id for report in reports])
     expand = ExpandOperator(task_id="expand")
     cut_over = CutOverOperator(task_id="cut_over")
-    roll_back = RollBackOperator(task_id="roll_back")
-    hold = HoldOperator(task_id="hold")
-    watch_after = WatchAfterOperator(task_id="watch_after")
+    roll_back = RollBackOperator(task_id="roll_back", execution_timeout=None)
+    hold = HoldOperator(task_id="hold", execution_timeout=None)
+    watch_after = WatchAfterOperator(task_id="watch_after", execution_timeout=None)
 
     preflight >> acknowledge >> shift_traffic >> watch >> reports >> approve >> decide
     decide >> [expand, cut_over, roll_back, hold]

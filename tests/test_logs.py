@@ -14,6 +14,7 @@ import structlog
 
 from model_rollouts import wiring
 from model_rollouts.adapters.sql_store import SqlStore
+from model_rollouts.doctor import _without_password
 from model_rollouts.logs import Hiding, about
 from model_rollouts.operators.base import StageOperator
 from model_rollouts.triggers import watch
@@ -93,6 +94,71 @@ def test_words_are_no_secrets() -> None:
 
     assert hide.text("look on flights at https://host/path?x=1") == "look on flights at https://host/path?x=1"
     assert hide.hidden([1, None, 2.5, True]) == [1, None, 2.5, True]
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [
+        ("postgresql://u:pa/ss@h/db", "postgresql://(hidden)@h/db"),
+        ("postgresql://u:12/ss@h:5432/db", "postgresql://(hidden)@h:5432/db"),
+        ("postgresql+psycopg://u:p@ss@h/db", "postgresql+psycopg://(hidden)@h/db"),
+        ("https://ghp_xxx@github.com/x", "https://(hidden)@github.com/x"),
+        ("host=h password=abc user=u", "host=h password=(hidden) user=u"),
+        ("host=h password='a \\' b' user=u", "host=h password=(hidden) user=u"),
+        ("PGPASSWORD=abc psql", "PGPASSWORD=(hidden) psql"),
+        ("postgresql:///db?user=u&password=abc", "postgresql:///db?user=u&password=(hidden)"),
+        ("?user=u&password=abc&host=h", "?user=u&password=(hidden)&host=h"),
+        ("AccountName=a;AccountKey=ab/c==;EndpointSuffix=x", "AccountName=a;AccountKey=(hidden);EndpointSuffix=x"),
+    ],
+)
+def test_what_opens_a_door_is_hidden_wherever_it_comes_from(told: str, left: str) -> None:
+    assert Hiding({}).text(told) == left
+    assert _without_password(told) == left
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "MINIO_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "OPENAI_API_KEY",
+     "AZURE_STORAGE_CONNECTION_STRING"],
+)  # fmt: skip
+def test_a_variable_is_a_secret_by_its_name(name: str) -> None:
+    assert Hiding({name: "abc-42"}).text("it said abc-42") == "it said (hidden)"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "http://gateway:8080/v1/models/m@champion",
+        "https://host/@scope/name",
+        "s3://bucket/features/day@1",
+        "the password is wrong; give password= or MODEL_ROLLOUTS_AIRFLOW_PASSWORD",
+        "models:/flights@champion",
+    ],
+)
+def test_what_opens_none_is_left(told: str) -> None:
+    assert Hiding({}).text(told) == told
+
+
+def test_of_notifiers_only_what_may_be_secret_is() -> None:
+    notifiers = [
+        {
+            "class": "airflow.providers.slack.notifications.slack.SlackNotifier",
+            "kwargs": {
+                "slack_conn_id": "slack", "channel": "alerts", "text": "look", "integration_key": "key-one",
+                "headers": {"Authorization": "Token two-two", "Content-Type": "application/json"},
+                "nested": [{"auth_token": ["three-3"]}, "tgram://four/4", "https://hooks.example/T0/five"],
+            },
+            "events": ["rolled_back"],
+        },
+        {"class": "model_rollouts.notifiers.WebhookNotifier", "kwargs": {"url": "https://example/six"}},
+    ]  # fmt: skip
+    hide = Hiding({"MODEL_ROLLOUTS_NOTIFIERS": json.dumps(notifiers)})
+
+    words = "alerts to slack: rolled_back, look; application/json; SlackNotifier"
+    assert hide.text(words) == words
+    for secret in ("key-one", "Token two-two", "three-3", "tgram://four/4", "https://hooks.example/T0/five",
+                   "https://example/six", json.dumps(notifiers)):  # fmt: skip
+        assert hide.text(f"said {secret} here") == "said (hidden) here"
 
 
 @pytest.fixture

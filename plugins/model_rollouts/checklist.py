@@ -22,7 +22,8 @@ def signature_check(champion: ModelVersion, challenger: ModelVersion) -> Check:
     if champion.inputs is None:
         return Check(name, False, f"version {champion.version} (champion) has no signature to compare with")
     have = dict(champion.inputs)
-    missing = [f"{n} ({t})" for n, t in challenger.inputs if n not in have and n not in challenger.optional]
+    sent = have.keys() - champion.optional
+    missing = [f"{n} ({t})" for n, t in challenger.inputs if n not in sent and n not in challenger.optional]
     changed = [f"{n}: {have[n]} became {t}" for n, t in challenger.inputs if n in have and have[n] != t]
     if missing or changed:
         return Check(name, False, f"callers do not send {', '.join(missing) or 'anything new'}; "

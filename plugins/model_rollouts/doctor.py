@@ -1,6 +1,5 @@
 """Looks at everything that a rollout needs, one thing after the other, and says what is wrong with it."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -278,7 +277,11 @@ _LOOKS: tuple[tuple[str, Look, str], ...] = (
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", url)
+    import os
+
+    from model_rollouts.logs import Hiding
+
+    return Hiding(os.environ).text(url)
 
 
 def _said(error: Exception) -> str:

@@ -20,11 +20,27 @@ Format = Literal["json", "text"]
 
 _HIDDEN = "(hidden)"
 _SECRET_NAME = re.compile(
-    r"(PASSWORD|PASSWD|TOKEN|SECRET|SECRET_ACCESS_KEY|PRIVATE_KEY|FERNET_KEY)S?(_PREVIOUS|_OLD)?$"
+    r"(PASSWORD|PASSWD|TOKEN|SECRET|CONNECTION_STRING|(ACCESS|ACCOUNT|API|PRIVATE|FERNET)_KEY)S?(_PREVIOUS|_OLD)?$"
 )
-_SECRET_VARIABLES = frozenset({"MODEL_ROLLOUTS_NOTIFY_URL", "MODEL_ROLLOUTS_NOTIFIERS"})
-_URL_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s'\"@]*:[^/\s'\"]*@", re.IGNORECASE)
-_QUERY = re.compile(r"([?&;](?:password|passwd|pwd|token|sslpassword|sig|signature)=)[^&;\s'\"]*", re.IGNORECASE)
+_NOTIFIERS = "MODEL_ROLLOUTS_NOTIFIERS"
+_SECRET_VARIABLES = frozenset({"MODEL_ROLLOUTS_NOTIFY_URL", _NOTIFIERS})
+# What a notifier is made with is mostly words, such as a channel; these names, and such addresses, may be secret.
+_SECRET_KEY = re.compile(r"url|uri|token|passw|pwd|secret|header|key|auth|credential|webhook|dsn", re.IGNORECASE)
+_PLAIN_KEY = re.compile(r"content-type|accept|user-agent", re.IGNORECASE)
+_SECRET_URL = re.compile(r"(?!https?://)[a-z][a-z0-9+.-]*://\S+|[a-z]+://\S*(?:@|hook|/services/|\?)\S*", re.IGNORECASE)
+# A user without a password may be a token. A password may have a slash in it; so have addresses with a port.
+_URL_USER = re.compile(
+    r"(\b[a-z][a-z0-9+.-]*://)(?:"
+    r"(?<=http://)[^/\s'\"@:]*:(?!\d{1,5}[/?#])[^\s'\"]*|(?<=https://)[^/\s'\"@:]*:(?!\d{1,5}[/?#])[^\s'\"]*"
+    r"|(?<!http://)(?<!https://)[^/\s'\"@:]*:[^\s'\"]*|[^/\s'\"]+)@",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(r"([?&;](?:token|sig|signature)=)[^&;\s'\"]*", re.IGNORECASE)
+_PAIR = re.compile(
+    r"((?:password|passwd|pwd|secret|(?:access|account|api)_?key)(?: = |=))"
+    r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;'\"]+)",
+    re.IGNORECASE,
+)
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
 _SHORTEST = 4  # what is shorter hides words that are no secrets
 _DEEPEST = 6
@@ -110,7 +126,7 @@ class Hiding:
             secret
             for name, value in environment.items()
             if _SECRET_NAME.search(name) or name in _SECRET_VARIABLES
-            for secret in (value, *_leaves(value))
+            for secret in (value, *(_notifiers_secrets(value) if name == _NOTIFIERS else _leaves(value)))
             if len(secret) >= _SHORTEST
         }
         self._secrets = sorted(found, key=len, reverse=True)  # one may be the beginning of another
@@ -136,24 +152,37 @@ class Hiding:
         """A text without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
-        text = _URL_USER.sub(rf"\1{_HIDDEN}@", text)
+        text = _PAIR.sub(rf"\1{_HIDDEN}", _URL_USER.sub(rf"\1{_HIDDEN}@", text))
         return _BEARER.sub(rf"\1 {_HIDDEN}", _QUERY.sub(rf"\1{_HIDDEN}", text))
 
 
 def _leaves(value: str) -> Iterator[str]:
     """The texts in a variable that holds JSON, such as tokens by name."""
+    return (text for _, text in _named_leaves(value))
+
+
+def _notifiers_secrets(value: str) -> Iterator[str]:
+    """Those of them that may be secret: by a name that they are under, or as addresses that whoever knows may use."""
+    for names, text in _named_leaves(value):
+        if _PLAIN_KEY.fullmatch(names[-1]) is None and any(map(_SECRET_KEY.search, names)):
+            yield text
+        yield from _SECRET_URL.findall(text)
+
+
+def _named_leaves(value: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The texts in a variable that holds JSON, each with the names that it is under, outermost first."""
     try:
-        waiting = [json.loads(value)] if value[:1] in "[{" else []
+        waiting: list[tuple[tuple[str, ...], Any]] = [(("",), json.loads(value))] if value[:1] in "[{" else []
     except ValueError:
         return
     while waiting:
         match waiting.pop():
-            case str() as text:
-                yield text
-            case dict() as named:
-                waiting += named.values()
-            case list() as several:
-                waiting += several
+            case names, str() as text:
+                yield names, text
+            case names, dict() as named:
+                waiting += [((*names, name), item) for name, item in named.items()]
+            case names, list() as several:
+                waiting += [(names, item) for item in several]
 
 
 def _named_alike(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

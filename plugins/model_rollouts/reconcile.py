@@ -13,7 +13,7 @@ from model_rollouts.core.decision import Action, Verdict
 from model_rollouts.core.errors import IllegalTransitionError, NotFoundError, NotReadyError, StaleRevisionError
 from model_rollouts.core.names import stage_run_id
 from model_rollouts.core.plan import Advance
-from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State, data_left
+from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State, data_begun, data_left
 from model_rollouts.core.traffic import Traffic
 from model_rollouts.ports import Gateways
 from model_rollouts.service import RolloutService
@@ -246,7 +246,10 @@ class Reconciler:
         newest = self._store.rollouts(model, limit=1)
         if not newest or newest[0].state is not State.ROLLED_BACK or not newest[0].plan.data_rollback:
             return
-        left = data_left(newest[0], self._store.events(rollout_id=newest[0].id))
+        events, now = self._store.events(rollout_id=newest[0].id), self._service.clock()
+        left = data_left(newest[0], events)
+        if any(data_begun(newest[0], events, position, now) for position in left):
+            return  # somebody is at it
         missing = [newest[0].plan.data_rollback[position].name for position in left]
         if missing:
             yield Finding(

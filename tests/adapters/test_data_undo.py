@@ -251,6 +251,52 @@ def test_a_pattern_allows_what_it_says_and_functions_are_not_among_the_defaults(
     assert DataUndoer(no_airflow, (f"callable:{__name__}:*",)).pin(function("drop_rows", arguments={"since": "x"}))
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        "{0}/features/../payroll",
+        "file://{0}/features/../payroll",
+        "file://{0}/features/%2e%2E/payroll",
+        "file://{0}/features/%252e%252e/payroll",
+        "file://{0}/features/%2525252525252e%2525252525252e/payroll",
+        "file://{0}/features\\..\\payroll",
+        "file://{0}/features/.\t./payroll",
+        "{0}/features/link",
+        "file://{0}/features/link",
+        "file://{0}/features/li%6Ek",
+        "s3://bucket/features/../payroll",
+    ],
+)
+def test_what_is_allowed_is_no_way_to_what_is_not(tmp_path: Path, way: str) -> None:
+    payroll = str(tmp_path / "payroll")
+    for value in range(2):
+        append(payroll, value)
+    append(str(tmp_path / "features" / "daily"), 0)
+    (tmp_path / "features" / "link").symlink_to(payroll)
+    places = (str(tmp_path), f"file://{tmp_path}", "s3://bucket")
+    undoer = DataUndoer(no_airflow, tuple(f"delta_restore:{place}/features/*" for place in places))
+    assert undoer.pin(delta(f"{tmp_path}/features/daily")).version == 0
+    assert undoer.pin(delta(f"file://{tmp_path}/features/daily")).version == 0
+    step = delta(way.format(tmp_path), 0)
+    with pytest.raises(NotReadyError, match=r"may not be done: .*(must have no|must not be|is not in MODEL_ROLLOUTS)"):
+        undoer.pin(step)
+    with pytest.raises(DataRollbackError, match="may not be done"):
+        undoer.undo(step, ROLLOUT)
+    assert DeltaTable(payroll).version() == 1
+
+
+def test_a_pattern_may_name_a_folder_by_a_link_of_its_own(tmp_path: Path) -> None:
+    append(str(tmp_path / "disk" / "features" / "daily"), 0)
+    append(str(tmp_path / "disk b" / "features" / "daily"), 0)
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "features" / "other").symlink_to(tmp_path / "disk b" / "features" / "daily")
+    for pattern in ("features/*", "features/daily", "*"):
+        undoer = DataUndoer(no_airflow, (f"delta_restore:{tmp_path}/data/{pattern}",))
+        assert undoer.pin(delta(f"{tmp_path}/data/features/daily")).version == 0
+        with pytest.raises(NotReadyError, match="may not be done"):
+            undoer.pin(delta(f"{tmp_path}/data/features/other"))
+
+
 @pytest.mark.parametrize(("what", "kept"), [("object", "<object object"), ("nan", "nan"), ("long", '"xxx')])
 def test_a_result_that_is_no_json_or_too_long_is_kept_as_text(undoer: DataUndoer, what: str, kept: str) -> None:
     result = undoer.undo(function("returns", arguments={"what": what}), ROLLOUT)

@@ -188,7 +188,7 @@ def test_data_is_rolled_back_with_the_model_and_the_result_is_on_record(world, t
     assert world.states(run)["roll_back"] == "success", world.states(run)
     assert world.rollout.plan.data_rollback[0].version == 0
     assert DeltaTable(table).to_pyarrow_table()["x"].to_pylist() == [1]
-    assert world.kinds[-2:] == ["rolled_back", "data_rolled_back"]
+    assert world.kinds[-3:] == ["rolled_back", "data_rollback_began", "data_rolled_back"]
 
 
 def test_a_data_rollback_that_fails_is_loud_and_the_traffic_is_back_all_the_same(world, monkeypatch):

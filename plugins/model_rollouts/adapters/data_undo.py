@@ -4,6 +4,7 @@ import contextvars
 import importlib
 import inspect
 import json
+import os
 import re
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from model_rollouts.adapters import delta_restore
 from model_rollouts.adapters.airflow_client import ENDED, AirflowClient, AirflowError
@@ -19,6 +21,10 @@ from model_rollouts.core.errors import DataRollbackError, NotReadyError
 
 _RESULT_CHARS = 10_000
 _RUN_ID = re.compile(r"[^A-Za-z0-9_.~:+-]+")  # what Airflow allows, turned round
+_DELTA = f"{DataRollbackKind.DELTA_RESTORE}:"
+_BETWEEN = re.compile(r"[/\\?#]")  # what ends a segment, for one reader of URLs or another
+_WILD = re.compile(r"[*?\[]")
+_DECODED = 4  # times that percent signs are looked behind
 
 
 class DataUndoer:
@@ -27,7 +33,8 @@ class DataUndoer:
     Args:
         airflow: Makes a client of Airflow, once a DAG is to be run.
         allowed: What may be undone, as patterns of `kind:target`. A plan comes from a form, and who may send that may
-            not therefore call any function, or run any DAG, with this process's rights.
+            not therefore call any function, or run any DAG, with this process's rights. A Delta table on this machine
+            must be allowed by its path as it is given, and by its path without links.
     """
 
     def __init__(self, airflow: Callable[[], AirflowClient], allowed: Sequence[str] = ("*",)) -> None:
@@ -95,8 +102,14 @@ class DataUndoer:
     def _refusal(self, step: DataRollback) -> str:
         """Why a step may not be done; "": it may."""
         what = f"{step.kind}:{step.target}"
+        if step.kind is DataRollbackKind.DELTA_RESTORE and (problem := _dubious(step.target)):
+            return f"{step.name} may not be done: {problem}"
         if any(fnmatchcase(what, pattern) for pattern in self._allowed):
-            return ""
+            path = _local(step.target) if step.kind is DataRollbackKind.DELTA_RESTORE else None
+            real = None if path is None else _DELTA + os.path.realpath(path)
+            if real is None or any(fnmatchcase(real, _without_links(pattern)) for pattern in self._allowed):
+                return ""
+            what = f"{real}, which {step.target} leads to,"
         return (
             f"{step.name} may not be done: {what} is not in MODEL_ROLLOUTS_UNDO_ALLOWED "
             f"({', '.join(self._allowed) or 'nothing'}); add it there, where Airflow runs"
@@ -133,6 +146,42 @@ class DataUndoer:
 
 
 # --- inside
+
+
+def _dubious(target: str) -> str:
+    """Why a table's path or URI may lead elsewhere than it says; "": it does not."""
+    if not target.isprintable():
+        return f"its target is {target!r}, must have no control characters"
+    seen = target
+    for _ in range(_DECODED):
+        if ".." in (part.strip() for part in _BETWEEN.split(seen)):
+            return f"its target is {target!r}, must have no '..'; give the path that it leads to"
+        before, seen = seen, unquote(seen)
+        if seen == before:
+            return ""
+    return f"its target is {target!r}, must not be percent-encoded {_DECODED} times over"
+
+
+def _local(target: str) -> str | None:
+    """The path of a table on this machine; None: it is elsewhere."""
+    url = urlsplit(target.strip())
+    if url.scheme == "file":
+        return "/" + unquote(url.path).lstrip("/")
+    return None if "://" in target else os.path.expanduser(target)  # as Delta does
+
+
+def _without_links(pattern: str) -> str:
+    """A pattern with the folder that it names outright as it is without links."""
+    if not pattern.startswith(_DELTA):
+        return pattern
+    target = pattern.removeprefix(_DELTA)
+    wild = _WILD.search(target)
+    head, slash, _ = target[: wild.start() if wild else len(target)].rpartition("/")
+    path = _local(head) if slash else None
+    if path is None:
+        return pattern
+    real = os.path.realpath(path).rstrip("/")
+    return _DELTA + _WILD.sub(r"[\g<0>]", real) + target[len(head) :]
 
 
 def _can_not_run(step: DataRollback, dag: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from model_rollouts.adapters.delta_files import NO_ROWS
 from model_rollouts.adapters.delta_schema import SCHEMAS
 from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import LogPlace, QueryResult
-from model_rollouts.adapters.postgres_log import PostgresColumn, PostgresTable
+from model_rollouts.adapters.postgres_log import PostgresColumn, PostgresTable, limit_reading
 from model_rollouts.adapters.postgres_log_reader import KINDS, SLACK
 from model_rollouts.adapters.query_rows import Rows
 from model_rollouts.adapters.sql_dialects import PLACE, translated
@@ -94,6 +94,7 @@ class _Reading:
         self._connection.read_only = True
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._connection.execute(_SETTINGS)
+        limit_reading(self._connection)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._connection.close()

@@ -24,6 +24,10 @@ _MOST_BYTES = 63  # of a name; PostgreSQL cuts longer ones off, so that two beco
 _HASHED = re.compile(r"~[0-9a-f]{32}")
 _CONNECT_SECONDS = 10
 _NO_ANSWER_SECONDS = 30.0
+# A watch has few threads, which all its rollouts share: a read that never ends would end all watches. Whoever holds the
+# table for longer is at work on it; a look over a large log takes minutes at the most, and is tried again.
+_READ_LOCK_SECONDS = 10.0
+_READ_SECONDS = 600.0
 _COLUMNS = """
 SELECT attname, format_type(atttypid, atttypmod), coalesce(col_description(attrelid, attnum), attname)
 FROM pg_attribute
@@ -137,6 +141,13 @@ class PostgresTable:
 
     def __str__(self) -> str:
         return f"{self.log.schema}.{self.relation}"
+
+
+def limit_reading(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
+    """Let no statement of this transaction wait for a lock, or take, longer than a read may."""
+    for name, seconds in {"lock_timeout": _READ_LOCK_SECONDS, "statement_timeout": _READ_SECONDS}.items():
+        value = sql.Literal(f"{round(seconds * 1000)}ms")
+        connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), value))
 
 
 def stored_name(name: str, suffix: str = "") -> str:

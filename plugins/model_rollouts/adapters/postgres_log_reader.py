@@ -14,7 +14,7 @@ from psycopg import sql
 
 from model_rollouts.adapters.delta_schema import SCHEMAS
 from model_rollouts.adapters.log_errors import LogReadError
-from model_rollouts.adapters.postgres_log import PostgresColumn, PostgresTable
+from model_rollouts.adapters.postgres_log import PostgresColumn, PostgresTable, limit_reading
 
 SLACK = timedelta(seconds=1)  # as the files of a Delta table have some: the queries choose for themselves
 _BLOCK = 8 << 20
@@ -53,6 +53,7 @@ def _copy_out(
     with table.log.connect() as connection:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        limit_reading(connection)
         found = table.columns(connection)
         if not found:
             return pa.schema([])

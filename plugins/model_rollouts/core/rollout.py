@@ -13,13 +13,15 @@ been taken returns None, so that repeating it is harmless.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from model_rollouts.core.errors import IllegalTransitionError
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.traffic import Traffic
+
+_DATA_SLACK = timedelta(seconds=60)
 
 
 class State(StrEnum):
@@ -54,6 +56,7 @@ class EventKind(StrEnum):
     DRILL_BEGAN = "drill_began"
     DRILL_ENDED = "drill_ended"
     DRILLED = "drilled"  # a drill that went there and back, with its times
+    DATA_ROLLBACK_BEGAN = "data_rollback_began"  # nobody else does this step until it ends, or its time is up
     DATA_ROLLED_BACK = "data_rolled_back"
     DATA_ROLLBACK_FAILED = "data_rollback_failed"
     PREVIOUS_RELEASED = "previous_released"  # the rollback target is no longer kept loaded
@@ -330,6 +333,36 @@ def data_left(rollout: Rollout, events: Sequence[Event]) -> list[int]:
     """Positions of the plan's data rollback that no event of the rollout says are done."""
     done = {event.evidence.get("position") for event in events if event.kind is EventKind.DATA_ROLLED_BACK}
     return [position for position in range(len(rollout.plan.data_rollback)) if position not in done]
+
+
+def begin_data(rollout: Rollout, traffic: Traffic, cause: Cause) -> Change:
+    """Put on record that a step of the data rollback begins.
+
+    It takes a revision of the rollout's: of several that begin a step at once, one does.
+    """
+    moved = replace(rollout, revision=rollout.revision + 1)
+    return _change(EventKind.DATA_ROLLBACK_BEGAN, cause, rollout, moved, traffic, None)
+
+
+def data_end(began: Event, events: Sequence[Event]) -> Event | None:
+    """How a step of the data rollback that was begun has ended; None: no event says so."""
+    kinds = (EventKind.DATA_ROLLED_BACK, EventKind.DATA_ROLLBACK_FAILED)
+    claim = began.evidence.get("claim")
+    return next((event for event in events if event.kind in kinds and event.evidence.get("claim") == claim), None)
+
+
+def data_begun(rollout: Rollout, events: Sequence[Event], position: int, now: datetime) -> Event | None:
+    """Who is at a step of the data rollback: the event of its beginning, without an end, and within its time."""
+    for event in reversed(events):
+        if event.kind is EventKind.DATA_ROLLBACK_BEGAN and event.evidence.get("position") == position:
+            return event if now < data_until(rollout, event) and data_end(event, events) is None else None
+    return None
+
+
+def data_until(rollout: Rollout, began: Event) -> datetime:
+    """When a step of the data rollback must have ended, or its process has: its limit, and some time for clocks."""
+    step = rollout.plan.data_rollback[began.evidence["position"]]
+    return began.at + timedelta(seconds=step.timeout_seconds) + _DATA_SLACK
 
 
 def _require_undoable(rollout: Rollout, traffic: Traffic) -> None:

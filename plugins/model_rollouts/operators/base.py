@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MAX_POLL_SECONDS = 15.0
 
 #: Arguments of every task: some eight minutes in all, for a database that fails over or a registry that restarts.
+#: Tasks that undo data are given no `execution_timeout`: each step of the plan has a limit of its own, up to a day.
 STEADY: dict[str, Any] = {
     "retries": 8,
     "retry_delay": timedelta(seconds=3),

@@ -33,7 +33,7 @@ class RollBackModelOperator(BaseOperator):
         except RolloutError as error:
             # the same form gives the same answer, so a retry would only say it again
             raise AirflowFailException(str(error)) from error
-        if rollout.revision != before.revision:
+        if before.state is not rollout.state:
             notify(context, event="rolled_back", model=model, reason=why, rollout_id=rollout.id)
         service.sync_registry(rollout.id)
         self.log.info("%s is rolled back: version %s answers all requests of %s", rollout.id, rollout.champion, model)

@@ -181,8 +181,8 @@ const KINDS = {
   adopted: "adopted", started: "started", stage_opened: "stage opened", cleared: "passed", held: "held", resumed: "resumed",
   cut_over: "promoted", rolled_back: "rolled back", taken_up: "taken up", acknowledged: "team stands by", answered: "answered",
   checked: "checked", drill_began: "drill began", drill_ended: "drill ended", drilled: "way back rehearsed",
-  data_rolled_back: "data undone", data_rollback_failed: "data not undone", previous_released: "old champion released",
-  repaired: "repaired", reported: "reported",
+  data_rollback_began: "data is being undone", data_rolled_back: "data undone", data_rollback_failed: "data not undone",
+  previous_released: "old champion released", repaired: "repaired", reported: "reported",
 };
 const BIG = new Set(["started", "stage_opened", "cleared", "held", "resumed", "cut_over", "rolled_back", "answered"]);
 
