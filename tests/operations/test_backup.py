@@ -307,6 +307,33 @@ def test_a_copy_into_the_log_itself_is_refused(tmp_path: Path, inside: str) -> N
         list(back_up(tmp_path / "nowhere", tmp_path / "copy"))
 
 
+def test_a_log_and_a_copy_behind_symbolic_links_are_copied(tmp_path: Path) -> None:
+    log, copy = tmp_path / "log", tmp_path / "copy"
+    for name in ("disk", "other"):
+        (tmp_path / name).mkdir()
+    log.symlink_to(tmp_path / "disk", target_is_directory=True)
+    copy.symlink_to(tmp_path / "other", target_is_directory=True)
+    write(log, 1, AT)
+
+    assert [each.files for each in back_up(log, copy)] == [1]
+    assert counted(copy, AT) == 50
+    with pytest.raises(LogBackupError, match="inside of the log"):
+        list(back_up(log, tmp_path / "disk" / "copy"))
+
+
+@pytest.mark.parametrize("moved", ["flights", "flights/predictions"])
+def test_a_model_on_another_disk_is_copied(tmp_path: Path, moved: str) -> None:
+    log, disk = tmp_path / "log", tmp_path / "disk"
+    write(log, 1, AT)
+    shutil.move(log / moved, disk)
+    (log / moved).symlink_to(disk, target_is_directory=True)
+
+    done = list(back_up(log, tmp_path / "copy"))
+
+    assert [(each.model, each.table, each.files) for each in done] == [("flights", "predictions", 1)]
+    assert counted(tmp_path / "copy", AT) == 50
+
+
 def test_a_copy_that_lacks_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "log", 1, AT)
     take = log_backup._take

@@ -58,7 +58,7 @@ def back_up(root: Path, folder: Path) -> Iterator[TableBackup]:
     Raises:
         LogBackupError: A table can't be read or copied; the copy has its earlier version, if it had one.
     """
-    root, folder = root.absolute(), folder.absolute()
+    root, folder = root.resolve(), folder.resolve()
     if folder == root or root in folder.parents:
         raise LogBackupError(f"{folder} is inside of the log {root}; name a folder somewhere else")
     found = sorted(each.parent for each in root.glob(f"*/*/{_LOG}"))
@@ -83,8 +83,8 @@ def _back_up(path: Path, target: Path) -> TableBackup:
 def _copy(path: Path, target: Path) -> TableBackup:
     table = DeltaTable(str(path))
     version = table.version()
-    files = [Path(unquote(uri.removeprefix("file://"))) for uri in table.file_uris()]
-    sizes = [_take(file, target / file.relative_to(path)) for file in files]
+    files = _files(table, path)
+    sizes = [_take(path / file, target / file) for file in sorted(files)]
     entries = sorted(each for each in (path / _LOG).iterdir() if _version_of(each) in range(version + 1))
     sizes += [_take(entry, target / _LOG / entry.name) for entry in entries]
     last = path / _LOG / _LAST
@@ -94,6 +94,12 @@ def _copy(path: Path, target: Path) -> TableBackup:
     new = [size for size in sizes if size is not None]
     return TableBackup(unquote(path.parent.name.replace("~", "%")), path.name, version, len(files), len(new),
         round(sum(new) / 1e6, 3))  # fmt: skip
+
+
+def _files(table: DeltaTable, path: Path) -> set[Path]:
+    """Data files of a table, as places in its folder."""
+    folder = path.resolve()  # Delta tells them without symbolic links
+    return {Path(unquote(uri.removeprefix("file://"))).relative_to(folder) for uri in table.file_uris()}
 
 
 def _take(file: Path, copy: Path, *, anew: bool = False) -> int | None:
@@ -116,7 +122,7 @@ def _version_of(entry: Path) -> int:
 def _check(target: Path, version: int) -> None:
     """Read the copy's log, and see that all it names is there."""
     copy = DeltaTable(str(target))
-    missing = [uri for uri in copy.file_uris() if not Path(unquote(uri.removeprefix("file://"))).exists()]
+    missing = [file for file in _files(copy, target) if not (target / file).exists()]
     if copy.version() != version or missing:
         raise LogBackupError(
             f"{target} is at version {copy.version()} and lacks {len(missing)} files, must be at version {version} "
