@@ -307,6 +307,48 @@ def test_a_copy_into_the_log_itself_is_refused(tmp_path: Path, inside: str) -> N
         list(back_up(tmp_path / "nowhere", tmp_path / "copy"))
 
 
+def restored_and_written_on(log: Path, older: Path, commits: int) -> None:
+    """Put an older copy in the log's place, and write on in it."""
+    shutil.rmtree(log)
+    shutil.copytree(older, log)
+    for batch in range(1, commits + 1):
+        write(log, 500 + batch, AT)  # as long as the commits that are lost, or nearly so
+
+
+def test_a_copy_of_another_history_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    log, older, copy = tmp_path / "log", tmp_path / "older", tmp_path / "copy"
+    write(log, 101, AT)
+    list(back_up(log, older))
+    for batch in (102, 103, 104):
+        write(log, batch, AT)
+    list(back_up(log, copy))
+    before = {each: each.read_bytes() for each in copy.rglob("*") if each.is_file()}
+    restored_and_written_on(log, older, 5)
+
+    with pytest.raises(LogBackupError, match=r"version 2 in .* is of another history .* use an empty folder"):
+        list(back_up(log, copy))
+
+    assert {each: each.read_bytes() for each in copy.rglob("*") if each.is_file()} == before
+    assert [each.version for each in back_up(log, tmp_path / "empty")] == [6]
+    assert counted(tmp_path / "empty", AT) == counted(log, AT) == 300
+
+
+def test_a_copy_that_says_something_else_than_the_log_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason: it is read, and what it names is compared."""
+    log, older, copy = tmp_path / "log", tmp_path / "older", tmp_path / "copy"
+    write(log, 101, AT)
+    list(back_up(log, older))
+    write(log, 102, AT)
+    list(back_up(log, copy))
+    restored_and_written_on(log, older, 1)
+    take = log_backup._take
+    monkeypatch.setattr(log_backup, "_require_same_history", lambda *_: None)
+    monkeypatch.setattr(log_backup, "_take", lambda f, c, **o: None if c.exists() else take(f, c, **o))
+
+    with pytest.raises(LogBackupError, match="names 1 files at version 2 that the log does not, and lacks 1"):
+        list(back_up(log, copy))
+
+
 def test_a_log_and_a_copy_behind_symbolic_links_are_copied(tmp_path: Path) -> None:
     log, copy = tmp_path / "log", tmp_path / "copy"
     for name in ("disk", "other"):
