@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from tests.replay.past import Past, Registry
 from typer.testing import CliRunner, Result
 
-from model_rollouts.adapters import log_backup
+from model_rollouts.adapters import log_backup, sql_engine
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
 from model_rollouts.adapters.log_backup import LogBackupError, back_up
@@ -124,6 +124,44 @@ def test_a_store_in_sqlite_is_copied_while_others_write(tmp_path: Path, cli: Cal
 
 
 def test_the_file_alone_is_no_backup(tmp_path: Path) -> None:
+def journal(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def test_a_restored_store_uses_its_write_ahead_log_again(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    service_of(store, Path("/nowhere"), datetime.now(UTC)).adopt("flights", "test")
+    assert cli("db", "backup", tmp_path / "copy.db").exit_code == 0
+    store.close()
+    for restored, use in (("upgraded.db", "migrate"), ("opened.db", "all_traffic")):
+        shutil.copy(tmp_path / "copy.db", tmp_path / restored)
+        assert journal(tmp_path / restored) == "delete"
+        used = SqlStore(f"sqlite:///{tmp_path / restored}")
+        getattr(used, use)()
+        used.close()
+        assert journal(tmp_path / restored) == "wal", use
+
+
+def test_a_restored_store_that_somebody_reads_is_read_all_the_same(
+    tmp_path: Path, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engine, "BUSY_SECONDS", 0.1)
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    service_of(store, Path("/nowhere"), datetime.now(UTC)).adopt("flights", "test")
+    cli("db", "backup", tmp_path / "copy.db")
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM traffic").fetchall()  # no file can be switched now
+        used = SqlStore(f"sqlite:///{tmp_path / 'copy.db'}")
+        assert [row.model for row in used.all_traffic()] == ["flights"]
+        used.close()
+    assert journal(tmp_path / "copy.db") == "delete"
+
+
     """What `rollouts db backup` is for: the last commits are in the write-ahead log beside the file."""
     store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
     store.migrate()
