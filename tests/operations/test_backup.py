@@ -1,6 +1,7 @@
 """Backups that are made while others write, and what `rollouts doctor` says of what is put back: docs/backup.md."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -123,7 +124,6 @@ def test_a_store_in_sqlite_is_copied_while_others_write(tmp_path: Path, cli: Cal
     store.close()
 
 
-def test_the_file_alone_is_no_backup(tmp_path: Path) -> None:
 def journal(file: Path) -> str:
     with closing(sqlite3.connect(file)) as connection:
         return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
@@ -162,6 +162,7 @@ def test_a_restored_store_that_somebody_reads_is_read_all_the_same(
     assert journal(tmp_path / "copy.db") == "delete"
 
 
+def test_the_file_alone_is_no_backup(tmp_path: Path) -> None:
     """What `rollouts db backup` is for: the last commits are in the write-ahead log beside the file."""
     store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
     store.migrate()
@@ -460,4 +461,54 @@ def test_doctor_tells_a_log_that_is_older_than_the_store(tmp_path: Path, cli: Ca
 
     found = findings(cli)["log and store of flights"]
     assert "were counted, and the log has none" in found["detail"]
+    store.close()
+
+
+@pytest.mark.parametrize("age", [timedelta(seconds=40), timedelta(days=3)])
+def test_doctor_tells_a_log_that_is_older_and_written_on(
+    tmp_path: Path, cli: Callable[..., Result], age: timedelta
+) -> None:
+    """A new row says nothing of those that are gone, and neither does the time that has gone by."""
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    began = datetime.now(UTC) - age
+    under_way(store, tmp_path / "log", began, looks=2)
+    list(back_up(tmp_path / "log", tmp_path / "older"))
+    later(tmp_path / "log").live(store.traffic("flights"), 10, began + timedelta(seconds=20))
+    service_of(store, tmp_path / "log", began + timedelta(seconds=32)).look("r1")
+    assert "log and store of flights" not in findings(cli)  # they fit
+    counted = [look.champion.requests + look.challenger.requests for look in store.looks("r1")]
+    assert len(counted) == 3
+
+    shutil.rmtree(tmp_path / "log")
+    shutil.move(tmp_path / "older", tmp_path / "log")
+    later(tmp_path / "log").live(store.traffic("flights"), 1, datetime.now(UTC))
+
+    found = findings(cli)["log and store of flights"]
+    assert f"{counted[2]} requests of r1 between" in found["detail"]
+    assert "were counted, and the log has none of them" in found["detail"]
+    assert found["health"] == "warning"
+    store.close()
+
+
+def test_doctor_tells_a_log_that_lacks_some_of_a_look(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    began = datetime.now(UTC) - timedelta(seconds=40)
+    service = service_of(store, tmp_path / "log", began)
+    service.start("r1", "flights", "2", PLAN, "test", "half of its log is lost")
+    service.open_stage("r1", 0, "test")
+    Past(tmp_path / "log", per_second=20).live(store.traffic("flights"), 5, began)
+    list(back_up(tmp_path / "log", tmp_path / "older"))
+    later(tmp_path / "log").live(store.traffic("flights"), 5, began + timedelta(seconds=5))
+    service_of(store, tmp_path / "log", began + timedelta(seconds=12)).look("r1")
+    (look,) = store.looks("r1")
+
+    shutil.rmtree(tmp_path / "log")
+    shutil.move(tmp_path / "older", tmp_path / "log")
+
+    said = findings(cli)["log and store of flights"]["detail"]
+    have = re.search(r"the log has (\d+) of them", said)
+    assert have, said
+    assert 0 < int(have[1]) < look.champion.requests + look.challenger.requests
     store.close()
