@@ -179,6 +179,26 @@ def test_sync_brings_the_registry_to_what_the_store_says(
     assert store.events(model) == events
 
 
+def test_sync_sets_the_aliases_of_a_model_that_never_had_a_rollout(
+    store: SqlStore, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"flights-{uuid.uuid4().hex[:8]}"
+    client = make_client(mlflow_server)
+    client.create_registered_model(model)
+    for _ in range(2):
+        run = client.create_run("0")
+        client.create_model_version(model, f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+    store.apply(core.adopt(model, "1", Cause("test", datetime(2026, 1, 1, tzinfo=UTC), "first seen")))
+    client.set_registered_model_alias(model, "champion", "2")
+    monkeypatch.setenv("MODEL_ROLLOUTS_MLFLOW_TRACKING_URI", mlflow_server)
+
+    done = _run("sync", model)
+
+    says = f"the registry follows the traffic of {model}, which never had a rollout: champion 1, challenger none, "
+    assert (done.exit_code, done.output) == (0, f"{says}previous none\n")
+    assert client.get_registered_model(model).aliases == {"champion": "1"}
+
+
 def test_golden_requests_are_recorded_from_the_log_once(
     store: SqlStore, mlflow_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -213,9 +233,9 @@ def test_sync_says_what_is_wrong(store: SqlStore) -> None:
 
     never, unknown, away = (_run("sync", model) for model in ("airports", "flihgts", "flights"))
 
-    assert [answer.exit_code for answer in (never, unknown, away)] == [4, 4, 5]
-    says = "error: model airports never had a rollout; there is nothing to bring to the registry\n"
-    assert (never.output, unknown.output[:40]) == (says, "error: the store knows no model 'flihgts")
+    assert [answer.exit_code for answer in (never, unknown, away)] == [5, 4, 5]
+    assert unknown.output.startswith("error: the store knows no model 'flihgts")
+    assert never.output.startswith("error: MlflowException: ")
     assert away.output.startswith("error: MlflowException: ")
 
 

@@ -78,16 +78,20 @@ def sync(model: Annotated[str, typer.Argument(help="Registered model.")]) -> Non
     with told():
         parts = wiring()
         require_known(parts.store, model)
-        newest = parts.store.rollouts(model, limit=1)
-        if not newest:
-            raise NotFoundError(f"model {model} never had a rollout; there is nothing to bring to the registry")
-        parts.service.sync_registry(newest[0].id)
-        traffic, rollout = parts.store.traffic(model), parts.store.rollout(newest[0].id)
+        newest = next(iter(parts.store.rollouts(model, limit=1)), None)
+        traffic = parts.store.traffic(model)
         if traffic is None:
             raise NotFoundError(f"traffic of {model} is gone; run the command again")
+        if newest is None:  # there are no tags to bring, only aliases
+            parts.service.sync_roles(traffic)
+            followed = f"the traffic of {model}, which never had a rollout"
+        else:
+            parts.service.sync_registry(newest.id)
+            traffic = parts.store.traffic(model) or traffic
+            followed = f"{newest.id} of {model} ({parts.store.rollout(newest.id).state})"
         roles = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
         said = ", ".join(f"{role} {'none' if version is None else version}" for role, version in roles.items())
-        typer.echo(f"the registry follows {rollout.id} of {model} ({rollout.state}): {said}")
+        typer.echo(f"the registry follows {followed}: {said}")
 
 
 @app.command("record-golden")

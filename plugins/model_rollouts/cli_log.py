@@ -21,6 +21,7 @@ _COLUMNS = (
     "rows dropped",
     "merged",
     "removed",
+    "freed",
     "files",
     "size",
     "note",
@@ -38,8 +39,9 @@ def upkeep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Merge small files, drop days older than MODEL_ROLLOUTS_LOG_RETENTION_DAYS, remove what no reader needs.
+    """Remove what no reader needs, drop days older than MODEL_ROLLOUTS_LOG_RETENTION_DAYS, merge small files.
 
+    Files of dropped days and merged ones stay for MODEL_ROLLOUTS_LOG_VACUUM_HOURS: a later run frees their room.
     Gateways may write on meanwhile. Days that a rollout may still be judged by stay. Exit code 1 when a table failed.
     """
     with told():
@@ -85,6 +87,7 @@ def _row(done: "TableUpkeep") -> dict[str, Any]:
         "rows dropped": f"{done.rows_dropped:,}",
         "merged": done.files_merged,
         "removed": done.files_removed,
+        "freed": _megabytes(done.bytes_freed),
         "files": files,
         "size": f"{_megabytes(done.bytes_before)} -> {_megabytes(done.bytes_after)}",
         "note": done.error or done.note,

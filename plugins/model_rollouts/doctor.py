@@ -9,14 +9,17 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.core.errors import RolloutError
+from model_rollouts.ports import Window
 from model_rollouts.wiring import Wiring
 
 if TYPE_CHECKING:
-    from model_rollouts.adapters.log_fit import Routed
+    from model_rollouts.core import evidence
+    from model_rollouts.core.rollout import Rollout
 
 _SECONDS = 30.0
 _RECENT = timedelta(hours=1)
 _FITTING = timedelta(days=2)
+_COUNTED = 5  # looks whose requests are counted again
 _MOST_ROLLOUTS = 10_000
 _DAGS = ("canary", "reconcile")
 _SHORTEST_SECRET = 16
@@ -181,7 +184,7 @@ def _fit(parts: Wiring) -> list[Finding]:
                     f"{traffic.revision}"
                 )
         active = parts.store.active(traffic.model)
-        if active is not None and (gone := _counted_and_gone(parts, active.id, rows)):
+        if active is not None and (gone := _counted_and_gone(parts, active)):
             said.append(gone)
         if said:
             remedy = "one of the two was restored from a backup: docs/backup.md says what follows"
@@ -189,22 +192,34 @@ def _fit(parts: Wiring) -> list[Finding]:
     return findings
 
 
-def _counted_and_gone(parts: Wiring, rollout_id: str, rows: "Sequence[Routed]") -> str:
-    """That requests of a rollout were counted which the log has no longer."""
-    looks = [look for look in parts.store.looks(rollout_id) if look.champion.requests + look.challenger.requests]
-    if not looks:
+def _counted_and_gone(parts: Wiring, rollout: "Rollout") -> str:
+    """That requests of a rollout were counted which the log has no longer, by its last looks: each in its own time."""
+    spans, log = parts.service.spans(rollout), parts.service.log
+    looks = [
+        look
+        for look in parts.store.looks(rollout.id)
+        if _requests(look) and look.stage in spans and not rollout.plan.stage(look.stage).offline
+    ]
+    length = timedelta(seconds=rollout.plan.look_seconds)
+    counted = found = 0
+    times: list[datetime] = []
+    for look in sorted(looks, key=lambda look: (look.stage, look.index))[-_COUNTED:]:
+        begin = spans[look.stage][0] + look.index * length
+        window = Window(look.index, begin, begin + length)
+        ((champion, challenger),) = log.request_counts(rollout.model, rollout.id, look.stage, [window])
+        have = champion.requests + challenger.requests
+        if have < _requests(look):
+            counted, found, times = counted + _requests(look), found + have, [*times, begin, begin + length]
+    if not times:
         return ""
-    rollout = parts.store.rollout(rollout_id)
-    spans = parts.service.spans(rollout)
-    last = max((look for look in looks if look.stage in spans), key=lambda look: (look.stage, look.index), default=None)
-    if last is None or rollout.plan.stage(last.stage).offline:
-        return ""
-    begin = spans[last.stage][0] + timedelta(seconds=last.index * rollout.plan.look_seconds)
-    newest = max((row.newest for row in rows if row.rollout_id == rollout_id), default=None)
-    if begin < datetime.now(UTC) - _FITTING or (newest is not None and newest >= begin):
-        return ""
-    have = f"the log's newest is of {newest:%Y-%m-%d %H:%M:%S}" if newest else "the log has none"
-    return f"requests of {rollout_id} after {begin:%Y-%m-%d %H:%M:%S} were counted, and {have}"
+    return (
+        f"{counted:,} requests of {rollout.id} between {min(times):%Y-%m-%d %H:%M:%S} and "
+        f"{max(times):%Y-%m-%d %H:%M:%S} were counted, and the log has {f'{found:,}' if found else 'none'} of them"
+    )
+
+
+def _requests(look: "evidence.Look") -> int:
+    return look.champion.requests + look.challenger.requests
 
 
 def _engine(parts: Wiring) -> list[Finding]:

@@ -3,7 +3,7 @@
 What is provably unfinished is finished. Everything else is reported and left to a person.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from model_rollouts.core.names import stage_run_id
 from model_rollouts.core.plan import Advance
 from model_rollouts.core.rollout import Cause, Change, EventKind, Rollout, State, data_begun, data_left
 from model_rollouts.core.traffic import Traffic
-from model_rollouts.ports import Gateways
+from model_rollouts.ports import Gateways, ModelVersion
 from model_rollouts.service import RolloutService
 
 #: A step that is this young may still be followed by its next one.
@@ -131,6 +131,8 @@ class Reconciler:
         if kept is None or kept.ended_at is None:
             return
         if now - kept.ended_at >= timedelta(seconds=kept.plan.keep_previous_seconds):
+            if self._ahead(model, kept.challenger):
+                return  # it would be brought to an older revision than it is at: see `_registry`
             what = f"version {traffic.previous} of {model} was kept for {kept.plan.keep_previous_seconds:g} s"
             self._apply(model, lambda t: upkeep.release_previous(t, self._cause(f"{what}; released")))
             self._service.sync_registry(kept.id)
@@ -263,16 +265,30 @@ class Reconciler:
     # --- registry and gateways
 
     def _registry(self, model: str) -> Iterator[Finding]:
-        """Tags of an older revision: a sync that was not finished. Tags of this one: somebody has moved aliases."""
+        """Tags of an older revision: a sync that was not finished. Tags of this one: somebody has moved aliases.
+
+        Tags of one that the store does not have: it was restored, and a person knows which of the two is right.
+        """
         newest = self._store.rollouts(model, limit=1)
         traffic = self._row(model)
         if not newest or self._young(model):
             return
-        wanted = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
-        have = {role: self._alias(model, role) for role in wanted}
+        wanted = _roles(traffic)
+        found = {role: self._alias(model, role) for role in wanted}
+        have = {role: None if version is None else version.version for role, version in found.items()}
         tags = self._service.registry.resolve(model, newest[0].challenger).tags
         synced = tags.get("rollout.revision") == str(traffic.revision)
         if have == wanted and synced:
+            return
+        if ahead := self._ahead(model, newest[0].challenger):
+            yield Finding(
+                model,
+                f"the registry of {model} followed revision {ahead} ({_told(have)}), which the store, at revision "
+                f"{traffic.revision} ({_told(wanted)}), does not have; was the store restored? Nothing is changed: "
+                f"`rollouts sync {model}` sets aliases to what the store says, a rollout makes another version serve",
+                repaired=False,
+                rollout_id=newest[0].id,
+            )
             return
         if not synced:
             self._service.sync_registry(newest[0].id)
@@ -317,11 +333,25 @@ class Reconciler:
         events = self._store.events(model=model)
         return bool(events) and self._service.clock() - events[-1].at < self._settling
 
-    def _alias(self, model: str, role: str) -> str | None:
+    def _alias(self, model: str, role: str) -> ModelVersion | None:
         try:
-            return self._service.registry.resolve(model, role).version
+            return self._service.registry.resolve(model, role)
         except NotFoundError:
             return None
+
+    def _ahead(self, model: str, challenger: str) -> int:
+        """The revision that the registry has followed, where the store is at an older one; else 0.
+
+        The newest rollout's version tells it, and those that have another's alias: of rollouts that the store lost.
+        """
+        versions = [self._service.registry.resolve(model, challenger)]
+        for role, version in _roles(self._row(model)).items():
+            found = self._alias(model, role)
+            if found is not None and found.version != version:
+                versions.append(found)
+        followed = max(_revision(version.tags) for version in versions)
+        # read after the tags: what moves this moment is in the store first
+        return followed if followed > self._row(model).revision else 0
 
     def _row(self, model: str) -> Traffic:
         traffic = self._store.traffic(model)
@@ -347,6 +377,18 @@ class Reconciler:
             self._apply(finding.model, lambda t: upkeep.report(t, kind, cause))
         except StaleRevisionError:
             return  # the traffic moves this moment; what still holds is found again at the next tick
+
+
+def _roles(traffic: Traffic) -> dict[str, str | None]:
+    return {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
+
+
+def _revision(tags: Mapping[str, str]) -> int:
+    """The revision in a version's tags; 0 where there is none, or what somebody has made of it."""
+    try:
+        return int(tags.get("rollout.revision", "0"))
+    except ValueError:
+        return 0
 
 
 def _told(roles: dict[str, str | None]) -> str:

@@ -432,15 +432,7 @@ class RolloutService:
             raise NotFoundError(f"traffic of {rollout.model} is missing though {rollout_id} exists; check the store")
         if traffic.rollout_id not in (rollout_id, None):
             return  # a later rollout owns the roles by now
-        roles = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
-        try:
-            self.registry.set_roles(rollout.model, roles)
-        except NotFoundError:
-            if traffic.previous is None:
-                raise
-            # an old champion that was deleted from the registry must not hold up the roles of those that serve
-            logger.warning("version %s of %s (previous) is gone from the registry", traffic.previous, rollout.model)
-            self.registry.set_roles(rollout.model, {**roles, "previous": None})
+        self.sync_roles(traffic)
         share = 100.0 if rollout.state is State.PROMOTED else traffic.share
         self.registry.tag(
             rollout.model,
@@ -456,6 +448,18 @@ class RolloutService:
                 "rollout.revision": str(traffic.revision),
             },
         )
+
+    def sync_roles(self, traffic: Traffic) -> None:
+        """Bring the registry's aliases of a model to what its traffic row says; it may never have had a rollout."""
+        roles = {"champion": traffic.champion, "challenger": traffic.challenger, "previous": traffic.previous}
+        try:
+            self.registry.set_roles(traffic.model, roles)
+        except NotFoundError:
+            if traffic.previous is None:
+                raise
+            # an old champion that was deleted from the registry must not hold up the roles of those that serve
+            logger.warning("version %s of %s (previous) is gone from the registry", traffic.previous, traffic.model)
+            self.registry.set_roles(traffic.model, {**roles, "previous": None})
 
     # --- inside
 

@@ -1,6 +1,9 @@
 """Upkeep of real logs of both kinds, beside a writer and a reader that do not stop for it."""
 
+import errno
 import os
+import resource
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -326,9 +330,56 @@ def test_files_that_a_reader_has_listed_stay_for_the_hours_and_then_go(table: Pa
     orphan.write_bytes(b"half a file")
     assert care(table).files_removed == 0
     assert all(file.exists() for file in listed)
-    assert care(table, retention_hours=0).files_removed == 19
-    assert not any(file.exists() for file in [*listed, orphan])
+    listed.append(orphan)
+    size = sum(file.stat().st_size for file in listed)
+    told = care(table, retention_hours=0, dry_run=True)
+    assert all(file.exists() for file in listed)
+    done = care(table, retention_hours=0)
+    assert (done.files_removed, done.bytes_freed) == (told.files_removed, told.bytes_freed) == (19, size)
+    assert not any(file.exists() for file in listed)
     assert rows_of(table.parents[1]) == 90
+
+
+def test_on_a_full_disk_dead_files_go_though_nothing_can_be_written(table: Path) -> None:
+    """Every write fails, also those of deltalake itself, as a file may have no byte; removing needs none."""
+    orphan = next(table.glob("day=*")) / "part-left-by-a-crash.parquet"
+    orphan.write_bytes(b"x" * 1000)
+    expired = time.time() - 3 * 86_400
+    os.utime(orphan, (expired, expired))
+    before, held = sorted(table.rglob("*")), resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, held[1]))
+    try:
+        done = care(table, since=date(2026, 6, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, held)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not orphan.exists()
+    assert (done.files_removed, done.bytes_freed) == (1, 1000)
+    assert (done.days_dropped, done.files_merged) == (0, 0)
+    assert "large" in done.error
+    left = [file for file in sorted(table.rglob("*")) if not file.name.endswith("#1")]
+    assert left == [file for file in before if file != orphan]
+    assert rows_of(table.parents[1]) == 90
+
+
+def test_a_merge_that_fails_leaves_no_file_and_what_was_done_before_is_told(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = pq.ParquetWriter.write_table, []
+
+    def full(self: pq.ParquetWriter, *arguments: Any, **options: Any) -> None:
+        write(self, *arguments, **options)
+        written.append(1)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    before = set(table.glob("day=*/*"))
+    done = care(table, since=(NOW - 39 * DAY).date())
+    assert (done.days_dropped, done.files_merged) == (1, 6)
+    assert "No space left on device" in done.error
+    assert len(set(table.glob("day=*/*")) - before) == 1, "the first day's file, which is committed"
 
 
 def test_a_version_that_a_data_rollback_names_stays_readable(
@@ -339,8 +390,10 @@ def test_a_version_that_a_data_rollback_names_stays_readable(
     start_rollout(known, (DataRollback(DataRollbackKind.DELTA_RESTORE, str(table), version),))
     upkeep = LogUpkeep(tmp_path, known, clock=lambda: NOW)
     monkeypatch.setattr(upkeep, "_vacuum_hours", 0)
+    upkeep.run()  # merges; those that were merged are dead from now on
     done = upkeep.run()[0]
     assert (done.error, done.files_after) == ("", 3)
+    assert done.files_removed > 0
     assert f"version {version} is kept for a data rollback" in done.note
     assert DeltaTable(str(table), version=version).to_pyarrow_table().num_rows == rows
 

@@ -1,9 +1,12 @@
 """Reconcile in process: what died is taken up, what was moved by hand is reported, and nothing is guessed."""
 
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from model_rollouts.adapters.sql_backup import back_up
 from model_rollouts.core.patterns import plan_from
 from model_rollouts.core.plan import Pattern
 
@@ -113,6 +116,84 @@ def test_an_alias_moved_by_hand_is_reported_once_and_left(later):
     assert later.alias("champion") == "2"
     assert later.traffic.champion == "1"
     assert len([r for r in reasons(later, "reported") if "moved by hand" in r]) == 1
+
+
+def findings(world):
+    """What a look finds while every run is alive."""
+    from model_rollouts.reconcile import Reconciler
+
+    alive = Reconciler(world.wiring.service, world.gateway, lambda dag_id, run_id: "alive", "test", timedelta(0))
+    return [(f.what, f.repaired) for f in alive.check()]
+
+
+@contextmanager
+def lost(world):
+    """Whatever happens in the block is gone from the store afterwards, which is restored, and not from MLflow."""
+    url = world.wiring.settings.store_url
+    file = Path(url.removeprefix("sqlite:///"))
+    copy = file.with_name("copy.db")
+    back_up(url, copy)
+    yield
+    for left in file.parent.glob(f"{file.name}*"):
+        left.unlink()
+    copy.rename(file)
+
+
+def test_a_registry_that_is_newer_than_a_restored_store_is_left_to_a_person(later):
+    service = later.wiring.service
+    rollout = begun(later)
+    service.sync_registry(rollout.id)
+    with lost(later):
+        service.clear(rollout.id, 0, "test", "passed", {})
+        service.open_stage(rollout.id, 1, "test", {"dag_id": "canary", "run_id": "gone too"})
+        service.clear(rollout.id, 1, "test", "passed", {})
+        service.cut_over(rollout.id, "test", "passed", {})
+    assert (later.alias("champion"), later.traffic.champion) == ("2", "1")
+
+    found = [findings(later), findings(later)]
+
+    assert found[0] == found[1]
+    ((what, repaired),) = found[0]
+    assert not repaired
+    assert "was the store restored?" in what
+    assert f"`rollouts sync {later.model}`" in what
+    assert (later.alias("champion"), later.alias("previous")) == ("2", "1")
+    assert len([r for r in reasons(later, "reported") if "was the store restored?" in r]) == 1
+    service.sync_registry(rollout.id)  # the person's choice
+    assert (later.alias("champion"), later.alias("challenger"), findings(later)) == ("1", "2", [])
+
+
+def test_a_rollout_that_the_store_lost_keeps_its_aliases(later):
+    from mlflow import MlflowClient
+
+    service, second = later.wiring.service, MlflowClient().get_model_version(later.model, "2")
+    MlflowClient().create_model_version(
+        later.model, second.source, second.run_id, model_id=second.source.removeprefix("models:/")
+    )
+    rollout = begun(later)
+    service.roll_back(rollout.id, "test", "done")  # the registry has not followed
+    with lost(later):
+        plan = plan_from(Pattern.CANARY, {**CANARY, "steps": [100]})
+        service.start("lost", later.model, "3", plan, "test", "go")
+        service.open_stage("lost", 0, "test")
+        service.clear("lost", 0, "test", "passed", {})
+        service.cut_over("lost", "test", "passed", {})
+
+    assert [("was the store restored?" in what, repaired) for what, repaired in findings(later)] == [(True, False)]
+    assert later.alias("champion") == "3"
+
+
+def test_an_old_champion_that_has_its_role_again_elsewhere_is_not_released(later):
+    service = later.wiring.service
+    rollout = begun(later, steps=[100], keep_previous_seconds=0)
+    service.clear(rollout.id, 0, "test", "passed", {})
+    service.cut_over(rollout.id, "test", "passed", {})
+    with lost(later):
+        service.roll_back(rollout.id, "test", "harm")
+        service.sync_registry(rollout.id)
+
+    assert [("was the store restored?" in what, repaired) for what, repaired in findings(later)] == [(True, False)]
+    assert (later.alias("champion"), later.traffic.champion, later.traffic.previous) == ("1", "2", "1")
 
 
 def test_a_gateway_that_does_not_follow_is_reported(later, monkeypatch):

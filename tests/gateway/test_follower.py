@@ -174,6 +174,26 @@ def test_a_row_that_vanishes_from_the_table_stays_in_force(gateway: Callable[...
     asyncio.run(run())
 
 
+def test_a_store_that_was_emptied_is_followed_once_somebody_has_adopted_the_model(
+    gateway: Callable[..., Any], rollout: Any
+) -> None:
+    """docs/runbook.md: until then a challenger keeps its share, whatever the store says."""
+
+    async def run() -> None:
+        async with gateway() as g:
+            g.set(rollout(100.0))
+            await g.routes_by(2)
+            g.table.clear()
+            g.set(Traffic("n", "1"))
+            await g.routes_by(1, "n")
+            assert (await g.score()).headers["x-model-version"] == "2"
+            g.set(Traffic("m", "1"))  # adopted anew, at an older revision
+            await g.routes_by(1)
+            assert (await g.score()).headers["x-model-version"] == "1"
+
+    asyncio.run(run())
+
+
 def test_configured_models_are_adopted_and_others_are_not_followed(gateway: Callable[..., Any]) -> None:
     async def run() -> None:
         async with gateway(models=("m", "other")) as g:

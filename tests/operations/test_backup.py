@@ -1,6 +1,7 @@
 """Backups that are made while others write, and what `rollouts doctor` says of what is put back: docs/backup.md."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from deltalake import DeltaTable
 from tests.replay.past import Past, Registry
 from typer.testing import CliRunner, Result
 
-from model_rollouts.adapters import log_backup
+from model_rollouts.adapters import log_backup, sql_engine
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_writer import DeltaLogWriter
 from model_rollouts.adapters.log_backup import LogBackupError, back_up
@@ -121,6 +122,44 @@ def test_a_store_in_sqlite_is_copied_while_others_write(tmp_path: Path, cli: Cal
     assert cli("db", "check").exit_code == 0
     service_of(store, Path("/nowhere"), datetime.now(UTC)).adopt("after", "test")
     store.close()
+
+
+def journal(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def test_a_restored_store_uses_its_write_ahead_log_again(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    service_of(store, Path("/nowhere"), datetime.now(UTC)).adopt("flights", "test")
+    assert cli("db", "backup", tmp_path / "copy.db").exit_code == 0
+    store.close()
+    for restored, use in (("upgraded.db", "migrate"), ("opened.db", "all_traffic")):
+        shutil.copy(tmp_path / "copy.db", tmp_path / restored)
+        assert journal(tmp_path / restored) == "delete"
+        used = SqlStore(f"sqlite:///{tmp_path / restored}")
+        getattr(used, use)()
+        used.close()
+        assert journal(tmp_path / restored) == "wal", use
+
+
+def test_a_restored_store_that_somebody_reads_is_read_all_the_same(
+    tmp_path: Path, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engine, "BUSY_SECONDS", 0.1)
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    service_of(store, Path("/nowhere"), datetime.now(UTC)).adopt("flights", "test")
+    cli("db", "backup", tmp_path / "copy.db")
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM traffic").fetchall()  # no file can be switched now
+        used = SqlStore(f"sqlite:///{tmp_path / 'copy.db'}")
+        assert [row.model for row in used.all_traffic()] == ["flights"]
+        used.close()
+    assert journal(tmp_path / "copy.db") == "delete"
 
 
 def test_the_file_alone_is_no_backup(tmp_path: Path) -> None:
@@ -307,6 +346,75 @@ def test_a_copy_into_the_log_itself_is_refused(tmp_path: Path, inside: str) -> N
         list(back_up(tmp_path / "nowhere", tmp_path / "copy"))
 
 
+def restored_and_written_on(log: Path, older: Path, commits: int) -> None:
+    """Put an older copy in the log's place, and write on in it."""
+    shutil.rmtree(log)
+    shutil.copytree(older, log)
+    for batch in range(1, commits + 1):
+        write(log, 500 + batch, AT)  # as long as the commits that are lost, or nearly so
+
+
+def test_a_copy_of_another_history_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    log, older, copy = tmp_path / "log", tmp_path / "older", tmp_path / "copy"
+    write(log, 101, AT)
+    list(back_up(log, older))
+    for batch in (102, 103, 104):
+        write(log, batch, AT)
+    list(back_up(log, copy))
+    before = {each: each.read_bytes() for each in copy.rglob("*") if each.is_file()}
+    restored_and_written_on(log, older, 5)
+
+    with pytest.raises(LogBackupError, match=r"version 2 in .* is of another history .* use an empty folder"):
+        list(back_up(log, copy))
+
+    assert {each: each.read_bytes() for each in copy.rglob("*") if each.is_file()} == before
+    assert [each.version for each in back_up(log, tmp_path / "empty")] == [6]
+    assert counted(tmp_path / "empty", AT) == counted(log, AT) == 300
+
+
+def test_a_copy_that_says_something_else_than_the_log_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason: it is read, and what it names is compared."""
+    log, older, copy = tmp_path / "log", tmp_path / "older", tmp_path / "copy"
+    write(log, 101, AT)
+    list(back_up(log, older))
+    write(log, 102, AT)
+    list(back_up(log, copy))
+    restored_and_written_on(log, older, 1)
+    take = log_backup._take
+    monkeypatch.setattr(log_backup, "_require_same_history", lambda *_: None)
+    monkeypatch.setattr(log_backup, "_take", lambda f, c, **o: None if c.exists() else take(f, c, **o))
+
+    with pytest.raises(LogBackupError, match="names 1 files at version 2 that the log does not, and lacks 1"):
+        list(back_up(log, copy))
+
+
+def test_a_log_and_a_copy_behind_symbolic_links_are_copied(tmp_path: Path) -> None:
+    log, copy = tmp_path / "log", tmp_path / "copy"
+    for name in ("disk", "other"):
+        (tmp_path / name).mkdir()
+    log.symlink_to(tmp_path / "disk", target_is_directory=True)
+    copy.symlink_to(tmp_path / "other", target_is_directory=True)
+    write(log, 1, AT)
+
+    assert [each.files for each in back_up(log, copy)] == [1]
+    assert counted(copy, AT) == 50
+    with pytest.raises(LogBackupError, match="inside of the log"):
+        list(back_up(log, tmp_path / "disk" / "copy"))
+
+
+@pytest.mark.parametrize("moved", ["flights", "flights/predictions"])
+def test_a_model_on_another_disk_is_copied(tmp_path: Path, moved: str) -> None:
+    log, disk = tmp_path / "log", tmp_path / "disk"
+    write(log, 1, AT)
+    shutil.move(log / moved, disk)
+    (log / moved).symlink_to(disk, target_is_directory=True)
+
+    done = list(back_up(log, tmp_path / "copy"))
+
+    assert [(each.model, each.table, each.files) for each in done] == [("flights", "predictions", 1)]
+    assert counted(tmp_path / "copy", AT) == 50
+
+
 def test_a_copy_that_lacks_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "log", 1, AT)
     take = log_backup._take
@@ -353,4 +461,54 @@ def test_doctor_tells_a_log_that_is_older_than_the_store(tmp_path: Path, cli: Ca
 
     found = findings(cli)["log and store of flights"]
     assert "were counted, and the log has none" in found["detail"]
+    store.close()
+
+
+@pytest.mark.parametrize("age", [timedelta(seconds=40), timedelta(days=3)])
+def test_doctor_tells_a_log_that_is_older_and_written_on(
+    tmp_path: Path, cli: Callable[..., Result], age: timedelta
+) -> None:
+    """A new row says nothing of those that are gone, and neither does the time that has gone by."""
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    began = datetime.now(UTC) - age
+    under_way(store, tmp_path / "log", began, looks=2)
+    list(back_up(tmp_path / "log", tmp_path / "older"))
+    later(tmp_path / "log").live(store.traffic("flights"), 10, began + timedelta(seconds=20))
+    service_of(store, tmp_path / "log", began + timedelta(seconds=32)).look("r1")
+    assert "log and store of flights" not in findings(cli)  # they fit
+    counted = [look.champion.requests + look.challenger.requests for look in store.looks("r1")]
+    assert len(counted) == 3
+
+    shutil.rmtree(tmp_path / "log")
+    shutil.move(tmp_path / "older", tmp_path / "log")
+    later(tmp_path / "log").live(store.traffic("flights"), 1, datetime.now(UTC))
+
+    found = findings(cli)["log and store of flights"]
+    assert f"{counted[2]} requests of r1 between" in found["detail"]
+    assert "were counted, and the log has none of them" in found["detail"]
+    assert found["health"] == "warning"
+    store.close()
+
+
+def test_doctor_tells_a_log_that_lacks_some_of_a_look(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    store.migrate()
+    began = datetime.now(UTC) - timedelta(seconds=40)
+    service = service_of(store, tmp_path / "log", began)
+    service.start("r1", "flights", "2", PLAN, "test", "half of its log is lost")
+    service.open_stage("r1", 0, "test")
+    Past(tmp_path / "log", per_second=20).live(store.traffic("flights"), 5, began)
+    list(back_up(tmp_path / "log", tmp_path / "older"))
+    later(tmp_path / "log").live(store.traffic("flights"), 5, began + timedelta(seconds=5))
+    service_of(store, tmp_path / "log", began + timedelta(seconds=12)).look("r1")
+    (look,) = store.looks("r1")
+
+    shutil.rmtree(tmp_path / "log")
+    shutil.move(tmp_path / "older", tmp_path / "log")
+
+    said = findings(cli)["log and store of flights"]["detail"]
+    have = re.search(r"the log has (\d+) of them", said)
+    assert have, said
+    assert 0 < int(have[1]) < look.champion.requests + look.challenger.requests
     store.close()

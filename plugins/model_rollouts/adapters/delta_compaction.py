@@ -84,8 +84,7 @@ def _merge(path: Path, delta: DeltaTable, lease: int, target_size: int, day: dat
     if not bins:
         return 0
     schema = _schema(delta)
-    # Files of a compaction that fails are in no version; upkeep removes them like those of a crash.
-    actions: list[AddAction | RemoveAction] = [_merged(path, files, schema) for files in bins]
+    actions: list[AddAction | RemoveAction] = list(_all_merged(path, bins, schema))
     now = time.time_ns() // 1_000_000
     gone = [file for files in bins for file in files]
     actions += [
@@ -137,14 +136,34 @@ def _schema(delta: DeltaTable) -> pa.Schema:
     return pa.schema([field for field in pa.schema(delta.schema()) if field.name not in partitions])
 
 
+def _all_merged(path: Path, bins: Sequence[Sequence[_File]], schema: pa.Schema) -> list[AddAction]:
+    """Write a file for each bin, or none: on a full disk what is in no version would take the room of what is.
+
+    Those of a crash, or of a commit that failed later, are removed by upkeep when they are old.
+    """
+    written: list[AddAction] = []
+    try:
+        for files in bins:
+            written.append(_merged(path, files, schema))
+    except BaseException:
+        for action in written:
+            (path / action.path).unlink(missing_ok=True)
+        raise
+    return written
+
+
 def _merged(path: Path, files: Sequence[_File], schema: pa.Schema) -> AddAction:
     """Write one file with the rows of some."""
     name = f"day={files[0].day}/part-00000-{uuid.uuid4()}-c000.zstd.parquet"
     rows = 0
-    with pq.ParquetWriter(path / name, schema, compression="zstd") as writer:
-        for group in _groups(path, files, schema):
-            writer.write_table(group)
-            rows += group.num_rows
+    try:
+        with pq.ParquetWriter(path / name, schema, compression="zstd") as writer:
+            for group in _groups(path, files, schema):
+                writer.write_table(group)
+                rows += group.num_rows
+    except BaseException:
+        (path / name).unlink(missing_ok=True)
+        raise
     return AddAction(
         path=name,
         size=(path / name).stat().st_size,

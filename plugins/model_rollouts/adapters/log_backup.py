@@ -7,7 +7,7 @@ can't be read. So the version is fixed first; its files never change, and stay f
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -58,7 +58,7 @@ def back_up(root: Path, folder: Path) -> Iterator[TableBackup]:
     Raises:
         LogBackupError: A table can't be read or copied; the copy has its earlier version, if it had one.
     """
-    root, folder = root.absolute(), folder.absolute()
+    root, folder = root.resolve(), folder.resolve()
     if folder == root or root in folder.parents:
         raise LogBackupError(f"{folder} is inside of the log {root}; name a folder somewhere else")
     found = sorted(each.parent for each in root.glob(f"*/*/{_LOG}"))
@@ -83,17 +83,24 @@ def _back_up(path: Path, target: Path) -> TableBackup:
 def _copy(path: Path, target: Path) -> TableBackup:
     table = DeltaTable(str(path))
     version = table.version()
-    files = [Path(unquote(uri.removeprefix("file://"))) for uri in table.file_uris()]
-    sizes = [_take(file, target / file.relative_to(path)) for file in files]
+    files = _files(table, path)
     entries = sorted(each for each in (path / _LOG).iterdir() if _version_of(each) in range(version + 1))
+    _require_same_history(entries, target)
+    sizes = [_take(path / file, target / file) for file in sorted(files)]
     sizes += [_take(entry, target / _LOG / entry.name) for entry in entries]
     last = path / _LOG / _LAST
     if last.exists() and int(json.loads(last.read_text())["version"]) <= version:
         _take(last, target / _LOG / _LAST, anew=True)
-    _check(target, version)
+    _check(target, version, files)
     new = [size for size in sizes if size is not None]
     return TableBackup(unquote(path.parent.name.replace("~", "%")), path.name, version, len(files), len(new),
         round(sum(new) / 1e6, 3))  # fmt: skip
+
+
+def _files(table: DeltaTable, path: Path) -> set[Path]:
+    """Data files of a table, as places in its folder."""
+    folder = path.resolve()  # Delta tells them without symbolic links
+    return {Path(unquote(uri.removeprefix("file://"))).relative_to(folder) for uri in table.file_uris()}
 
 
 def _take(file: Path, copy: Path, *, anew: bool = False) -> int | None:
@@ -113,12 +120,32 @@ def _version_of(entry: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def _check(target: Path, version: int) -> None:
-    """Read the copy's log, and see that all it names is there."""
+def _require_same_history(entries: Sequence[Path], target: Path) -> None:
+    """Refuse a copy whose commits are others than the log's: one that was restored makes the same versions anew.
+
+    Equal sizes say nothing: names of files and times have the same length in every commit.
+    """
+    for entry in entries:
+        copy = target / _LOG / entry.name
+        if entry.suffix == ".json" and copy.exists() and copy.read_bytes() != entry.read_bytes():
+            raise LogBackupError(
+                f"version {_version_of(entry)} in {target} is of another history than in {entry.parents[1]}: the log "
+                "was restored or made anew since. The copy is as it was; use an empty folder"
+            )
+
+
+def _check(target: Path, version: int, files: set[Path]) -> None:
+    """Read the copy's log, and see that it says what the source's does and that all it names is there."""
     copy = DeltaTable(str(target))
-    missing = [uri for uri in copy.file_uris() if not Path(unquote(uri.removeprefix("file://"))).exists()]
+    found = _files(copy, target)
+    missing = [file for file in found if not (target / file).exists()]
     if copy.version() != version or missing:
         raise LogBackupError(
             f"{target} is at version {copy.version()} and lacks {len(missing)} files, must be at version {version} "
             "and lack none; copy it to an empty folder"
+        )
+    if found != files:
+        raise LogBackupError(
+            f"{target} names {len(found - files)} files at version {version} that the log does not, and lacks "
+            f"{len(files - found)} that it does: it is of another history; copy it to an empty folder"
         )

@@ -32,16 +32,17 @@ class TableUpkeep:
         model: Registered model name.
         table: "predictions" or "outcomes".
         kept_since: First day that stays; None: all of them.
-        days_dropped: Days that went.
+        days_dropped: Days that went. Their files are removed another time, once nobody can have listed them any more.
         rows_dropped: Their rows.
         files_before: Files of the table; 0 for PostgreSQL.
         files_after: The same afterwards; in a dry run as before.
         files_merged: Small files that became larger ones; in a dry run those that would be looked at.
-        files_removed: Files that no version needs any more, gone from the disk.
+        files_removed: Files that no version needs any more, gone from the disk; 0 for PostgreSQL.
         bytes_before: Size of what the table is made of.
         bytes_after: The same afterwards.
+        bytes_freed: Room on the disk that the removed files took; 0 for PostgreSQL.
         note: Why days stay, and what else is to be known.
-        error: Why it was not done, or ""; other tables go on.
+        error: Why it was not done, or not to its end, or ""; other tables go on.
     """
 
     model: str
@@ -55,6 +56,7 @@ class TableUpkeep:
     files_removed: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
+    bytes_freed: int = 0
     note: str = ""
     error: str = ""
 
@@ -76,6 +78,12 @@ class Care:
     pinned: Sequence[int]
     dry_run: bool
     now: datetime
+
+
+def told_error(error: Exception) -> str:
+    """What went wrong, for `TableUpkeep.error`."""
+    text = str(error) if isinstance(error, RolloutError) else f"{type(error).__name__}: {error}"
+    return text[:500]
 
 
 class Caretaker(Protocol):
@@ -148,8 +156,7 @@ class LogUpkeep:
             found = self._caretaker.care(model, table, care)
         except Exception as error:
             logger.exception("upkeep of %s of %s failed", table, model)
-            text = str(error) if isinstance(error, RolloutError) else f"{type(error).__name__}: {error}"
-            return TableUpkeep(model, table, since, note=needed.reason, error=text[:500])
+            return TableUpkeep(model, table, since, note=needed.reason, error=told_error(error))
         if found is None:
             return None
         return replace(found, note="; ".join(part for part in (needed.reason, found.note) if part))

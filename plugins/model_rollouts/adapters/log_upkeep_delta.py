@@ -1,9 +1,11 @@
 """Upkeep of a log of Delta tables. Each step is one commit, made again when another one was faster."""
 
+import logging
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
@@ -18,7 +20,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from model_rollouts.adapters.delta_compaction import compact
 from model_rollouts.adapters.delta_schema import TableName, table_path
 from model_rollouts.adapters.log_errors import LogReadError
-from model_rollouts.adapters.log_upkeep import Care, TableUpkeep
+from model_rollouts.adapters.log_upkeep import Care, TableUpkeep, told_error
+
+logger = logging.getLogger(__name__)
 
 _TRIES = 8
 _CLOSED_AFTER = timedelta(hours=1)  # rows of a day may be on their way for so long; later ones are merged another time
@@ -56,15 +60,19 @@ class DeltaCaretaker:
         return sorted(name for name in names if any(_is_table(self.root, name, table) for table in _TABLES))
 
     def care(self, model: str, table: TableName, care: Care) -> TableUpkeep | None:
-        """Drop old days, merge small files day by day, remove dead files, and write a checkpoint.
+        """Remove dead files, drop old days, merge small files day by day, and write a checkpoint.
+
+        Dead files go first, and without a commit: where the disk is full nothing else can be written before.
 
         Raises:
             LogReadError: A file of the table is in no day.
-            DeltaError: The table can't be read or written; what was done before is whole.
+            DeltaError: The table can't be read.
+            OSError: A dead file can't be removed.
         """
         path = table_path(self.root, model, table)
         if not DeltaTable.is_deltatable(str(path)):
             return None
+        removed = _remove(path, care)
         days = _days(DeltaTable(str(path)))
         files = [file for found in days.values() for file in found]
         old = [day for day in days if care.since is not None and day < care.since]
@@ -73,31 +81,36 @@ class DeltaCaretaker:
             model,
             table,
             kept_since=care.since,
-            days_dropped=len(old),
-            rows_dropped=sum(file.rows for day in old for file in days[day]),
             files_before=len(files),
             files_after=len(files),
-            files_merged=sum(len(_small(days[day], _target(day, care))) for day in due),
+            files_removed=len(removed),
             bytes_before=sum(file.size for file in files),
             bytes_after=sum(file.size for file in files),
+            bytes_freed=sum(removed),
             note=_of_pins(path, care),
         )
+        rows = sum(file.rows for day in old for file in days[day])
         if care.dry_run:
-            return replace(done, files_removed=len(_vacuum(path, care)))
-        if old:
-            _again(lambda: DeltaTable(str(path)).delete(f"day < '{care.since}'"))
-        merged = [_again(partial(compact, path, _target(day, care), day)) for day in due]
-        removed = _again(lambda: _vacuum(path, care))
-        DeltaTable(str(path)).create_checkpoint()  # the log before it goes with later commits, after its own time
+            merged = sum(len(_small(days[day], _target(day, care))) for day in due)
+            return replace(done, days_dropped=len(old), rows_dropped=rows, files_merged=merged)
+        try:
+            if old:
+                _again(lambda: DeltaTable(str(path)).delete(f"day < '{care.since}'"))
+                done = replace(done, days_dropped=len(old), rows_dropped=rows)
+            for day in due:
+                done = _with_merged(done, _again(partial(compact, path, _target(day, care), day)))
+            DeltaTable(str(path)).create_checkpoint()  # the log before it goes with later commits, after its own time
+        except Exception as error:
+            logger.exception("upkeep of %s of %s was not finished", table, model)
+            return replace(done, error=told_error(error))  # what was done before is whole, and is told
         left = [file for found in _days(DeltaTable(str(path))).values() for file in found]
-        return replace(
-            done,
-            files_after=len(left),
-            files_merged=sum(each or 0 for each in merged),
-            files_removed=len(removed),
-            bytes_after=sum(file.size for file in left),
-            note="; ".join(part for part in (done.note, _BUSY if None in merged else "") if part),
-        )
+        return replace(done, files_after=len(left), bytes_after=sum(file.size for file in left))
+
+
+def _with_merged(done: TableUpkeep, merged: int | None) -> TableUpkeep:
+    if merged is None:
+        return done if _BUSY in done.note else replace(done, note="; ".join(filter(None, (done.note, _BUSY))))
+    return replace(done, files_merged=done.files_merged + merged)
 
 
 _TABLES: tuple[TableName, TableName] = ("predictions", "outcomes")
@@ -136,15 +149,27 @@ def _is_due(day: date, files: list[_File], care: Care) -> bool:
     return len(_small(files, _target(day, care))) >= (2 if _closed(day, care) else _OPEN_FILES)
 
 
-def _vacuum(path: Path, care: Care) -> list[str]:
-    """Remove, or in a dry run name, what no version within the hours needs; also what a crash has left uncommitted."""
-    return DeltaTable(str(path)).vacuum(
+def _remove(path: Path, care: Care) -> list[int]:
+    """Remove what no version within the hours needs, and what a crash has left uncommitted; the sizes.
+
+    deltalake says which files those are. Its own removal begins with a commit, which a full disk has no room for.
+    """
+    dead = DeltaTable(str(path)).vacuum(
         retention_hours=care.retention_hours,
-        dry_run=care.dry_run,
+        dry_run=True,
         enforce_retention_duration=False,  # the setting says how long, whatever the table's maker thought
         full=True,
         keep_versions=[version for version in care.pinned if _readable(path, version)] or None,
     )
+    sizes = []
+    for name in dead:
+        file = path / name
+        with suppress(FileNotFoundError):  # another upkeep was faster
+            size = file.stat().st_size
+            if not care.dry_run:
+                file.unlink()
+            sizes.append(size)
+    return sizes
 
 
 def _of_pins(path: Path, care: Care) -> str:

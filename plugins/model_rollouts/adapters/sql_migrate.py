@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,9 @@ def migrate(database: Database) -> tuple[str | None, str]:
 
 
 def require_schema(database: Database) -> None:
-    """Refuse tables that this version of the package does not know.
+    """Refuse tables that this version of the package does not know, and have an SQLite file use its write-ahead log.
+
+    A copy that was restored does not: readers and a writer would wait for each other.
 
     Raises:
         SchemaError: The message says what was found and which command to run.
@@ -103,6 +106,9 @@ def require_schema(database: Database) -> None:
     schema = schema_of(database)
     if not schema.fits:
         raise SchemaError(schema.summary)
+    if database.url.get_backend_name() == "sqlite":
+        with suppress(sqlite3.OperationalError):  # in use, or not ours to write: it works without, only slower
+            _journal(database)
 
 
 def _require_known(config: "Config", schema: Schema) -> None:
@@ -143,17 +149,21 @@ def _write_ahead(database: Database) -> tuple[str] | None:
     """Switch the file's journal; SQLite does not wait for another process that does the same, so it is tried again."""
     until = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        connection = database.engine().raw_connection()
         try:
-            mode: tuple[str] | None = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()
+            return _journal(database)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until:
                 raise
             time.sleep(0.05)  # bounded by the patience; the other one needs milliseconds
-        else:
-            return mode
-        finally:
-            connection.close()
+
+
+def _journal(database: Database) -> tuple[str] | None:
+    connection = database.engine().raw_connection()
+    try:
+        mode: tuple[str] | None = connection.cursor().execute("PRAGMA journal_mode = WAL").fetchone()
+    finally:
+        connection.close()
+    return mode
 
 
 def _prepare_file(database: Database) -> None:
