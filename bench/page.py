@@ -24,6 +24,7 @@ from typing import Any
 import requests
 
 from bench.page_world import BIG, BIG_LOOKS, MODELS, PAST, fill
+from demo.databases import kept_database
 from demo.processes import Processes, answers
 
 MOST_CALL_MS, MOST_VIEW_MS = 200.0, 1000.0
@@ -122,7 +123,9 @@ def served(home: Path, store_url: str) -> Iterator[Server]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     with Processes(home / "logs") as processes:
-        processes.start("migrate", ["airflow", "db", "migrate"], env=env, cwd=home).finish(_START_SECONDS)
+        with kept_database(home / "airflow.db", "airflow") as there:
+            if not there:
+                processes.start("migrate", ["airflow", "db", "migrate"], env=env, cwd=home).finish(_START_SECONDS)
         command = ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(port)]
         server = processes.start("api-server", command, env=env, cwd=home)
         server.wait_until(lambda: answers(f"{url}/api/v2/version"), "answer", _START_SECONDS)

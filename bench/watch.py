@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -27,11 +26,10 @@ import sqlalchemy as sa
 
 from bench.watch_gateway import answer_for_a_gateway
 from bench.watch_world import GRACE, OLD_COMMITS, PAST_LOOKS, ROWS, Traffic, fill_store
-from demo.airflow_parts import copy_sqlite
+from demo.databases import kept_database
 from model_rollouts.core.rollout import Rollout
 
 REPO = Path(__file__).resolve().parents[1]
-_CACHE = REPO / ".local" / "cache"  # the demo's
 OUT = REPO / "docs" / "benchmarks" / "watch.md"
 MOST_DELAY = 2.0
 _POLL = 15.0
@@ -222,12 +220,9 @@ def _environment(folder: Path, url: str) -> dict[str, str]:
 def _airflow(env: dict[str, str], folder: Path, rollouts: Sequence[Rollout]) -> None:
     """A database with the watch of each rollout deferred."""
     _say("making Airflow's database")
-    kept, made = _CACHE / f"airflow-{version('apache-airflow-core')}.db", folder / "airflow" / "airflow.db"
-    if kept.exists():
-        shutil.copyfile(kept, made)
-    else:
-        _quiet(["airflow", "db", "migrate"], env, folder)
-        copy_sqlite(made, kept)
+    with kept_database(folder / "airflow" / "airflow.db", "airflow") as there:
+        if not there:
+            _quiet(["airflow", "db", "migrate"], env, folder)
     _quiet(["airflow", "dags", "reserialize"], env, folder)
     ids = "\n".join(rollout.id for rollout in rollouts)
     command = [sys.executable, "-m", "bench.watch_airflow", str(_POLL)]

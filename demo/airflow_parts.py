@@ -6,15 +6,13 @@ log files to the whole network, which they do not without that wrapper.
 
 import json
 import secrets
-import shutil
-import sqlite3
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from demo.airflow_api import AirflowApi
 from demo.config import REPO, START_SECONDS, DemoConfig
+from demo.databases import kept_database
 from demo.processes import DemoError, Processes, Service, answers
 from demo.progress import Progress
 
@@ -160,14 +158,10 @@ def _environment(config: DemoConfig, home: Path) -> dict[str, str]:
 
 
 def _database(config: DemoConfig, processes: Processes, home: Path, env: dict[str, str]) -> None:
-    """An empty, migrated database: a copy of an earlier run's where there is one for this version."""
     home.mkdir(parents=True, exist_ok=True)
-    kept = config.cache / f"airflow-{version('apache-airflow-core')}.db"
-    if kept.exists():
-        shutil.copyfile(kept, home / "airflow.db")
-        return
-    processes.start("airflow-db-migrate", ["airflow", "db", "migrate"], env=env, cwd=home).finish(START_SECONDS)
-    copy_sqlite(home / "airflow.db", kept)
+    with kept_database(home / "airflow.db", "airflow", config.cache) as there:
+        if not there:
+            processes.start("airflow-db-migrate", ["airflow", "db", "migrate"], env=env, cwd=home).finish(START_SECONDS)
 
 
 def _healthy(config: DemoConfig, processes: Processes, services: list[Service]) -> bool:
@@ -181,17 +175,3 @@ def _healthy(config: DemoConfig, processes: Processes, services: list[Service]) 
     except OSError:
         return False
     return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
-
-
-def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy a database that may be in use, in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + ".unfinished")
-    unfinished.unlink(missing_ok=True)
-    origin, copy = sqlite3.connect(source), sqlite3.connect(unfinished)
-    try:
-        origin.backup(copy)
-    finally:
-        origin.close()
-        copy.close()
-    unfinished.replace(target)

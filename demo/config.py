@@ -10,6 +10,7 @@ from pathlib import Path
 from demo.cases import CASES, Case, chosen
 
 REPO = Path(__file__).resolve().parent.parent
+CACHE = REPO / ".local" / "cache"
 MODEL = "flights"
 CHAMPION = "champion"
 
@@ -53,7 +54,7 @@ class DemoConfig:
     spark_master: str = "local[2]"
     rollout_seconds: float = 0.0
     home: Path = REPO / ".local" / "demo"
-    cache: Path = REPO / ".local" / "cache"
+    cache: Path = CACHE
 
     def __post_init__(self) -> None:
         if self.engine not in ROLLOUT_SECONDS:

@@ -1,13 +1,11 @@
 """The parts of the demo beside Airflow: MLflow, the versions, the gateway, the traffic."""
 
 import json
-import shutil
 import sys
 import urllib.request
-from importlib.metadata import version
 
-from demo.airflow_parts import copy_sqlite
 from demo.config import CHAMPION, LABEL_DELAY_SECONDS, MODEL, REPO, START_SECONDS, TRAIN_SECONDS, DemoConfig
+from demo.databases import kept_database
 from demo.processes import Processes, Service, answers
 from demo.progress import Progress
 
@@ -18,10 +16,8 @@ def start_mlflow(config: DemoConfig, processes: Processes, progress: Progress) -
     """Start the tracking server and wait until it answers."""
     home = config.home / "mlflow"
     home.mkdir(parents=True, exist_ok=True)
-    database, kept = home / "mlflow.db", config.cache / f"mlflow-{version('mlflow')}.db"
-    with progress.step("MLflow"):
-        if kept.exists():
-            shutil.copyfile(kept, database)  # empty but migrated: creating the tables takes seconds
+    database = home / "mlflow.db"
+    with progress.step("MLflow"), kept_database(database, "mlflow", config.cache):  # else the server makes it
         service = processes.start(
             "mlflow",
             [
@@ -35,8 +31,6 @@ def start_mlflow(config: DemoConfig, processes: Processes, progress: Progress) -
             cwd=home,
         )
         service.wait_until(lambda: answers(f"{config.mlflow_url}/health"), "answer", START_SECONDS)
-        if not kept.exists():
-            copy_sqlite(database, kept)
     return service
 
 

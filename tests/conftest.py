@@ -10,12 +10,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import structlog
 from tests.mlflow_at import mlflow_as_before
 from tests.ports import free_port
+
+from demo.databases import kept_database
 
 # In a worker of pytest-xdist the main module has no file, which pyspark takes for a run of its own doctests: it exits
 # when MLflow or Great Expectations look whether what they were given is Spark's.
@@ -121,17 +124,20 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "_MLFLOW_"))}
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with log.open("wb") as out:
+    with ExitStack() as starting:
+        starting.enter_context(kept_database(root / "mlflow.db", "mlflow"))
+        out = starting.enter_context(log.open("wb"))
         process = subprocess.Popen(
             command, cwd=root, env=inherited | quiet, stdout=out, stderr=subprocess.STDOUT, process_group=0
         )
-    watch = _end_with_us(process)
-    try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        _end_group(process)
-        watch.communicate()
+        watch = _end_with_us(process)
+        try:
+            _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", log)
+            starting.close()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _end_group(process)
+            watch.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import requests
 from tests.conftest import _end_group, _end_with_us, _wait_until_healthy
 from tests.ports import free_port
 
+from demo.databases import kept_database
 from model_rollouts.adapters import airflow_client
 from model_rollouts.adapters.airflow_client import AirflowClient, AirflowError
 from model_rollouts.adapters.data_undo import DataUndoer
@@ -61,8 +62,9 @@ def airflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
     env |= {"AIRFLOW_HOME": str(home), **{f"AIRFLOW__{name}": str(value) for name, value in settings.items()}}
     command = [sys.executable, "-m", "airflow"]
-    for step in (["db", "migrate"], ["dags", "reserialize"]):
-        subprocess.run([*command, *step], env=env, check=True, capture_output=True, timeout=240)
+    with kept_database(home / "airflow.db", "airflow") as there:
+        for step in ([] if there else [["db", "migrate"]]) + [["dags", "reserialize"]]:
+            subprocess.run([*command, *step], env=env, check=True, capture_output=True, timeout=240)
     log = home / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 from tests.mlflow_at import mlflow_at
 
+from demo.databases import kept_database
+
 REPO = Path(__file__).parents[2]
 AIRFLOW_HOME = Path(os.environ["AIRFLOW_HOME"])
 
@@ -38,7 +40,10 @@ def airflow_db() -> Iterator[None]:
     from airflow.sdk import DAG
     from jsonschema import Draft202012Validator
 
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=240)
+    with kept_database(AIRFLOW_HOME / "airflow.db", "airflow") as there:
+        if not there:
+            migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
+            subprocess.run(migrate, check=True, capture_output=True, timeout=240)
     check_schema, run = Draft202012Validator.check_schema, DAG.test
     parse, write = functools.cache(dagbag.BundleDagBag), dagbag.sync_bag_to_db
     known: set[str] = set()

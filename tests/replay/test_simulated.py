@@ -46,7 +46,7 @@ def test_a_bad_version_is_rolled_back_and_the_salt_deals_anew(past: Past) -> Non
 
 
 def test_a_past_that_was_split_is_thinned_to_the_plans_share(live: Live) -> None:
-    live.roll_out(quick_plan(steps=[50], bake_seconds=200), seconds=180)
+    live.roll_out(quick_plan(steps=[50], bake_seconds=200), seconds=180, poll=19.7)
     steps = list(
         simulate(live.past.root, MODEL, "1", "2", quick_plan(steps=[20]), START, START + timedelta(seconds=180))
     )
@@ -56,7 +56,7 @@ def test_a_past_that_was_split_is_thinned_to_the_plans_share(live: Live) -> None
 
 
 def test_a_past_that_was_split_otherwise_ends_in_no_false_alarm_about_the_assignment(live: Live) -> None:
-    live.roll_out(quick_plan(steps=[10], bake_seconds=300, deadline_seconds=400), seconds=300)
+    live.roll_out(quick_plan(steps=[10], bake_seconds=300, deadline_seconds=400), seconds=300, poll=19.7)
     end = START + timedelta(seconds=300)
     last = list(simulate(live.past.root, MODEL, "1", "2", quick_plan(steps=[20], bake_seconds=100), START, end))[-1]
     assert last.decision.verdict in (Verdict.PASS, Verdict.WAIT)

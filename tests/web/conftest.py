@@ -20,6 +20,7 @@ import httpx
 import pytest
 from tests.ports import free_port
 
+from demo.databases import kept_database
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as steps
 from model_rollouts.core.evidence import LabelCounts, Look, RequestCounts
@@ -139,7 +140,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     (home / "passwords.json").write_text(json.dumps(passwords))
     env, log = airflow_env(home, port, store_url), home / "server.log"
     airflow = [sys.executable, "-m", "airflow"]
-    subprocess.run([*airflow, "db", "migrate"], check=True, capture_output=True, timeout=240, env=env, cwd=home)
+    with kept_database(home / "airflow.db", "airflow") as there:
+        if not there:
+            subprocess.run([*airflow, "db", "migrate"], check=True, capture_output=True, timeout=240, env=env, cwd=home)
     with log.open("wb") as out:
         server = subprocess.Popen(
             [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port)],
