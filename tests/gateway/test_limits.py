@@ -131,6 +131,14 @@ def test_an_error_is_never_taken_for_the_answer_to_the_request_before() -> None:
     assert statuses(asyncio.run(exchange(slow, b"de" + head("Connection: close")))) == [200, 200]
 
 
+def test_only_so_many_requests_wait_for_the_answers_before() -> None:
+    """Each answer makes room for as many bytes as a connection's buffer holds, and so for thousands of heads."""
+    said = asyncio.run(exchange(head() * 16 + head("Connection: close")))
+    assert statuses(said) == [200] * 17
+    said = asyncio.run(exchange(head() * 3, head() * 18))
+    assert statuses(said) == [200] * 3, "the connection ends, and the requests that wait with it"
+
+
 @pytest.mark.parametrize(
     "first", [b"\x16\x03\x01\x02\x00\x01", b"\x00\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
 )

@@ -33,15 +33,17 @@ class Limits:
         headers: Most headers.
         all_bytes: Most bytes in all, as they come over the wire: a body in chunks has more of them than it is long, and
             what follows its last chunk, or comes though nobody takes it any more, is no body.
+        pipelined: Most requests of a connection that wait for the answers to those before.
     """
 
     head_bytes: int = 32_768
     headers: int = 100
     all_bytes: int = 67_108_864
+    pipelined: int = 16
 
 
 class _TooMuchError(Exception):
-    """A head is larger than it may be."""
+    """A head is larger than it may be, or one more than may wait."""
 
 
 class Exchange:
@@ -148,6 +150,9 @@ class OneWriteProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See httptools."""
         limits = self._limits
+        if len(self.pipeline) >= limits.pipelined:
+            self._too_much = f"{len(self.pipeline)} requests wait on the connection, must be at most {limits.pipelined}"
+            raise _TooMuchError
         if len(self.headers) > limits.headers:
             self._too_much = f"the request has {len(self.headers)} headers, must have at most {limits.headers}"
             raise _TooMuchError
