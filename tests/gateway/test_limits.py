@@ -162,6 +162,44 @@ ENDLESS = {
 }
 
 
+def test_what_follows_the_last_chunk_is_no_header() -> None:
+    trailers = b"".join(b"X-%d: v\r\n" % number for number in range(150))
+    said = asyncio.run(exchange(CHUNKED + chunk(b"b") + b"0\r\nX-Unit-Id: other\r\n\r\n" + head("Connection: close")))
+    assert re.findall(rb"\d+ headers, \d bytes", said) == [b"2 headers, 1 bytes", b"2 headers, 0 bytes"]
+    said = asyncio.run(exchange(CHUNKED, chunk(b"b"), b"0\r\n" + trailers, b"\r\n"))
+    assert said.endswith(b"2 headers, 1 bytes")
+
+
+BESIDE = {
+    "a trailer": (b"1\r\nx\r\n0\r\nX: ", b"v" * 500),
+    "trailers": (b"1\r\nx\r\n0\r\n", b"X:v\r\n" * 100),
+    "what follows a chunk's size": (b"1;", b"v" * 500),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_a_body_is_no_longer_than_a_head(name: str) -> None:
+    """The parser joins a field's parts anew for each that comes, which takes a square of their number."""
+
+    async def run() -> None:
+        async with served() as (port, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            first, part = BESIDE[name]
+            writer.write(CHUNKED + first)
+            got = asyncio.create_task(read(reader, 3.0))
+            sent = 0
+            with suppress(ConnectionError):
+                while not got.done() and sent < 300_000:
+                    writer.write(part)
+                    await writer.drain()
+                    sent += len(part)
+                    await asyncio.sleep(0)
+            assert statuses(await got) in ([], [413]), "not let in up to the limit of all bytes"
+            writer.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_comes_without_an_end_ends_the_connection(name: str) -> None:
     async def run() -> None:

@@ -131,6 +131,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         self._began_now = False  # whether it did in the bytes that are being read
         self._arriving = 0  # how many those are
         self._bytes = 0  # of this request, but for those that its first ones came with
+        self._beside = 0  # bytes since its head, or since a part of its body
         self._too_much = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -146,6 +147,16 @@ class OneWriteProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = self._began_now = True
         self._bytes = -self._arriving
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools. What follows a body's last chunk is no header: others have decided by those before."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        super().on_body(body)
+        self._beside = 0
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -163,6 +174,7 @@ class OneWriteProtocol(HttpToolsProtocol):
                 raise _TooMuchError
         super().on_headers_complete()
         self._in_head = False
+        self._beside = 0
         if self.cycle is not None:  # an upgrade has none; the application runs in a later turn of the loop
             scope: Scope = self.cycle.scope  # type: ignore[assignment]  # typed as a dictionary with no other values
             scope["extensions"] = {_EXTENSION: Exchange(self.cycle)}
@@ -172,6 +184,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         if self.transport is None:
             return
         self._arriving, self._began_now = len(data), False
+        self._beside += self._arriving
         super().data_received(data)
         self._bytes += self._arriving
         if self.cycle is None or self.cycle.response_complete:  # not a whole head yet
@@ -184,6 +197,8 @@ class OneWriteProtocol(HttpToolsProtocol):
         if self._bytes > limits.head_bytes and not self.transport.is_closing():
             if self._in_head:
                 self._refuse(_HEAD_TOO_LARGE, f"path and headers have more than {limits.head_bytes} bytes")
+            elif self._beside > limits.head_bytes:  # a field without an end is read anew for each part that comes
+                self._refuse(_TOO_LARGE, f"between the body's parts are more than {limits.head_bytes} bytes")
             elif self._bytes > limits.all_bytes:
                 self._refuse(_TOO_LARGE, f"the request has more than {limits.all_bytes} bytes over the wire")
 
