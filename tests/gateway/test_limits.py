@@ -1,8 +1,10 @@
 """What may be sent, over real sockets: large heads, bodies without an end, callers that do not read."""
 
 import asyncio
+import itertools
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -23,7 +25,7 @@ _LARGE = 30_000_000  # more than a connection's buffers hold
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Says how many headers and bytes it was sent; `/large` answers at length, and `/early` before it reads."""
+    """Says how many headers and bytes it was sent; `/large` and `/some` answer at length, `/early` before it reads."""
     if scope["path"] == "/early":
         await answer(scope, send, 401, [(b"content-length", b"0")], b"")
         return
@@ -33,16 +35,24 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         said = str(error).encode()
         await answer(scope, send, 400, [(b"content-length", b"%d" % len(said))], said)
         return
-    said = b"x" * _LARGE if scope["path"] == "/large" else b"%d headers, %d bytes" % (len(scope["headers"]), len(body))
+    said = b"%d headers, %d bytes" % (len(scope["headers"]), len(body))
+    said = {"/large": b"x" * _LARGE, "/some": b"x" * 9_000}.get(scope["path"], said)
     await answer(scope, send, 200, [(b"content-length", b"%d" % len(said))], said)
 
 
+class Known(Connections):
+    """Has what its server knows of them."""
+
+    state: Any
+
+
 @asynccontextmanager
-async def served(head_seconds: float = 10.0, limits: Limits = LIMITS) -> AsyncIterator[tuple[int, Connections]]:
-    connections = Connections(50, head_seconds)
+async def served(head_seconds: float = 10.0, limits: Limits = LIMITS) -> AsyncIterator[tuple[int, Known]]:
+    connections = Known(50, head_seconds)
     http: Any = partial(OneWriteProtocol, all_of_them=connections, limits=limits)
     config = uvicorn.Config(app, port=0, loop="uvloop", http=http, log_level="critical", lifespan="off", ws="none")
     server = uvicorn.Server(config)
+    connections.state = server.server_state
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -268,6 +278,46 @@ def test_who_does_not_read_what_was_answered_is_hung_up_on_and_nobody_else() -> 
         return sum(entry["not_reading"] for entry in logs if entry["event"] == "connections_closed")
 
     asyncio.run(run())
+
+
+LAST = {
+    "answered": head("Connection: close", path="/some"),
+    "nothing more to say": b"",
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_nor_does_a_connection_stay_that_ends_with_something_to_send(name: str) -> None:
+    """So little is left that the server never had to stop writing."""
+
+    async def run() -> None:
+        async with served(head_seconds=0.2) as (port, connections):
+            caller = socket.socket()
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+            caller.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(caller, ("127.0.0.1", port))
+            for number in itertools.count(1):
+                await loop.sock_sendall(caller, head(path="/some"))
+                while connections.state.total_requests < number:  # noqa: ASYNC110  # as above
+                    await asyncio.sleep(0)
+                if unsent(connections):
+                    break
+            await loop.sock_sendall(caller, LAST[name])
+            if not LAST[name]:
+                caller.shutdown(socket.SHUT_WR)
+            until = loop.time() + 5
+            while unsent(connections) and loop.time() < until:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.01)
+            assert not unsent(connections)
+            caller.close()
+
+    asyncio.run(run())
+
+
+def unsent(connections: Known) -> int:
+    """Bytes that wait for callers to read."""
+    return sum(each.transport.get_write_buffer_size() for each in connections.state.connections)
 
 
 def test_settings_bound_the_limits() -> None:

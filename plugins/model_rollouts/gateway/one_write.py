@@ -227,6 +227,22 @@ class OneWriteProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self.transport.write(b"".join((STATUS_LINE[status], head, _CLOSE, b"\r\n", body)))
         self.transport.close()
+        self._ends()
+
+    def _ends(self) -> None:
+        """A connection ends once all is sent, which is never where nobody reads it."""
+        if self.transport.get_write_buffer_size():
+            self._all.stalls(self.transport)
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._ends()
+
+    def eof_received(self) -> None:
+        """See asyncio. Who has sent all may still not read."""
+        self._ends()
 
     def pause_writing(self) -> None:
         """See asyncio."""
@@ -236,13 +252,13 @@ class OneWriteProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """See asyncio."""
         super().resume_writing()
-        self._all.flows(self.transport)
+        if not self.transport.is_closing():  # else the rest has to be taken, too
+            self._all.flows(self.transport)
 
     def timeout_keep_alive_handler(self) -> None:
-        """See uvicorn. A connection ends once all is sent, which is never where nobody reads it."""
+        """See uvicorn."""
         super().timeout_keep_alive_handler()
-        if self.transport.get_write_buffer_size():
-            self._all.stalls(self.transport)
+        self._ends()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
