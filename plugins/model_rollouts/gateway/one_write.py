@@ -149,9 +149,15 @@ class OneWriteProtocol(HttpToolsProtocol):
         self._bytes = -self._arriving
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools. What follows a body's last chunk is no header: others have decided by those before."""
+        """See httptools. What follows a body's last chunk is no header: others have decided by those before.
+
+        What uvicorn does with one is done here: calling it would cost each request several calls more.
+        """
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
