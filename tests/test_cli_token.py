@@ -1,15 +1,20 @@
 """`rollouts token`: what it makes is what the gateway takes, and a token is shown once."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from model_rollouts.cli import app
+from model_rollouts.cli_token import _add
 from model_rollouts.gateway.callers import Callers
 from model_rollouts.gateway.settings import GatewaySettings
 from model_rollouts.gateway.token_file import read_file
-from model_rollouts.gateway.tokens import Role
+from model_rollouts.gateway.tokens import Role, Token, line_of
 
 run = CliRunner().invoke
 
@@ -31,7 +36,7 @@ def test_a_token_is_made_shown_once_and_let_in(tmp_path: Path) -> None:
         {"name": "shop", "roles": "predict"},
         {"name": "airflow", "roles": "admin"},
     ]
-    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tokens.lock", "tokens"]
 
 
 def test_a_file_keeps_its_notes_mode_and_link(tmp_path: Path) -> None:
@@ -45,6 +50,26 @@ def test_a_file_keeps_its_notes_mode_and_link(tmp_path: Path) -> None:
     assert real.read_text().startswith("# ours\n")
     assert real.stat().st_mode & 0o777 == 0o600
     assert [token.name for token in read_file(file)[0]] == ["a", "b"]
+
+
+def test_tokens_that_are_made_at_once_are_all_there(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    lines = [line_of(Token.of(f"t{number}", [Role.ADMIN], f"{number:032}")) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(_add, file), lines))
+    assert {token.name for token in read_file(file)[0]} == {f"t{number}" for number in range(40)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tokens.lock", "tokens"]
+
+
+def test_what_another_is_writing_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tokens"
+    monkeypatch.setattr("secrets.token_hex", lambda _: str(os.getpid()))
+    theirs = tmp_path / f".tokens.{os.getpid()}"
+    theirs.write_text("theirs")
+    with pytest.raises(FileExistsError):
+        _add(file, line_of(Token.of("a", [Role.ADMIN], "x" * 32)))
+    assert theirs.read_text() == "theirs"
+    assert not file.exists()
 
 
 def test_what_would_break_the_file_leaves_it_as_it_is(tmp_path: Path) -> None:

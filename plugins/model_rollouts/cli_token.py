@@ -1,7 +1,11 @@
 """`rollouts token`: tokens for the gateway's callers. It needs nothing but the file of tokens."""
 
+import fcntl
 import os
+import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +16,7 @@ from model_rollouts.cli_shared import UsageError, print_json, print_table, told
 token = typer.Typer(help="Tokens for the gateway's callers.", no_args_is_help=True)
 
 _NEW_FILE_MODE = 0o640
+_LOCK_MODE = 0o660
 
 
 @token.command("new")
@@ -65,25 +70,35 @@ def list_(
 
 
 def _add(file: Path, line: str) -> None:
-    """Add a line to a file of tokens, which changes as a whole or not at all.
+    """Add a line to a file of tokens, which changes as a whole or not at all; whoever else adds one waits.
 
     Raises:
         TokensError: The file would be none that the gateway takes.
     """
     from model_rollouts.gateway.tokens import parse_tokens
 
-    before, mode = "", _NEW_FILE_MODE
-    if file.exists():
-        before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode & 0o777
-    text = before + ("\n" if before and not before.endswith("\n") else "") + line + "\n"
-    parse_tokens(text)
     target = file.resolve()
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with _alone(target.with_name(f".{target.name}.lock")):
+        before, mode = "", _NEW_FILE_MODE
+        if target.exists():
+            before, mode = target.read_text(encoding="utf-8"), target.stat().st_mode & 0o777
+        text = before + ("\n" if before and not before.endswith("\n") else "") + line + "\n"
+        parse_tokens(text)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with open(handle, "w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock. Its file stays: one that was taken away could be held twice."""
+    with open(os.open(lock, os.O_RDWR | os.O_CREAT, _LOCK_MODE), "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield

@@ -170,6 +170,15 @@ def test_gateways_differ_in_name_spool_and_port_alone() -> None:
     assert set(one["volumes"]) & set(two["volumes"]) == {"log:/data/log", "tokens:/data/tokens:ro"}
 
 
+def test_gateways_give_challengers_up_before_the_kernel_ends_them() -> None:
+    for name in ("gateway-1", "gateway-2"):
+        service = document()["services"][name]
+        own = re.fullmatch(r"\$\{GATEWAY_MEMORY_MB:-(\d+)\}", service["environment"]["MODEL_ROLLOUTS_MAX_MEMORY_MB"])
+        assert own is not None
+        most = int(service["mem_limit"].removesuffix("g")) * 1024
+        assert 0 < int(own[1]) <= most - 400, "what the process holds beside its own memory, such as files in /tmp"
+
+
 def test_what_counts_and_what_asks_shares_the_log() -> None:
     services = document()["services"]
     needs = [name for name in services if name.startswith(("gateway", "airflow")) or name in ("demo", "rollouts")]

@@ -226,6 +226,18 @@ def test_the_gateways_tokens_follow_the_env_file_and_those_of_people_stay(initia
     }
 
 
+def test_tokens_that_can_not_be_read_stay_as_they_were(initialise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert initialise().returncode == 0
+    before = (tmp_path / "tokens").read_text()
+    grep = tmp_path / "bin" / "grep"
+    grep.write_text("#!/bin/sh\necho 'grep: read error' >&2\nexit 2\n")
+    grep.chmod(0o755)
+    done = initialise()
+    assert done.returncode != 0
+    assert "read error" in done.stderr
+    assert (tmp_path / "tokens").read_text() == before
+
+
 def test_an_empty_token_leaves_the_tokens_as_they_were(initialise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert initialise().returncode == 0
     before = (tmp_path / "tokens").read_text()

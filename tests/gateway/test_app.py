@@ -569,5 +569,9 @@ def test_beyond_this_machine_the_gateway_listens_only_with_a_token() -> None:
         GatewaySettings(host="0.0.0.0")  # noqa: S104  # that is what must be refused
     with pytest.raises(ValueError, match="MODEL_ROLLOUTS_GATEWAY_TOKEN"):
         GatewaySettings(host="0.0.0.0", gateway_token="")  # noqa: S104  # as above
-    assert GatewaySettings(host="0.0.0.0", gateway_token="t").port == 8600  # noqa: S104  # as above
+    for token in ("t", "t" * 15, " " * 10 + "t" * 10):
+        with pytest.raises(ValueError, match=r"the token has \d+ characters, must have 16 or more"):
+            GatewaySettings(host="0.0.0.0", gateway_token=token)  # noqa: S104  # as above
+        assert GatewaySettings(gateway_token=token).port == 8600
+    assert GatewaySettings(host="0.0.0.0", gateway_token="t" * 16).port == 8600  # noqa: S104  # as above
     assert GatewaySettings(port=8601).gateway_id.endswith("-8601")

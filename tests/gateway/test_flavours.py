@@ -1,12 +1,16 @@
 """A version of a flavour that is not allowed is refused, before anything of it is run."""
 
+import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from tests.mlflow_at import mlflow_at
 
+from model_rollouts.adapters.model_files import load_version
 from model_rollouts.adapters.offline_scorer import PyfuncScorer
 from model_rollouts.core.errors import NotReadyError
 from model_rollouts.core.flavours import FlavourError
@@ -84,6 +88,44 @@ def test_what_is_not_allowed_is_not_loaded_by_the_gateway(
                 loader.load(MODEL, version, serving=True)
         assert marker.exists() == (version == "3" and version in ALLOWED[flavours])
     loader.close()
+
+
+class _Touch:
+    """Makes a file when a pickle of it is loaded."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[object, tuple[str, int]]:
+        return os.mkdir, (str(self._file), 0o700)
+
+
+def test_nor_a_pickle_that_is_kept_away_from_the_file_that_says_skops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from sklearn.linear_model import LinearRegression
+
+    files, ran = tmp_path / "files", tmp_path / "ran"
+    mlflow.sklearn.save_model(
+        LinearRegression().fit([[1.0]], [1.0]), files, serialization_format="skops", pip_requirements=[]
+    )
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **_: str(files))
+    for name in ("set_tracking_uri", "set_registry_uri"):
+        monkeypatch.setattr(mlflow, name, lambda _: None)
+    load_version("", MODEL, "1", ["sklearn:skops"], str(tmp_path))
+    (files / "sub").mkdir()
+    (files / "sub" / "model.pkl").write_bytes(pickle.dumps(_Touch(ran)))
+    said = yaml.safe_load((files / "MLmodel").read_text())
+    (files / "sub" / "MLmodel").write_text(
+        yaml.safe_dump({"flavors": {"python_function": {"model_path": "model.pkl"}, "sklearn": {}}})
+    )
+    for data in ("sub", "sub/model.pkl"):
+        said["flavors"]["python_function"]["data"] = data
+        (files / "MLmodel").write_text(yaml.safe_dump(said))
+        with pytest.raises(FlavourError, match="is python_function, and MODEL_ROLLOUTS_FLAVOURS has sklearn:skops"):
+            load_version("", MODEL, "1", ["sklearn:skops"], str(tmp_path))
+        assert not ran.exists()
 
 
 def test_nor_by_an_offline_stage(registry: str, marker: Path) -> None:

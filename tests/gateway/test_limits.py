@@ -1,8 +1,10 @@
 """What may be sent, over real sockets: large heads, bodies without an end, callers that do not read."""
 
 import asyncio
+import itertools
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -23,7 +25,7 @@ _LARGE = 30_000_000  # more than a connection's buffers hold
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Says how many headers and bytes it was sent; `/large` answers at length, and `/early` before it reads."""
+    """Says how many headers and bytes it was sent; `/large` and `/some` answer at length, `/early` before it reads."""
     if scope["path"] == "/early":
         await answer(scope, send, 401, [(b"content-length", b"0")], b"")
         return
@@ -33,16 +35,24 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         said = str(error).encode()
         await answer(scope, send, 400, [(b"content-length", b"%d" % len(said))], said)
         return
-    said = b"x" * _LARGE if scope["path"] == "/large" else b"%d headers, %d bytes" % (len(scope["headers"]), len(body))
+    said = b"%d headers, %d bytes" % (len(scope["headers"]), len(body))
+    said = {"/large": b"x" * _LARGE, "/some": b"x" * 9_000}.get(scope["path"], said)
     await answer(scope, send, 200, [(b"content-length", b"%d" % len(said))], said)
 
 
+class Known(Connections):
+    """Has what its server knows of them."""
+
+    state: Any
+
+
 @asynccontextmanager
-async def served(head_seconds: float = 10.0, limits: Limits = LIMITS) -> AsyncIterator[tuple[int, Connections]]:
-    connections = Connections(50, head_seconds)
+async def served(head_seconds: float = 10.0, limits: Limits = LIMITS) -> AsyncIterator[tuple[int, Known]]:
+    connections = Known(50, head_seconds)
     http: Any = partial(OneWriteProtocol, all_of_them=connections, limits=limits)
     config = uvicorn.Config(app, port=0, loop="uvloop", http=http, log_level="critical", lifespan="off", ws="none")
     server = uvicorn.Server(config)
+    connections.state = server.server_state
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -131,6 +141,14 @@ def test_an_error_is_never_taken_for_the_answer_to_the_request_before() -> None:
     assert statuses(asyncio.run(exchange(slow, b"de" + head("Connection: close")))) == [200, 200]
 
 
+def test_only_so_many_requests_wait_for_the_answers_before() -> None:
+    """Each answer makes room for as many bytes as a connection's buffer holds, and so for thousands of heads."""
+    said = asyncio.run(exchange(head() * 16 + head("Connection: close")))
+    assert statuses(said) == [200] * 17
+    said = asyncio.run(exchange(head() * 3, head() * 18))
+    assert statuses(said) == [200] * 3, "the connection ends, and the requests that wait with it"
+
+
 @pytest.mark.parametrize(
     "first", [b"\x16\x03\x01\x02\x00\x01", b"\x00\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
 )
@@ -152,6 +170,44 @@ ENDLESS = {
         *[chunk(b"b" * 60_000)] * 30,
     ],
 }
+
+
+def test_what_follows_the_last_chunk_is_no_header() -> None:
+    trailers = b"".join(b"X-%d: v\r\n" % number for number in range(150))
+    said = asyncio.run(exchange(CHUNKED + chunk(b"b") + b"0\r\nX-Unit-Id: other\r\n\r\n" + head("Connection: close")))
+    assert re.findall(rb"\d+ headers, \d bytes", said) == [b"2 headers, 1 bytes", b"2 headers, 0 bytes"]
+    said = asyncio.run(exchange(CHUNKED, chunk(b"b"), b"0\r\n" + trailers, b"\r\n"))
+    assert said.endswith(b"2 headers, 1 bytes")
+
+
+BESIDE = {
+    "a trailer": (b"1\r\nx\r\n0\r\nX: ", b"v" * 500),
+    "trailers": (b"1\r\nx\r\n0\r\n", b"X:v\r\n" * 100),
+    "what follows a chunk's size": (b"1;", b"v" * 500),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_a_body_is_no_longer_than_a_head(name: str) -> None:
+    """The parser joins a field's parts anew for each that comes, which takes a square of their number."""
+
+    async def run() -> None:
+        async with served() as (port, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            first, part = BESIDE[name]
+            writer.write(CHUNKED + first)
+            got = asyncio.create_task(read(reader, 3.0))
+            sent = 0
+            with suppress(ConnectionError):
+                while not got.done() and sent < 300_000:
+                    writer.write(part)
+                    await writer.drain()
+                    sent += len(part)
+                    await asyncio.sleep(0)
+            assert statuses(await got) in ([], [413]), "not let in up to the limit of all bytes"
+            writer.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("name", ENDLESS)
@@ -222,6 +278,46 @@ def test_who_does_not_read_what_was_answered_is_hung_up_on_and_nobody_else() -> 
         return sum(entry["not_reading"] for entry in logs if entry["event"] == "connections_closed")
 
     asyncio.run(run())
+
+
+LAST = {
+    "answered": head("Connection: close", path="/some"),
+    "nothing more to say": b"",
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_nor_does_a_connection_stay_that_ends_with_something_to_send(name: str) -> None:
+    """So little is left that the server never had to stop writing."""
+
+    async def run() -> None:
+        async with served(head_seconds=0.2) as (port, connections):
+            caller = socket.socket()
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+            caller.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(caller, ("127.0.0.1", port))
+            for number in itertools.count(1):
+                await loop.sock_sendall(caller, head(path="/some"))
+                while connections.state.total_requests < number:  # noqa: ASYNC110  # as above
+                    await asyncio.sleep(0)
+                if unsent(connections):
+                    break
+            await loop.sock_sendall(caller, LAST[name])
+            if not LAST[name]:
+                caller.shutdown(socket.SHUT_WR)
+            until = loop.time() + 5
+            while unsent(connections) and loop.time() < until:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.01)
+            assert not unsent(connections)
+            caller.close()
+
+    asyncio.run(run())
+
+
+def unsent(connections: Known) -> int:
+    """Bytes that wait for callers to read."""
+    return sum(each.transport.get_write_buffer_size() for each in connections.state.connections)
 
 
 def test_settings_bound_the_limits() -> None:

@@ -134,6 +134,24 @@ def test_named_tensors_reach_the_model_by_name() -> None:
     np.testing.assert_array_equal(found["b"], np.array([[[1, 2]]]))
 
 
+def test_what_the_model_does_not_know_may_name_the_unit_and_is_no_array() -> None:
+    extra = one("customer", [2, 1], "BYTES", ["a", "b"])
+    columns = Interface("columns", (Tensor("x", "FP64", (-1, 1)),))
+    document, _ = taken({"inputs": [one("x", [2], "FP64", [1, 2]), extra]}, columns)
+    assert document.content == {"columns": ["x", "customer"], "data": [[1, "a"], [2, "b"]]}
+    tensors = Interface("tensors", (Tensor("x", "FP64", (-1, 2)),))
+    x = one("x", [2, 2], "FP64", [1, 2, 3, 4])
+    assert taken({"inputs": [x, extra]}, tensors)[0].content == {"x": [[1, 2], [3, 4]], "customer": ["a", "b"]}
+    with pytest.raises(BadRequestError, match="the model has no such input"):
+        taken({"inputs": [x, one("z", [2, 2], "FP64", [1, 2, 3, 4])]}, tensors)
+
+
+def test_images_of_one_channel_are_taken() -> None:
+    only = Interface("tensor", (Tensor("input-0", "FP32", (-1, 28, 28, 1)),))
+    image = one("input-0", [ROWS, 4, 4, 1], "FP32", [0.5] * 16 * ROWS)
+    assert np.array(taken({"inputs": [image]}, only)[0].content).shape == (ROWS, 4, 4, 1)
+
+
 def test_a_model_without_a_signature_gets_a_table_where_the_client_says_so() -> None:
     frame = read(CLIENTS["MLServer, pandas"], Model())
     assert frame.to_dict("list")["carrier"] == ["UA", "Zoë"]
@@ -216,6 +234,18 @@ BAD: dict[str, tuple[Any, str]] = {
     "no JSON in a text": (
         {"inputs": [one("z", [1], "BYTES", ["{"], "pd_json"), one("x", [1], "FP64", [1])]},
         "is no pd_json",
+    ),
+    "more dimensions than anybody has": (
+        {"inputs": [one("x", [1] * 9, "FP64", [1]), one("y", [1], "FP64", [1])]},
+        "must be a list of 1 to 8 whole numbers",
+    ),
+    "a list around each element, and more around those": (
+        {"inputs": [one("x", [1, 500, 1, 1, 1, 1], "FP64", [1.0] * 500), one("y", [1], "FP64", [1])]},
+        "make 2001 lists, must be at most 1800 for so many elements",
+    ),
+    "a table that the model does not know": (
+        {"inputs": [one("x", [1], "FP64", [1]), one("y", [1], "FP64", [1]), one("z", [1, 2], "FP64", [1, 2])]},
+        r"'z' has shape \[1, 2\], and the model has no such input; leave it out",
     ),
     "a binary tensor": (
         {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}]},

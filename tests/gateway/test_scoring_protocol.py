@@ -5,6 +5,7 @@ import io
 import json
 import math
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,15 @@ def test_a_value_that_does_not_fit_is_refused_with_its_row_column_and_value(colu
     rows = [RECORDS[0], RECORDS[1] | {column: value}]
     with pytest.raises(BadRequestError, match=f"column {column}. Row 1 has .*{says}"):
         ours(model(), json.dumps({"dataframe_records": rows}).encode())
+
+
+def test_who_names_thousands_of_columns_twice_is_refused_at_once() -> None:
+    names = [f"{number:04x}" for number in range(9_000)]
+    document = decode(json.dumps({"dataframe_split": {"columns": [*names, "0000"], "data": []}}).encode(), JSON, 10, 10)
+    began = time.process_time()
+    with pytest.raises(BadRequestError, match="'columns' names 0000 more than once"):
+        records(document, ("x",))
+    assert time.process_time() - began < 1, "not for each column all of them"
 
 
 BAD = {

@@ -30,5 +30,6 @@ def load_version(tracking_uri: str, model: str, version: str, flavours: Iterable
     mlflow.set_registry_uri(tracking_uri)
     files = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model}/{version}", dst_path=folder)
     metadata = Model.load(str(Path(files) / "MLmodel"))
-    check(metadata.flavors, flavours, f"version {version} of {model}")
+    beside = [each.name for each in Path(files).iterdir() if each.is_file()]
+    check(metadata.flavors, beside, flavours, f"version {version} of {model}")
     return mlflow.pyfunc.load_model(files)

@@ -1,7 +1,7 @@
 """Which MLflow flavours may be loaded: by what a model says of itself, before anything of it is run."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from model_rollouts.core.errors import RolloutError
@@ -30,6 +30,8 @@ _LOADER = re.compile(r"mlflow\.([a-z0-9_]+)")
 _WRITTEN = re.compile(r"[a-z0-9_]+(:[a-z0-9_]+)?")
 _CODE_KEYS = ("code", "model_code_path")
 _FORMAT = "serialization_format"
+_BY_FORMAT = ("lightgbm", "sklearn")  # whose loaders go by it; pytorch's goes by what is there
+_DATA = "data"
 _SHOWN = 80
 
 
@@ -54,14 +56,16 @@ def check_names(names: Iterable[str]) -> None:
             raise ValueError(f"flavours has {name[:_SHOWN]!r}, must be names such as sklearn, or sklearn:skops")
 
 
-def needed(flavors: Mapping[str, Any]) -> frozenset[str]:
+def needed(flavors: Mapping[str, Any], files: Collection[str]) -> frozenset[str]:
     """What has to be allowed before a model is loaded: its flavour, with its format where it has one.
 
     A model that brings code of its own, or names a loader that is none of MLflow's plain ones, is `python_function`,
-    whatever else it says it is.
+    whatever else it says it is. So is one that says a format and keeps its data anywhere but beside its MLmodel file:
+    a loader takes the format from the MLmodel file beside the data, and where there is none, a pickle for granted.
 
     Args:
         flavors: As its MLmodel file has them.
+        files: Names of the plain files beside that file.
 
     Raises:
         FlavourError: It can't be loaded as a Python function.
@@ -73,18 +77,22 @@ def needed(flavors: Mapping[str, Any]) -> frozenset[str]:
     loader = _LOADER.fullmatch(pyfunc["loader_module"])
     name = loader[1] if loader is not None and loader[1] in OF_MLFLOW else PYTHON
     about = flavors.get(name)
-    kind = about.get(_FORMAT) if name != PYTHON and isinstance(about, Mapping) else None
-    found.add(f"{name}:{kind}" if isinstance(kind, str) else name)
+    kind = about.get(_FORMAT) if name in _BY_FORMAT and isinstance(about, Mapping) else None
+    if isinstance(kind, str) and _DATA in pyfunc and pyfunc[_DATA] not in files:
+        found.add(PYTHON)
+    else:
+        found.add(f"{name}:{kind}" if isinstance(kind, str) else name)
     if any(isinstance(each, Mapping) and each.get(key) for each in flavors.values() for key in _CODE_KEYS):
         found.add(PYTHON)
     return frozenset(found)
 
 
-def check(flavors: Mapping[str, Any], allowed: Iterable[str], what: str) -> None:
+def check(flavors: Mapping[str, Any], files: Collection[str], allowed: Iterable[str], what: str) -> None:
     """Refuse a model of a flavour that is not allowed.
 
     Args:
         flavors: As its MLmodel file has them.
+        files: Names of the plain files beside that file.
         allowed: `flavour` for all of its formats, or `flavour:format`.
         what: The model, for the message.
 
@@ -92,7 +100,8 @@ def check(flavors: Mapping[str, Any], allowed: Iterable[str], what: str) -> None
         FlavourError: It is refused; says what would have to be allowed.
     """
     names = frozenset(allowed)
-    missing = sorted(each for each in needed(flavors) if each not in names and each.partition(":")[0] not in names)
+    wanted = needed(flavors, files)
+    missing = sorted(each for each in wanted if each not in names and each.partition(":")[0] not in names)
     if missing:
         raise FlavourError(
             f"{what} is {' and '.join(each[:_SHOWN] for each in missing)}, and MODEL_ROLLOUTS_FLAVOURS has "

@@ -33,15 +33,17 @@ class Limits:
         headers: Most headers.
         all_bytes: Most bytes in all, as they come over the wire: a body in chunks has more of them than it is long, and
             what follows its last chunk, or comes though nobody takes it any more, is no body.
+        pipelined: Most requests of a connection that wait for the answers to those before.
     """
 
     head_bytes: int = 32_768
     headers: int = 100
     all_bytes: int = 67_108_864
+    pipelined: int = 16
 
 
 class _TooMuchError(Exception):
-    """A head is larger than it may be."""
+    """A head is larger than it may be, or one more than may wait."""
 
 
 class Exchange:
@@ -129,6 +131,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         self._began_now = False  # whether it did in the bytes that are being read
         self._arriving = 0  # how many those are
         self._bytes = 0  # of this request, but for those that its first ones came with
+        self._beside = 0  # bytes since its head, or since a part of its body
         self._too_much = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -145,9 +148,28 @@ class OneWriteProtocol(HttpToolsProtocol):
         self._in_head = self._began_now = True
         self._bytes = -self._arriving
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools. What follows a body's last chunk is no header: others have decided by those before.
+
+        What uvicorn does with one is done here: calling it would cost each request several calls more.
+        """
+        if self._in_head:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        super().on_body(body)
+        self._beside = 0
+
     def on_headers_complete(self) -> None:
         """See httptools."""
         limits = self._limits
+        if len(self.pipeline) >= limits.pipelined:
+            self._too_much = f"{len(self.pipeline)} requests wait on the connection, must be at most {limits.pipelined}"
+            raise _TooMuchError
         if len(self.headers) > limits.headers:
             self._too_much = f"the request has {len(self.headers)} headers, must have at most {limits.headers}"
             raise _TooMuchError
@@ -158,6 +180,7 @@ class OneWriteProtocol(HttpToolsProtocol):
                 raise _TooMuchError
         super().on_headers_complete()
         self._in_head = False
+        self._beside = 0
         if self.cycle is not None:  # an upgrade has none; the application runs in a later turn of the loop
             scope: Scope = self.cycle.scope  # type: ignore[assignment]  # typed as a dictionary with no other values
             scope["extensions"] = {_EXTENSION: Exchange(self.cycle)}
@@ -167,6 +190,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         if self.transport is None:
             return
         self._arriving, self._began_now = len(data), False
+        self._beside += self._arriving
         super().data_received(data)
         self._bytes += self._arriving
         if self.cycle is None or self.cycle.response_complete:  # not a whole head yet
@@ -179,6 +203,8 @@ class OneWriteProtocol(HttpToolsProtocol):
         if self._bytes > limits.head_bytes and not self.transport.is_closing():
             if self._in_head:
                 self._refuse(_HEAD_TOO_LARGE, f"path and headers have more than {limits.head_bytes} bytes")
+            elif self._beside > limits.head_bytes:  # a field without an end is read anew for each part that comes
+                self._refuse(_TOO_LARGE, f"between the body's parts are more than {limits.head_bytes} bytes")
             elif self._bytes > limits.all_bytes:
                 self._refuse(_TOO_LARGE, f"the request has more than {limits.all_bytes} bytes over the wire")
 
@@ -207,6 +233,22 @@ class OneWriteProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self.transport.write(b"".join((STATUS_LINE[status], head, _CLOSE, b"\r\n", body)))
         self.transport.close()
+        self._ends()
+
+    def _ends(self) -> None:
+        """A connection ends once all is sent, which is never where nobody reads it."""
+        if self.transport.get_write_buffer_size():
+            self._all.stalls(self.transport)
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._ends()
+
+    def eof_received(self) -> None:
+        """See asyncio. Who has sent all may still not read."""
+        self._ends()
 
     def pause_writing(self) -> None:
         """See asyncio."""
@@ -216,13 +258,13 @@ class OneWriteProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """See asyncio."""
         super().resume_writing()
-        self._all.flows(self.transport)
+        if not self.transport.is_closing():  # else the rest has to be taken, too
+            self._all.flows(self.transport)
 
     def timeout_keep_alive_handler(self) -> None:
-        """See uvicorn. A connection ends once all is sent, which is never where nobody reads it."""
+        """See uvicorn."""
         super().timeout_keep_alive_handler()
-        if self.transport.get_write_buffer_size():
-            self._all.stalls(self.transport)
+        self._ends()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""

@@ -161,7 +161,7 @@ def _by_position(sent: Sent, inputs: Sequence[Tensor]) -> list[Sent]:
 
 def _column(sent: Sent, declared: Tensor | None) -> list[Any]:
     if declared is None:
-        return _per_row(sent, None)
+        return _not_declared(sent)
     if declared.content_type == JSON_TEXT and sent.content_type != JSON_TEXT:
         return nested(sent.flat, sent.shape)  # a column of lists
     if sent.width != 1:
@@ -177,12 +177,28 @@ def _arrays(tensors: list[Sent], model: Interface) -> Any:
             raise BadRequestError(f"there are {len(tensors)} tensors, must be 1: the model takes a single array")
         return _array(tensors[0], model.inputs[0])
     declared = {tensor.name: tensor for tensor in model.inputs}
-    return {sent.name: _array(sent, declared.get(sent.name)) for sent in tensors}
+    return {
+        sent.name: _array(sent, declared[sent.name]) if sent.name in declared else _not_declared(sent)
+        for sent in tensors
+    }
 
 
-def _array(sent: Sent, declared: Tensor | None) -> list[Any]:
+def _not_declared(sent: Sent) -> list[Any]:
+    """What the model does not know may name the unit, and is not nested for nobody.
+
+    Raises:
+        BadRequestError: It has more than one element a row.
+    """
+    if sent.width != 1:
+        raise BadRequestError(
+            f"input {shown(sent.name)} has shape {list(sent.shape)}, and the model has no such input; leave it out"
+        )
+    return _elements(sent, None)
+
+
+def _array(sent: Sent, declared: Tensor) -> list[Any]:
     """Nested; refused where MLflow would cut fractions off, or read texts as numbers."""
-    if declared is not None and not _fits(sent.datatype, declared.datatype):
+    if not _fits(sent.datatype, declared.datatype):
         raise BadRequestError(
             f"input {shown(sent.name)} is {sent.datatype}, and the model's is {declared.datatype}; send it as that"
         )

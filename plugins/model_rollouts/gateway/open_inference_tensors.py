@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ _SINGLE = {"BOOL": bool, "BYTES": str}
 DATATYPES = ("BOOL", *_WHOLE, *_FLOATS, "BYTES")
 
 _EXACT = 2**53  # whole floats beyond this no longer say which integer was meant
-_MOST_DIMENSIONS = 32
+_MOST_DIMENSIONS = 8
+_TABLE_DIMENSIONS = 2  # which are never too many lists
+_LISTS_PER_ELEMENT = 2  # each has the size of dozens of sent bytes; most shapes take fewer
+_LISTS_PER_ROW = 8
 _SHOWN = 80
 
 
@@ -70,6 +74,14 @@ def read_tensors(items: Any, max_rows: int) -> list[Sent]:
     if len({tensor.rows for tensor in tensors}) > 1:
         have = ", ".join(f"{tensor.name}: {tensor.rows}" for tensor in tensors[:20])
         raise BadRequestError(f"the tensors do not have the same number of rows ({have})")
+    deep = [tensor for tensor in tensors if len(tensor.shape) > _TABLE_DIMENSIONS]
+    lists = sum(map(_lists, deep))
+    most = _LISTS_PER_ELEMENT * sum(len(tensor.flat) for tensor in deep) + _LISTS_PER_ROW * max_rows
+    if lists > most:
+        raise BadRequestError(
+            f"the tensors' shapes make {lists} lists, must be at most {most} for so many elements; leave out "
+            "dimensions of size 1"
+        )
     return tensors
 
 
@@ -78,6 +90,11 @@ def nested(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     for width in reversed(shape[1:]):
         values = [values[i : i + width] for i in range(0, len(values), width)]
     return values
+
+
+def _lists(tensor: Sent) -> int:
+    """How many lists it takes to nest a tensor."""
+    return sum(accumulate(tensor.shape[:-1], mul))
 
 
 def parameters_of(item: dict[str, Any], where: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ _CSV_NULLS = frozenset(
         *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     ]
 )
+_SHOWN = 80
 _NO_CSV = "Invalid input. The body must be CSV in UTF-8 with a header."
 
 
@@ -160,7 +162,7 @@ def _split_records(content: Any) -> list[dict[str, Any]]:
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise BadRequestError("the model has named inputs, so 'dataframe_split' needs 'columns', a list of names")
     if len(set(columns)) != len(columns):
-        twice = sorted({name for name in columns if columns.count(name) > 1})
+        twice = sorted(name[:_SHOWN] for name, times in Counter(columns).items() if times > 1)
         raise BadRequestError(f"'columns' names {', '.join(twice[:20])} more than once; name each column once")
     if not isinstance(data, list):
         raise BadRequestError(f"'data' is a {type(data).__name__}, must be a list of rows")

@@ -17,7 +17,7 @@ from model_rollouts.settings import Settings
 
 _MOST_PORT = 65_535
 _LEAST_KEY_CHARS = 16  # of the key that hides units
-_LEAST_TOKEN_CHARS = 16  # of the testers' token
+_LEAST_TOKEN_CHARS = 16  # of the testers' token, and of one that others can try to guess
 
 
 class GatewaySettings(Settings):
@@ -173,6 +173,13 @@ class GatewaySettings(Settings):
             raise ValueError(
                 f"host is {self.host}, which others can reach, and there is no token; listen on 127.0.0.1, or set "
                 "MODEL_ROLLOUTS_GATEWAY_TOKENS_FILE or MODEL_ROLLOUTS_GATEWAY_TOKEN"
+            )
+        size = _LEAST_TOKEN_CHARS if self.gateway_token is None else len(self.gateway_token.get_secret_value().strip())
+        if self.is_seen_by_others and size < _LEAST_TOKEN_CHARS:
+            raise ValueError(
+                f"host is {self.host}, which others can reach, and the token has {size} characters, must have "
+                f"{_LEAST_TOKEN_CHARS} or more; set MODEL_ROLLOUTS_GATEWAY_TOKEN to a random text, or listen on "
+                "127.0.0.1"
             )
         if self.tls_cert_file is not None:
             make_context(self.tls_cert_file, self.tls_key_file, self.tls_key_password)
