@@ -82,7 +82,11 @@ What DESIGN.md promises, shown by breaking things. Made by `make test-faults` on
   with all its children; a thread starts again what has ended, as an init system does. Airflow is told to notice within
   15 s that a process is gone (by default: minutes).
 - A boundary is a task's state in Airflow's database: the task runs, or the watch is deferred. Three canaries of two
-  stages meet every pair of a boundary and a process once; where no worker runs, the API server is killed.
+  stages come by every pair of a boundary and a process once; where no worker runs, the API server is to be killed. A
+  kill counts when the task was still there right before it and the process was alive; what was not is named as missed,
+  and a canary that misses more than one in five does not hold.
+- A worker is LocalExecutor's process that supervises the task, killed together with the task. One that is idle is not
+  killed: in Airflow 3.3.2 it waits with the lock of the executor's queue, and takes that with it.
 - Callers ask two gateways in turn, and ask the other one when a connection breaks or a gateway that has just started
   says 503. A request keeps its id. A caller without an answer from either is a failure of the test.
 - After each: shares sum to 100 in every event, revisions follow each other without a gap, the shares of an event begin
