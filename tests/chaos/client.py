@@ -6,14 +6,14 @@ counts as one. What did not leave in full, or was not answered in full, was not 
 
 import asyncio
 import json
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import uvloop
+from tests.load import Load
 
 _HEAD_END = b"\r\n\r\n"
 _PATIENCE = 20.0  # for answers, once the load has ended
@@ -99,7 +99,7 @@ class _Connection(asyncio.Protocol):
             self._asked = None
 
 
-class Client:
+class Client(Load[Asked]):
     """Sends requests while the block lasts; afterwards each has its outcome in `asked`.
 
     Args:
@@ -122,47 +122,23 @@ class Client:
         assert parts.hostname is not None
         assert parts.port is not None
         self._host, self._port, self._path = parts.hostname, parts.port, parts.path
-        self._rate, self._prefix, self._units, self._x = rate, prefix, units, x
-        self._stop = threading.Event()
+        super().__init__(rate, prefix, uvloop.run)
+        self._units, self._x = units, x
         self._idle: deque[_Connection] = deque()
-        self._error: BaseException | None = None
-        self.asked: list[Asked] = []
 
-    def __enter__(self) -> "Client":
-        self._thread = threading.Thread(target=self._main, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def run_for(self, seconds: float) -> Sequence[Asked]:
-        """Load for so long, and what came of it."""
-        with self:
-            self._stop.wait(seconds)
-        return self.asked
-
-    def _main(self) -> None:
-        try:
-            uvloop.run(self._run())
-        except BaseException as error:
-            self._error = error
+    @property
+    def asked(self) -> list[Asked]:
+        """What was sent, and what came of it."""
+        return self._sent
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         failures: list[object] = []
         loop.set_exception_handler(lambda _, context: failures.append(context.get("exception") or context["message"]))
-        began, opening = time.monotonic(), set()
-        while not self._stop.is_set():
-            number = len(self.asked)
-            due = began + number / self._rate
-            if (wait := due - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
+        opening = set()
+        async for number, due in self._ticks():
             unit = number if self._units is None else number % self._units
-            asked = Asked(f"{self._prefix}-{number}", f"unit{unit}", self._x(number), due)
+            asked = Asked(f"{self.prefix}-{number}", f"unit{unit}", self._x(number), due)
             self.asked.append(asked)
             if (connection := self._free()) is not None:
                 connection.ask(asked, self._request(asked))

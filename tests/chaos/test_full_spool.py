@@ -90,7 +90,7 @@ def test_when_the_spool_is_full_answers_are_refused_or_counted_as_unlogged(
     registry: str, tmp_path: Path, kind: str, what: str
 ) -> None:
     if kind == "disk" and not _can_mount(tmp_path / "try"):
-        kind = "bound"  # no right to mount: the spool's own bound stands in for the disk's
+        pytest.skip("a small disk takes the right to mount one: run as root, with CAP_SYS_ADMIN in a container")
     (tmp_path / "log").write_text("no folder")
     with _full(registry, tmp_path, kind, what) as gateway:
         asked = _until_full(gateway, what)

@@ -1,16 +1,17 @@
 """Callers with two gateways: one that does not answer, or is not ready yet, is left for the other.
 
-A request keeps its id. What no gateway answered is lost, which is what must never happen.
+A request keeps its id. What no gateway answered rightly is lost, which is what must never happen.
 """
 
 import asyncio
-import threading
+import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
+from tests.load import Load
 
 _TIMEOUT = 15.0
 _ROUNDS = 3  # of all gateways; a caller gives up then
@@ -31,7 +32,7 @@ class Request:
         version: The version that answered; empty: nobody did.
         gateway: The address that answered.
         prediction: What was answered.
-        left: Why each gateway before that was left: "broken", or its HTTP status.
+        left: Why each gateway before that was left: "broken" (the connection), "broken answer", or its HTTP status.
     """
 
     request_id: str
@@ -55,8 +56,8 @@ class Request:
         return (self.done - self.sent) * 1000
 
 
-class Callers:
-    """Sends requests while the block lasts, on the clock; afterwards each has its outcome in `requests`.
+class Callers(Load[Request]):
+    """Sends requests while the block lasts; afterwards each has its outcome in `requests`.
 
     Args:
         gateways: Addresses.
@@ -66,55 +67,31 @@ class Callers:
     """
 
     def __init__(self, gateways: Sequence[str], model: str, rate: float, prefix: str) -> None:
+        super().__init__(rate, prefix)
         self._urls = [f"{url}/models/{model}/invocations" for url in gateways]
-        self._rate, self._prefix = rate, prefix
-        self._stop = threading.Event()
-        self._error: BaseException | None = None
-        self.requests: list[Request] = []
 
-    def __enter__(self) -> "Callers":
-        self._thread = threading.Thread(target=self._main, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def run_for(self, seconds: float) -> list[Request]:
-        """Load for so long, and what came of it."""
-        with self:
-            self._stop.wait(seconds)
-        return self.requests
+    @property
+    def requests(self) -> list[Request]:
+        """What was sent, and what came of it."""
+        return self._sent
 
     @property
     def lost(self) -> list[Request]:
-        """Requests that nobody answered."""
-        return [each for each in self.requests if each.done and not each.answered]
+        """Requests that nobody answered rightly; before the block has ended, also those on their way."""
+        return [each for each in self.requests if not each.answered]
 
     @property
     def left(self) -> Counter[str]:
         """How often a gateway was left for the other one, by why."""
         return Counter(why for each in self.requests for why in each.left)
 
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:
-            self._error = error
-
     async def _run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-        began, flying = time.monotonic(), set()
+        flying = set()
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-            while not self._stop.is_set():
-                number = len(self.requests)
-                if (wait := began + number / self._rate - time.monotonic()) > 0:
-                    await asyncio.sleep(wait)
+            async for number, _ in self._ticks():
                 x = float(number % 7) - 3
-                request = Request(f"{self._prefix}-{number}", f"unit{number}", x, time.monotonic())
+                request = Request(f"{self.prefix}-{number}", f"unit{number}", x, time.monotonic())
                 self.requests.append(request)
                 task = asyncio.create_task(self._ask(session, request, number))
                 flying.add(task)
@@ -138,14 +115,30 @@ class Callers:
 
     async def _ask_one(self, session: aiohttp.ClientSession, request: Request, url: str) -> str | None:
         headers = {"X-Request-Id": request.request_id, "X-Unit-Id": request.unit}
-        body = {"dataframe_records": [{"x": request.x}]}
+        asked = {"dataframe_records": [{"x": request.x}]}
         try:
-            async with session.post(url, json=body, headers=headers) as answer:
-                content = await answer.json()
+            async with session.post(url, json=asked, headers=headers) as answer:
+                body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError):
             return "broken"
         if answer.status != 200:
             return str(answer.status)
-        (request.prediction,) = content["predictions"]
-        request.version, request.gateway = answer.headers["X-Model-Version"], url
+        try:
+            request.prediction, version = _read(body, answer.headers, request)
+        except (ValueError, KeyError, TypeError):
+            return "broken answer"
+        request.version, request.gateway = version, url
         return None
+
+
+def _read(body: bytes, headers: Mapping[str, str], request: Request) -> tuple[int, str]:
+    """Prediction and version of an answer.
+
+    Raises:
+        ValueError: It is not the answer to this request, or no whole one. So are KeyError and TypeError.
+    """
+    (prediction,) = json.loads(body)["predictions"]
+    version = headers["X-Model-Version"]
+    if type(prediction) is not int or not version or headers["X-Request-Id"] != request.request_id:
+        raise ValueError(f"{request.request_id} got {prediction!r} of version {version!r}")
+    return prediction, version

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import requests
 from tests.faults.callers import Callers
 from tests.faults.promises import check_audit, check_deals, check_log, check_stages, logged
 from tests.faults.stack import GATEWAYS, Stack
@@ -43,10 +42,9 @@ def serves(stack: Stack, gateway: str) -> bool:
     return revision is not None
 
 
-def drained(stack: Stack) -> bool:
-    """Whether everything that was answered is in the log."""
-    said = [requests.get(f"{url}/status", timeout=10).json() for url in stack.gateway_urls]
-    return all(each["spool"]["bytes"] == 0 and each["mirror"]["waiting"] == 0 for each in said)
+def calling(stack: Stack, name: str) -> Callers:
+    """Callers of the model, whose requests are named so."""
+    return Callers(stack.gateway_urls, MODEL, RATE, name)
 
 
 def start(stack: Stack, challenger: str, steps: Sequence[float], **more: Any) -> tuple[str, Rollout]:
@@ -100,14 +98,14 @@ def check_promoted(stack: Stack, rollout: Rollout) -> None:
     assert stage_runs(stack, rollout) == {str(stage): 1 for stage in range(stages)}
 
 
-def check_callers(stack: Stack, callers: Callers, rollouts: Sequence[Rollout], prefix: str, kills: int = 0) -> None:
+def check_callers(stack: Stack, callers: Callers, rollouts: Sequence[Rollout], kills: int = 0) -> None:
     """Everybody was answered, rightly, logged once and dealt as the audit says."""
     stack.wait_ready(*GATEWAYS)
-    stack.until("whole log", lambda: drained(stack), 60)
+    stack.wait_logged()
     assert not callers.lost, f"{len(callers.lost)} callers got no answer: {callers.left}"
     assert set(callers.left) <= {"broken", "503"}, f"callers saw {callers.left}"
     assert all(each.prediction == int(each.x > 0) for each in callers.requests)
     events = check_audit(stack.store, MODEL)
-    rows = logged(stack.log_dir, MODEL, prefix)
+    rows = logged(stack.log_dir, MODEL, f"{callers.prefix}-")
     check_log(rows, callers.requests, kills)
     assert check_deals(rows, events, {each.id: each for each in rollouts}) > 50

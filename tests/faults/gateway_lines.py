@@ -27,13 +27,15 @@ class Line:
         test: Its name, with its parameters.
         fault: What it breaks.
         held: What it checks.
-        summary: Where it leaves its numbers; several: the first that is there.
+        summary: Where it leaves its numbers.
+        small: Whether it is there at small size, too.
     """
 
     test: str
     fault: str
     held: str
-    summary: tuple[str, ...]
+    summary: str
+    small: bool = True
 
 
 _TRIP = "test_one_that_never_answers_right_is_out_after_ten"
@@ -44,72 +46,80 @@ LINES = (
         "test_without_the_store_traffic_stays_a_burst_is_stopped_and_both_are_told_when_it_is_back",
         "the store away under load",
         "no request fails, units keep their version, log whole; a burst of failures is stopped, and told afterwards",
-        ("outage-store",),
+        "outage-store",
     ),
     Line(
         "test_without_the_registry_serving_goes_on_and_a_new_version_waits_for_it",
         "the registry away under load",
         "no request fails, log whole; a version that is not loaded waits for it",
-        ("outage-registry",),
+        "outage-registry",
     ),
     Line(
         "test_without_the_logs_folder_answers_wait_in_the_spool",
         "the log away under load",
         "no request fails; what was answered waits in the spool and is in the log once afterwards",
-        ("outage-log",),
+        "outage-log",
     ),
     Line(
         f"{_FULL}[disk-refuse]",
         "the spool's disk full, answers refused",
         "503 with Retry-After; nothing is answered that is not logged; well again with room",
-        ("full-disk-refuse", "full-bound-refuse"),
+        "full-disk-refuse",
     ),
     Line(
         f"{_FULL}[disk-serve]",
         "the spool's disk full, answers given",
         "every caller is answered; what is not logged is counted and holds the stage",
-        ("full-disk-serve", "full-bound-serve"),
+        "full-disk-serve",
+        small=False,
     ),
-    Line(f"{_FULL}[bound-refuse]", "the spool at its bound, answers refused", "the same", ("full-bound-refuse",)),
-    Line(f"{_FULL}[bound-serve]", "the spool at its bound, answers given", "the same", ("full-bound-serve",)),
-    Line(f"{_LOGGED}[delta]", "kill -9 of a gateway under load, log in Delta", _KILL, ("kill-delta",)),
-    Line(f"{_LOGGED}[postgresql]", "kill -9 of a gateway under load, log in PostgreSQL", _KILL, ("kill-postgresql",)),
+    Line(
+        f"{_FULL}[bound-refuse]",
+        "the spool at its bound, answers refused",
+        "the same",
+        "full-bound-refuse",
+        small=False,
+    ),
+    Line(f"{_FULL}[bound-serve]", "the spool at its bound, answers given", "the same", "full-bound-serve"),
+    Line(f"{_LOGGED}[delta]", "kill -9 of a gateway under load, log in Delta", _KILL, "kill-delta"),
+    Line(f"{_LOGGED}[postgresql]", "kill -9 of a gateway under load, log in PostgreSQL", _KILL, "kill-postgresql"),
     Line(
         "test_moves_under_load_fail_nothing_keep_units_and_take_force_within_a_second",
         "shares grow, versions switch and come back under load",
         "no request fails, units only move towards the challenger, in force within a second",
-        ("moves",),
+        "moves",
     ),
     Line(
         "test_one_that_raises_on_three_rows_in_ten_is_answered_for_and_does_not_trip_the_breaker",
         "a challenger that raises on three rows in ten",
         "the champion answers in the same request; exactly those rows are its failures",
-        ("sick-raises",),
+        "sick-raises",
     ),
     Line(
         "test_one_that_sleeps_costs_callers_no_more_than_its_time_and_is_out_after_ten_times_that",
         "a challenger that hangs",
         _SICK,
-        ("sick-sleeps",),
+        "sick-sleeps",
     ),
-    Line(f"{_TRIP}[nan-nan]", "a challenger that answers NaN", _SICK, ("sick-nan",)),
-    Line(f"{_TRIP}[long-answers]", "a challenger that answers in the wrong shape", _SICK, ("sick-long",)),
-    Line(f"{_TRIP}[exits-SystemExit]", "a challenger that calls exit", _SICK, ("sick-exits",)),
+    Line(f"{_TRIP}[nan-nan]", "a challenger that answers NaN", _SICK, "sick-nan"),
+    Line(f"{_TRIP}[long-answers]", "a challenger that answers in the wrong shape", _SICK, "sick-long"),
+    Line(f"{_TRIP}[exits-SystemExit]", "a challenger that calls exit", _SICK, "sick-exits"),
     Line(
         "test_one_that_keeps_memory_is_unloaded_before_the_process_dies_of_it",
         "a challenger that eats memory",
         "unloaded and rolled back within its bound; no request fails, memory is given back",
-        ("sick-grows",),
+        "sick-grows",
     ),
 )
 
 
-def lines(junit: Path, full: bool) -> Iterator[Shown]:
+def lines(junit: Path, full: bool, since: float) -> Iterator[Shown]:
     """What a run of tests/chaos has shown.
 
     Args:
         junit: Its report, as pytest writes it.
         full: Whether it was at full size.
+        since: When it began; numbers from before are another run's.
 
     Raises:
         ValueError: A test is in no line of this table.
@@ -119,24 +129,26 @@ def lines(junit: Path, full: bool) -> Iterator[Shown]:
         line = known.get(case.get("name", ""))
         if line is None:
             raise ValueError(f"{case.get('name')} is in no line of tests/faults/gateway_lines.py; add one")
+        skipped = case.find("skipped")
         passed = not any(case.find(kind) is not None for kind in ("failure", "error", "skipped"))
-        numbers = _numbers(line, full)
+        numbers = _numbers(line, full, since)
+        told = ", ".join(f"{name.replace('_', ' ')} {numbers[name]}" for name in _NUMBERS if name in numbers)
         yield Shown(
             fault=line.fault,
             held=line.held,
             times=int(numbers.get("kills", 1)),
-            result=", ".join(f"{name.replace('_', ' ')} {numbers[name]}" for name in _NUMBERS if name in numbers),
+            result=told if skipped is None else skipped.get("message", ""),
             seconds=round(float(case.get("time", 0)), 1),
             passed=passed,
             full=full,
+            part="gateway",
+            ran=skipped is None,
         )
 
 
-def _numbers(line: Line, full: bool) -> dict[str, Any]:
-    for name in line.summary:
-        file = SUMMARIES / f"{name}.json"
-        if file.exists():
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if found.get("full") == full:
-                return found
-    return {}
+def _numbers(line: Line, full: bool, since: float) -> dict[str, Any]:
+    file = SUMMARIES / f"{line.summary}.json"
+    if not file.exists() or file.stat().st_mtime < since:
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found if found.get("full") == full else {}

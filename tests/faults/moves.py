@@ -119,14 +119,10 @@ class Team:
 
     def wait_logged(self) -> None:
         """Wait until everything that was answered is in the log."""
-        self.stack.until("whole log", self._drained, 60)
+        self.stack.wait_logged()
 
     def reconcile(self) -> list[Finding]:
         """One look of the reconcile task, for a DAG run that is gone; nothing is too young for it."""
         gone = lambda *_: "ended"  # noqa: E731
         reconciler = Reconciler(self.parts.service, self.parts.gateway, gone, "reconcile", timedelta(0))
         return [each for each in reconciler.check() if each.model == self.model]
-
-    def _drained(self) -> bool:
-        said = [requests.get(f"{url}/status", timeout=10).json() for url in self.stack.gateway_urls]
-        return all(each["spool"]["bytes"] == 0 and each["mirror"]["waiting"] == 0 for each in said)

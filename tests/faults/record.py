@@ -26,6 +26,9 @@ class Shown:
         seconds: How long it took.
         passed: Whether all of it held.
         full: Whether it was done at full size.
+        part: Of the run.
+        ran: Whether it was tried at all; `result` says why not.
+        at: When it was kept, seconds since 1970.
     """
 
     fault: str
@@ -35,6 +38,16 @@ class Shown:
     seconds: float = 0.0
     passed: bool = False
     full: bool = field(default_factory=lambda: FULL)
+    part: str = "stack"
+    ran: bool = True
+    at: float = field(default_factory=time.time)
+
+    @property
+    def outcome(self) -> str:
+        """For the table."""
+        if not self.ran:
+            return "**did not run**"
+        return "held" if self.passed else "**did not hold**"
 
 
 @contextmanager
@@ -53,12 +66,19 @@ def shown(fault: str, held: str) -> Iterator[Shown]:
 def keep(line: Shown) -> None:
     """Keep a line for the page."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    file = FOLDER / (re.sub(r"[^a-z0-9]+", "-", line.fault.lower()).strip("-")[:80] + ".json")
-    file.write_text(json.dumps(vars(line) | {"at": time.time()}, indent=1) + "\n", encoding="utf-8")
+    line.at = time.time()
+    file = FOLDER / (re.sub(r"[^a-z0-9]+", "-", line.fault.lower()).strip("-") + ".json")
+    file.write_text(json.dumps(vars(line), indent=1) + "\n", encoding="utf-8")
 
 
-def kept() -> list[Shown]:
-    """Every line, in the order in which they were tried."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in FOLDER.glob("*.json")]
-    found.sort(key=lambda line: line["at"])
-    return [Shown(**{name: value for name, value in line.items() if name != "at"}) for line in found]
+def kept() -> dict[str, Shown]:
+    """Every line, by its fault."""
+    found = [Shown(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(FOLDER.glob("*.json"))]
+    return {line.fault: line for line in found}
+
+
+def forget(part: str) -> None:
+    """Remove the lines of a part, before it runs again."""
+    for file in FOLDER.glob("*.json"):
+        if json.loads(file.read_text(encoding="utf-8")).get("part", part) == part:
+            file.unlink()

@@ -5,7 +5,6 @@ with LocalExecutor. Each has a process group of its own. What a test kills, and 
 started again by a thread; how often the latter was needed is counted.
 """
 
-import os
 import pwd
 import shutil
 import signal
@@ -20,8 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
+from tests.faults.kills import descendants, strike
 from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
 
@@ -86,7 +85,6 @@ class Part:
         cwd: Working directory.
         ready: Whether it does what it is there for.
         service: It, while it runs.
-        kills: How often it was killed.
         falls: How often it ended by itself and was started again.
         down: It is not to be started again for now.
     """
@@ -97,7 +95,6 @@ class Part:
     cwd: Path
     ready: Callable[[], bool]
     service: Service | None = None
-    kills: int = 0
     falls: int = 0
     down: bool = False
     fell_at: float = 0.0
@@ -250,21 +247,19 @@ class Stack:
 
     # --- kills
 
-    def kill(self, name: str) -> None:
-        """kill -9 of a process and all that it has started; it is started again at once."""
+    def kill(self, name: str) -> bool:
+        """kill -9 of a process and all that it has started; it is started again at once. Whether it was alive."""
         part = self.parts[name]
         with part.lock:
-            part.kills += 1
-            self._end(part)
+            return self._end(part)
 
     @contextmanager
     def away(self, name: str) -> Iterator[None]:
-        """The same, but it stays away as long as the block lasts."""
+        """The same, but it stays away as long as the block lasts, and has to be alive before."""
         part = self.parts[name]
         with part.lock:
-            part.kills += 1
+            assert self._end(part), f"{name} was down already"
             part.down = True
-            self._end(part)
         try:
             yield
         finally:
@@ -291,6 +286,17 @@ class Stack:
             if time.monotonic() > end or max(part.falls for part in self.parts.values()) > _MOST_FALLS:
                 raise AssertionError(f"no {what} after {seconds:g} s{problem}; {self._told()}")
             time.sleep(_POLL_SECONDS)
+
+    def drained(self) -> bool:
+        """Whether everything that the gateways answered is in the log."""
+        import requests
+
+        said = [requests.get(f"{url}/status", timeout=10).json() for url in self.gateway_urls]
+        return all(each["spool"]["bytes"] == 0 and each["mirror"]["waiting"] == 0 for each in said)
+
+    def wait_logged(self) -> None:
+        """Wait until it is."""
+        self.until("whole log", self.drained, 60)
 
     @property
     def falls(self) -> dict[str, int]:
@@ -433,12 +439,12 @@ class Stack:
     def _launch(self, part: Part) -> Service:
         return self._processes.start(part.name, part.command, env=part.env, cwd=part.cwd, grace=0.5)
 
-    def _end(self, part: Part) -> None:
+    def _end(self, part: Part) -> bool:
         if part.service is None or part.service.guard.poll() is not None:
-            return
-        for pid in descendants(part.service.guard.pid):
-            struck(pid)
+            return False
+        hit = strike(*descendants(part.service.guard.pid))
         part.service.guard.wait(timeout=60)
+        return hit
 
     def _keep_running(self) -> None:
         """Start again whatever has ended, as an init system does."""
@@ -465,23 +471,6 @@ class Stack:
 
 def _runs(part: Part) -> bool:
     return part.service is not None and part.service.guard.poll() is None
-
-
-def descendants(pid: int) -> list[int]:
-    """Everybody whom a process has started, parents first."""
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def struck(pid: int) -> bool:
-    """kill -9; whether there was anybody to get it."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextmanager

@@ -62,6 +62,6 @@ def test_an_alias_that_is_moved_by_hand_moves_no_traffic_and_is_reported_once(
         events = check_audit(team.parts.store, name)
         rows = logged(stack.log_dir, name)
         seen = check_log(rows, callers.requests)
-        check_deals(rows, events, {rollout.id: rollout})
+        assert check_deals(rows, events, {rollout.id: rollout}) > 0
         assert not callers.lost
         line.result = f"{seen['answered']:,} answers, {len(_told(team))} report"

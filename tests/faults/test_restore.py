@@ -36,52 +36,53 @@ def test_after_a_restore_traffic_is_the_backups_and_the_rollout_goes_on_from_the
         "the backup and goes on; nothing promoted without passing; aliases wait for a person, which an event says; "
         "the evidence is counted as by a process that knows nothing of the time since; log once each"
     )
-    with (
-        shown("store restored from an older backup, in the middle of the next rollout", held) as line,
-        Callers(stack.gateway_urls, name, RATE, name) as callers,
-    ):
-        first = team.promote(team.start("2", 50, 100))
-        second = team.open(team.start("3", 20, 100))
-        team.parts.service.sync_registry(second.id)
-        team.wait_followed()
-        stack.until("looks", lambda: _looks(team, second.id) > 2, 30)
-        stack.dump("rollouts", backup)
-        kept, audit = team.traffic, team.parts.store.events(model=name)
+    fault = "store restored from an older backup, in the middle of the next rollout"
+    with shown(fault, held) as line:
+        with Callers(stack.gateway_urls, name, RATE, name) as callers:
+            first = team.promote(team.start("2", 50, 100))
+            second = team.open(team.start("3", 20, 100))
+            team.parts.service.sync_registry(second.id)
+            team.wait_followed()
+            stack.until("looks", lambda: _looks(team, second.id) > 2, 30)
+            stack.dump("rollouts", backup)
+            kept, audit = team.traffic, team.parts.store.events(model=name)
 
-        # a day goes by
-        team.promote(team.clear(second))
-        third = team.open(team.start("1", 30, 100))
-        team.wait_followed()
-        stack.until("looks", lambda: _looks(team, third.id) > 2, 30)
-        assert stack.aliases(name)["champion"] == "3"
+            # a day goes by
+            team.promote(team.clear(second))
+            third = team.open(team.start("1", 30, 100))
+            team.wait_followed()
+            stack.until("looks", lambda: _looks(team, third.id) > 2, 30)
+            assert stack.aliases(name)["champion"] == "3"
 
-        stack.restore("rollouts", backup)
-        team.parts.store.close()
-        assert team.traffic == kept
-        team.wait_followed(30)
-        assert [team.status(gateway)["share"] for gateway in ("gateway-1", "gateway-2")] == [20, 20]
-        assert team.parts.store.events(model=name) == audit
-        again = team.now(second)
-        assert (again.state, again.stage) == (State.BAKING, 0)
-        stack.until("looks", lambda: _looks(team, second.id) > 5, 30)
-        _check_evidence(team, second.id, tmp_path)
+            stack.restore("rollouts", backup)
+            team.parts.store.close()
+            assert team.traffic == kept
+            team.wait_followed(30)
+            assert [team.status(gateway)["share"] for gateway in ("gateway-1", "gateway-2")] == [20, 20]
+            assert team.parts.store.events(model=name) == audit
+            again = team.now(second)
+            assert (again.state, again.stage) == (State.BAKING, 0)
+            stack.until("looks", lambda: _looks(team, second.id) > 5, 30)
+            _check_evidence(team, second.id, tmp_path)
 
-        findings = team.reconcile()
-        assert team.now(second).state in (State.BAKING, State.HOLDING, State.ROLLED_BACK), "nothing passes by itself"
-        assert stack.aliases(name)["champion"] == "3", "which of the two is right a person knows"
-        told = [e.reason for e in team.parts.store.events(model=name) if e.kind is EventKind.REPORTED]
-        assert any("was the store restored?" in reason for reason in told), told
-        team.parts.service.sync_registry(second.id)  # as `rollouts sync` does
-        assert stack.aliases(name) == {"champion": "2", "challenger": "3", "previous": "1"}
-        assert any("is gone" in finding.what for finding in findings), "the run of before the restore is missed"
-        team.parts.service.roll_back(second.id, "test", "start anew after the restore")
-        team.wait_followed()
-    team.wait_logged()
-    assert first.state is State.PROMOTED
-    assert not callers.lost
-    check_audit(team.parts.store, name)
-    seen = check_log(logged(stack.log_dir, name), callers.requests)
-    line.result = f"{seen['answered']:,} answers, {seen['rows']:,} rows, {len(findings)} findings of reconcile"
+            findings = team.reconcile()
+            assert team.now(second).state in (State.BAKING, State.HOLDING, State.ROLLED_BACK), (
+                "nothing passes by itself"
+            )
+            assert stack.aliases(name)["champion"] == "3", "which of the two is right a person knows"
+            told = [e.reason for e in team.parts.store.events(model=name) if e.kind is EventKind.REPORTED]
+            assert any("was the store restored?" in reason for reason in told), told
+            team.parts.service.sync_registry(second.id)  # as `rollouts sync` does
+            assert stack.aliases(name) == {"champion": "2", "challenger": "3", "previous": "1"}
+            assert any("is gone" in finding.what for finding in findings), "the run of before the restore is missed"
+            team.parts.service.roll_back(second.id, "test", "start anew after the restore")
+            team.wait_followed()
+        team.wait_logged()
+        assert first.state is State.PROMOTED
+        assert not callers.lost
+        check_audit(team.parts.store, name)
+        seen = check_log(logged(stack.log_dir, name), callers.requests)
+        line.result = f"{seen['answered']:,} answers, {seen['rows']:,} rows, {len(findings)} findings of reconcile"
 
 
 def _looks(team: Team, rollout_id: str) -> int:

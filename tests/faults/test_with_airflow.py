@@ -7,11 +7,11 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from tests.faults.callers import Callers
 from tests.faults.canaries import (
     MODEL,
     PATIENCE,
     RATE,
+    calling,
     check_callers,
     check_promoted,
     ended,
@@ -35,7 +35,7 @@ def test_a_minute_without_database_and_registry_costs_a_canary_nothing_but_time(
     stack = serving
     held = "promoted; no caller without an answer; each answer logged once; audit, stages and aliases as after kills"
     with shown(f"{AWAY_SECONDS:g} s without PostgreSQL and MLflow in a canary's watch", held) as line:
-        with Callers(stack.gateway_urls, MODEL, RATE, "outage") as callers:
+        with calling(stack, "outage") as callers:
             run, rollout = start(stack, following(stack), [100])
             watching = lambda: stack.task("canary", run, "watch").get("state") == "deferred"  # noqa: E731
             stack.until("watch that waits", watching, PATIENCE)
@@ -46,7 +46,7 @@ def test_a_minute_without_database_and_registry_costs_a_canary_nothing_but_time(
             stack.wait_ready("postgresql", "mlflow")
             rollout = ended(stack, rollout)
         check_promoted(stack, rollout)
-        check_callers(stack, callers, [rollout], "outage-")
+        check_callers(stack, callers, [rollout])
         line.result = f"{len(callers.requests):,} requests, {meanwhile:,} of them meanwhile, none without an answer"
         assert meanwhile > 0.8 * RATE * AWAY_SECONDS
 
@@ -68,9 +68,9 @@ def test_a_yes_and_a_rollback_at_once_leave_the_champion_alone(serving: Stack) -
     )
     with shown("two people at once: approve and roll back, by the page", held) as line:
         codes: Counter[tuple[int, int]] = Counter()
-        with Callers(stack.gateway_urls, MODEL, RATE, "yes-no") as callers:
+        with calling(stack, "yes-no") as callers:
             rollouts = [_round(stack, codes) for _ in range(ROUNDS)]
-        check_callers(stack, callers, rollouts, "yes-no-")
+        check_callers(stack, callers, rollouts)
         line.times = ROUNDS
         line.result = ", ".join(f"approve {yes}, roll back {no}: {count}" for (yes, no), count in codes.items())
 
