@@ -136,9 +136,8 @@ def measure(name: str, count: int, look_seconds: float, seconds: float, *, toget
                 with _traffic(folder / "log", rollouts, look_seconds) as traffic, _triggerer(env, folder) as triggerer:
                     _run(result, looks, triggerer, traffic)
                 if float("inf") in result.delays:
-                    _say(
-                        f"looks are missing; the triggerer's last words:\n{(folder / 'triggerer.log').read_text()[-6000:]}"
-                    )
+                    said = (folder / "triggerer.log").read_text()[-3000:]
+                    _say(f"looks are missing; the triggerer's last words:\n{said}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return result

@@ -1,6 +1,7 @@
 """A team with many models: a rollout of each in the middle of a stage, an hour of looks behind it, and traffic."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from model_rollouts.adapters.sql_engine import Database
 from model_rollouts.adapters.sql_rows import from_look
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as steps
+from model_rollouts.core.evidence import Look
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Cause, Change, Rollout
+from model_rollouts.core.unit_evidence import UnitCounts
 
 PAST_LOOKS, MATURITY, GRACE = 60, 600.0, 2.0
 ROWS, OLD_COMMITS = 200, 12  # of a commit; of a model's table before the measurement
 _SEED = 5
 _SHARE = 25
+_UNITS = 1_000_000
 _MADE = """
 CREATE TABLE bench_made (rollout_id text, stage integer, look integer, labels boolean, at timestamptz);
 CREATE FUNCTION bench_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -64,7 +68,7 @@ def fill_store(url: str, count: int, look_seconds: float, *, together: bool) -> 
         mature = PAST_LOOKS - int((MATURITY + GRACE) // look_seconds) - 1
         rollout = _open(store, f"model-{number:04d}", plan, now - past - timedelta(seconds=ahead))
         rollouts.append(rollout)
-        past_rows = past_rows or [from_look("", look) for look in looks(rng, rollout, PAST_LOOKS)]
+        past_rows = past_rows or [from_look("", _split(look)) for look in looks(rng, rollout, PAST_LOOKS)]
         rows += [
             row | {"rollout_id": rollout.id} | ({} if row["look"] < mature else {"labels": None}) for row in past_rows
         ]
@@ -76,6 +80,12 @@ def fill_store(url: str, count: int, look_seconds: float, *, together: bool) -> 
     database.close()
     store.close()
     return rollouts
+
+
+def _split(look: Look) -> Look:
+    """The look with new units as the share deals them; else the first verdict would be on the assignment."""
+    champion, challenger = UnitCounts(new=200 - 2 * _SHARE), UnitCounts(new=2 * _SHARE)
+    return replace(look, champion_units=champion, challenger_units=challenger)
 
 
 def _open(store: SqlStore, model: str, plan: Plan, at: datetime) -> Rollout:
@@ -131,13 +141,14 @@ class Traffic:
         at = start.timestamp() * 1e6 + np.sort(self.rng.uniform(0, seconds * 1e6, ROWS))
         predictions, outcomes = [], []
         for i in range(ROWS):
-            arm = "challenger" if rollout and self.rng.random() * 100 < _SHARE else "champion"
+            unit = int(self.rng.integers(_UNITS))
+            arm = "challenger" if rollout and unit % 100 < _SHARE else "champion"
             request, label = f"{model}-{self.batch}-{i}", int(self.rng.integers(2))
             failed = self.rng.random() < 0.01
             row: dict[str, Any] = {
                 "request_id": request, "ts": int(at[i]), "model": model, "version": "2" if arm == "challenger" else "1",
                 "arm": arm, "cohort": arm if rollout else None, "served": True,
-                "unit_id": f"u{self.rng.integers(3000)}",
+                "unit_id": f"u{unit}",
                 "status": "error" if failed else "ok", "error": "KeyError" if failed else None,
                 "latency_ms": float(self.rng.lognormal(2, 0.3)), "prediction": None if failed else str(label),
                 "score": None, "gateway_id": "bench", "traffic_revision": 3,
