@@ -16,6 +16,7 @@ from tests.offline_past import logged_model, register
 from typer.testing import CliRunner
 
 from bench.serving import serving
+from model_rollouts.adapters.gateway_client import GatewayClient
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.cli import app
@@ -135,7 +136,7 @@ def test_the_command_ends_though_something_hangs(tmp_path: Path) -> None:
 
 
 def test_beside_a_running_gateway_everything_is_well_and_a_moved_alias_is_told(
-    doctor: Doctor, tmp_path: Path, mlflow_server: str
+    doctor: Doctor, tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = register(mlflow_server, logged_model(mlflow_server))
     client = make_client(mlflow_server)
@@ -157,6 +158,12 @@ def test_beside_a_running_gateway_everything_is_well_and_a_moved_alias_is_told(
             "remedy": "",
         }
         assert found[f"log of {model}"]["health"] == "warning", "nobody asked yet"
+        with monkeypatch.context() as holding:
+            holding.setattr(GatewayClient, "backlog", lambda self, model: {"g-1": 95.0, "g-2": 0.0})
+            code, found = doctor(**settings)
+        told = found[f"gateways of {model}"]
+        assert (code, told["health"]) == (0, "warning")
+        assert "gateway g-1 has rows of" in told["detail"]
         client.delete_registered_model_alias(model, "champion")
         code, found = doctor(**settings)
         assert code == 0

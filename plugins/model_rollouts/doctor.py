@@ -9,6 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.core.errors import RolloutError
+from model_rollouts.logged_until import logged_until
 from model_rollouts.ports import Window
 from model_rollouts.wiring import Wiring
 
@@ -131,6 +132,7 @@ def _gateways(parts: Wiring) -> list[Finding]:
         try:
             versions = parts.gateway.versions(traffic.model)
             routed = parts.gateway.routed(traffic.model)
+            logged = logged_until(parts.gateway.backlog, traffic.model, parts.service.clock())
         except RolloutError as error:
             findings.append(Finding(what, Health.FAILED, str(error), "start it, or mend its address"))
             continue
@@ -143,6 +145,9 @@ def _gateways(parts: Wiring) -> list[Finding]:
         elif behind:
             detail = f"the traffic row has revision {traffic.revision}; {', '.join(behind)}"
             findings.append(Finding(what, Health.WARNING, detail, "look again: a change takes a second"))
+        elif logged.late:
+            hint = "see `spool` there; no look is closed without its rows"
+            findings.append(Finding(what, Health.WARNING, logged.missing, hint))
         else:
             findings.append(Finding(what, Health.OK, f"{len(routed)} processes, versions {', '.join(wanted)} ready"))
     return findings or [Finding("gateways", Health.UNUSED, "no model to ask them about")]
