@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     for part in {"stack", "gateway"} & set(parts):
         forget(part)
     if "stack" in parts:
-        code |= _pytest("tests/faults", "faults")
+        code |= _pytest("tests/faults")
     if "gateway" in parts:
         code |= _gateway([_OUTAGES], full=True)
         code |= _gateway(["tests/chaos", f"--ignore={_OUTAGES}"], full=False)
