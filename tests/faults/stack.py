@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 from tests.faults.kills import descendants, strike
 from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
@@ -281,7 +282,7 @@ class Stack:
             try:
                 if value := found():
                     return value
-            except (OSError, psycopg.Error, KeyError, ValueError) as error:
+            except (OSError, psycopg.Error, DBAPIError, KeyError, ValueError) as error:
                 problem = f" ({type(error).__name__}: {str(error)[:300]})"
             if time.monotonic() > end or max(part.falls for part in self.parts.values()) > _MOST_FALLS:
                 raise AssertionError(f"no {what} after {seconds:g} s{problem}; {self._told()}")
