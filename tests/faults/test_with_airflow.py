@@ -4,9 +4,9 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.error import HTTPError
 
 import pytest
+import requests
 from tests.faults.canaries import (
     MODEL,
     PATIENCE,
@@ -22,7 +22,9 @@ from tests.faults.promises import check_stages
 from tests.faults.record import FULL, shown
 from tests.faults.stack import Stack
 
+from demo import airflow_parts
 from model_rollouts.core.rollout import EventKind, Rollout, State
+from model_rollouts.web.access import HEADER, VALUE
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.skipif(not FULL, reason="FAULTS=small does without")]
 
@@ -51,14 +53,21 @@ def test_a_minute_without_database_and_registry_costs_a_canary_nothing_but_time(
         assert meanwhile > 0.8 * RATE * AWAY_SECONDS
 
 
-def _act(stack: Stack, rollout: Rollout, deed: str) -> int:
+def _somebody(stack: Stack) -> requests.Session:
+    """Logged in as a browser is, and asking as our page does."""
+    login = {"username": airflow_parts.USER, "password": airflow_parts.password(stack.config)}
+    token = requests.post(f"{stack.config.airflow_url}/auth/token", json=login, timeout=30).json()["access_token"]
+    session = requests.Session()
+    session.cookies.set("_token", token)
+    session.headers[HEADER] = VALUE
+    return session
+
+
+def _act(stack: Stack, somebody: requests.Session, rollout: Rollout, deed: str) -> int:
     """One deed by the page, of what was seen; gives the HTTP status."""
     body: dict[str, Any] = {"reason": f"{deed}, I say", "revision": rollout.revision}
-    try:
-        stack.api._call("POST", f"{_PAGE}/{rollout.id}/{deed}", body)
-    except HTTPError as error:
-        return error.code
-    return 200
+    url = f"{stack.config.airflow_url}{_PAGE}/{rollout.id}/{deed}"
+    return somebody.post(url, json=body, timeout=60).status_code
 
 
 def test_a_yes_and_a_rollback_at_once_leave_the_champion_alone(serving: Stack) -> None:
@@ -84,12 +93,12 @@ def _round(stack: Stack, codes: "Counter[tuple[int, int]]") -> Rollout:
     rollout = stack.store.rollout(rollout.id)
     gate = threading.Barrier(2)
 
-    def act(deed: str) -> int:
+    def act(somebody: requests.Session, deed: str) -> int:
         gate.wait()
-        return _act(stack, rollout, deed)
+        return _act(stack, somebody, rollout, deed)
 
     with ThreadPoolExecutor(2) as pool:
-        yes, no = pool.map(act, ("approve", "roll_back"))
+        yes, no = pool.map(act, (_somebody(stack), _somebody(stack)), ("approve", "roll_back"))
     codes[yes, no] += 1
     assert no == 200, "a rollback of what was seen was refused, and nothing had moved"
     assert yes in (200, 409), yes
