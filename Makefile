@@ -50,7 +50,7 @@ test-chaos: $(READY) ## every failure at full size: kill -9, sick challengers, m
 test-faults: $(READY) ## kills, outages, clocks, people, restores against everything that runs: docs/faults.md (half an hour; FAULTS=small: a tenth)
 	@exec $(BIN)/python -m tests.faults.run $(ARGS)
 
-test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to two canaries and back to nothing (11 minutes; ARGS=--help)
+test-compose: $(READY) ## docker-compose.yaml on a real engine, from nothing to two canaries and back to nothing (10 minutes; ARGS=--help)
 	@exec $(BIN)/python tests/compose/check.py $(ARGS)
 
 secrets: ## random passwords for docker-compose.yaml into .env, which is never overwritten
