@@ -127,12 +127,14 @@ def test_a_gateway_that_does_not_answer_holds_looks_up_to_the_deadline_and_no_pa
     assert stage.looks == []
 
 
-@pytest.mark.parametrize("wrong", ["away", "late"])
+@pytest.mark.parametrize("wrong", ["away", "late", "nobody"])
 def test_harm_is_seen_in_what_is_there(stage: Stage, wrong: str) -> None:
     stage.asked_for(60, _2=BROKEN)
     stage.at(60)
     if wrong == "away":
         stage.away = "no gateway answers"
+    elif wrong == "nobody":
+        stage.holds = {}
     else:
         stage.holds = {"g1": 59.0, "g2": 0.0}
     decision = stage.service.look(ID)

@@ -44,9 +44,9 @@ def logged_until(backlog: Backlog | None, model: str, now: datetime) -> LoggedUn
         return LoggedUntil(now)
     try:
         waiting = backlog(model)
-    except NotReadyError as error:
+        gateway, seconds = max(waiting.items(), key=lambda item: item[1])
+    except Exception as error:  # whatever it is, harm can still be seen in what is there
         return LoggedUntil(_NEVER, f"what gateways have not logged is not known: {error}"[:500], late=True)
-    gateway, seconds = max(waiting.items(), key=lambda item: item[1])
     if seconds == 0:
         return LoggedUntil(now)
     held = f"gateway {gateway} has rows of {model} that are {seconds:.1f} s old and not in the log yet"
