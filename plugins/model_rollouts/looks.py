@@ -9,7 +9,7 @@ from model_rollouts.core.evidence import Look
 from model_rollouts.core.gates import Metric
 from model_rollouts.core.plan import Plan
 from model_rollouts.core.rollout import Rollout
-from model_rollouts.ports import PredictionLog, StageWindow, Window
+from model_rollouts.ports import LooksAtOnce, PredictionLog, StageWindow, Window
 
 _SKEW = timedelta(minutes=1)  # so much may the clocks of two machines differ; more is a clock that is wrong
 _PRIOR = timedelta(days=30)  # what a unit was worth before the rollout, for CUPED
@@ -82,6 +82,13 @@ class _Closing:
 
     def due(self, now: datetime) -> Due:
         found = _windows(self.plan, self.spans, self.looks, now)
+        log, maturity = self.log, timedelta(seconds=self.plan.label_maturity_seconds)
+        if not self.looks and len(found.closed) > 1 and isinstance(log, LooksAtOnce):
+            with log.at_once(self.rollout.model, self.rollout.id, found.closed, maturity) as self.log:
+                return self._counted(found)
+        return self._counted(found)
+
+    def _counted(self, found: "_Windows") -> Due:
         closed, fresh = found.closed, found.fresh
         if fresh:
             self._count_requests(fresh)

@@ -1,10 +1,11 @@
 """What the service needs from the world, as small Protocols. Adapters implement them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from model_rollouts.core.baseline import Baseline
 from model_rollouts.core.data_rollback import DataRollback
@@ -130,6 +131,23 @@ class StageWindow:
 
     stage: int
     window: Window
+
+
+@runtime_checkable
+class LooksAtOnce(Protocol):
+    """A log that can read the looks of a whole rollout one time for all parts of their evidence."""
+
+    def at_once(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], maturity: timedelta
+    ) -> "AbstractContextManager[PredictionLog]":
+        """The log, for who counts all of these looks now. Its numbers are the same.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All closed looks of the rollout in order of time, from its first one.
+            maturity: A label or value counts up to this long after its request.
+        """
 
 
 class PredictionLog(Protocol):

@@ -101,15 +101,15 @@ def _read(asked: LooksAsked, at: int) -> "duckdb.DuckDBPyConnection | None":
     tables, parameters = asked.source(at)
     head = query.head_of_few if query.head_of_few and len(asked.looks) - at <= _FEW else query.head
     text = f"CREATE TEMP TABLE {query.kept} AS WITH {head} SELECT * FROM {query.kept}"
-    return run_local(text, tables, _used(text, parameters))
+    return run_local(text, tables, used(text, parameters))
 
 
 def _rest(connection: "duckdb.DuckDBPyConnection", asked: LooksAsked, parts: Sequence[Part]) -> list[tuple[Any, ...]]:
     query = asked.query
     names = ", ".join(name for name, _ in query.carried)
-    carried = f"(SELECT {names} FROM {_files(parts)})" if parts else query.nothing
+    carried = f"(SELECT {names} FROM {_files(parts)})" if parts else query.nothing()
     text = f"WITH {query.rest.replace(CARRIED, carried)}"
-    return connection.execute(text, _used(text, {"fresh": asked.fresh})).fetchall()
+    return connection.execute(text, used(text, {"fresh": asked.fresh})).fetchall()
 
 
 def _sound(files: Sequence[Path]) -> bool:
@@ -133,7 +133,7 @@ def _worth(carried: Carried, asked: LooksAsked) -> Path:
         return file
     tables, parameters = asked.beside
     text = f"CREATE TEMP TABLE worth AS WITH {asked.query.beside} SELECT unit, x FROM worth"
-    with run_local(text, tables, _used(text, parameters)) or connect() as made:
+    with run_local(text, tables, used(text, parameters)) or connect() as made:
         made.execute("CREATE TEMP TABLE IF NOT EXISTS worth (unit VARCHAR, x HUGEINT)")
         _write(made, "SELECT unit, CAST(x AS DECIMAL(38, 0)) AS x FROM worth", file)
     return file
@@ -193,7 +193,7 @@ def _literal(file: Path) -> str:
     return f"'{quoted}'"
 
 
-def _used(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def used(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that a text has; DuckDB refuses others."""
     names = set(re.findall(r"\$(\w+)", text))
     return {name: value for name, value in parameters.items() if name in names}

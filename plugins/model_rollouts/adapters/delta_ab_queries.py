@@ -4,7 +4,7 @@
 from itertools import combinations_with_replacement
 
 from model_rollouts.adapters.delta_queries import BIN, first_rows
-from model_rollouts.adapters.delta_unit_queries import _UNIT, valued
+from model_rollouts.adapters.delta_unit_queries import UNIT, valued
 from model_rollouts.adapters.delta_value_queries import PRIOR_VALUES
 
 # Columns of a unit that are summed up, in this order.
@@ -27,7 +27,7 @@ UNITS_TABLE = f"""
 CREATE TEMP TABLE units AS
 WITH {first_rows("rollout_id = $rollout AND stage = $stage AND arm = cohort AND arm IN ('champion', 'challenger')")},
 inside AS MATERIALIZED (
-    SELECT arm, request_id, {_UNIT} AS unit, us, status, prediction, coalesce({BIN} >= $bins, true) AS failed
+    SELECT arm, request_id, {UNIT} AS unit, us, status, prediction, coalesce({BIN} >= $bins, true) AS failed
     FROM counted WHERE us >= $start
 ),
 served AS (

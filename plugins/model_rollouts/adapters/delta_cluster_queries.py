@@ -30,7 +30,8 @@ class LookQuery:
 
     Attributes:
         kept: The common table that the second half reads.
-        head: Common tables up to `kept`, from the log.
+        tallies: Common tables from `judged`, the rows that count, up to `kept`: sums by unit.
+        head: Common tables from the log up to `kept`.
         carry: Common tables, from `kept`, and a query for the sums by unit over looks from `$first` up to `$end`.
         carried: The columns of `carry`, and their types.
         keys: Those of them that it is grouped by; the others are added up when two are merged.
@@ -40,6 +41,7 @@ class LookQuery:
     """
 
     kept: str
+    tallies: str
     head: str
     carry: str
     carried: tuple[tuple[str, str], ...]
@@ -52,12 +54,15 @@ class LookQuery:
     def whole(self) -> str:
         """One text, for all looks from the first one, with nothing carried."""
         tables = [self.head, self.beside] if self.beside else [self.head]
-        return f"WITH {', '.join(tables)}, {self.rest.replace(CARRIED, self.nothing)}"
+        return f"WITH {', '.join(tables)}, {self.rest.replace(CARRIED, self.nothing())}"
 
-    @property
-    def nothing(self) -> str:
-        """What stands for `{carried}` where nothing is carried."""
-        columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in self.carried)
+    def nothing(self, **kinds: str) -> str:
+        """What stands for `{carried}` where nothing is carried.
+
+        Args:
+            **kinds: Types of columns that are others than in `carried`.
+        """
+        columns = ", ".join(f"CAST(NULL AS {kinds.get(name, kind)}) AS {name}" for name, kind in self.carried)
         return f"(SELECT {columns} WHERE false)"
 
 
@@ -77,7 +82,12 @@ class Metric:
 
 
 def cluster_query(
-    head: str, metrics: Sequence[Metric], new_units: bool, totals: Sequence[str] = (), head_of_few: str = ""
+    rows: str,
+    tallies: str,
+    metrics: Sequence[Metric],
+    new_units: bool,
+    totals: Sequence[str] = (),
+    rows_of_few: str = "",
 ) -> LookQuery:
     """From `tallies` to sums over the pairs within a look, and over those of a look with all earlier ones.
 
@@ -85,12 +95,13 @@ def cluster_query(
     `squares`, `products`, `scale` and `noise`.
 
     Args:
-        head: Common tables, the last one being `tallies`: `prefix`, `arm`, `look`, `unit`, `units` (how many such units
+        rows: Common tables from the log, the last one being `judged`: the rows that count.
+        tallies: Common tables from `judged`, the last one being `tallies`: `prefix`, `arm`, `look`, `unit`, `units` (how many such units
             the row stands for; 1 where the prefix is ''), the metrics' columns, and `since`, when the unit asked first
             in the look. Rows with a prefix have no pairs across looks.
         metrics: What is judged.
         totals: Columns of `tallies` that the result has the sums of, after the metrics.
-        head_of_few: As for `LookQuery`.
+        rows_of_few: `rows` for a few looks among many; empty: it is the same.
         new_units: Whether rows with the prefix `new` have the number of new units in the place of the first `judged`.
     """
     at = range(1, len(metrics) + 1)
@@ -155,7 +166,10 @@ SELECT arm, unit, {", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name i
 FROM parts WHERE prefix = '' AND look >= $first AND look < $end GROUP BY arm, unit
 """
     columns = (("arm", "VARCHAR"), ("unit", "VARCHAR"), *((name, "BIGINT") for name in (*counts, *sums)))
-    return LookQuery("tallies", head, carry, columns, ("arm", "unit"), rest, head_of_few=head_of_few)
+    few = f"{rows_of_few},{tallies}" if rows_of_few else ""
+    return LookQuery(
+        "tallies", tallies, f"{rows},{tallies}", carry, columns, ("arm", "unit"), rest, head_of_few=few
+    )
 
 
 # Of first rows of one time the challenger's is the first, so that the count is the same each time.

@@ -119,18 +119,27 @@ def _plain(
 
 
 def run_local(
-    sql: str, tables: Mapping[str, tuple[LogPlace, datetime, datetime]], parameters: Mapping[str, Any]
+    sql: str,
+    tables: Mapping[str, tuple[LogPlace, datetime, datetime]],
+    parameters: Mapping[str, Any],
+    database: "duckdb.DuckDBPyConnection | None" = None,
 ) -> "duckdb.DuckDBPyConnection | None":
     """Run a query with DuckDB, whichever engine the log is asked by: for queries that leave tables or files behind.
 
     Arguments, result and errors as for `run`; the result is a connection, which has what the query made.
+
+    Args:
+        sql: As for `run`.
+        tables: As for `run`.
+        parameters: As for `run`.
+        database: Where it is run; None: in an empty database of its own.
     """
     import duckdb
 
     tables = _plain(tables)
     places = ", ".join(str(where[0]) for where in tables.values())
     for attempt in range(_TRIES):
-        connection: duckdb.DuckDBPyConnection | None = None
+        connection = database
         sources: dict[str, str] = {}
         given = dict(parameters)
         for name, (place, start, end) in tables.items():

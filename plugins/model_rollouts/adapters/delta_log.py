@@ -6,7 +6,9 @@ Evidence is made of rows whose arm is their cohort. A request that is logged aga
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from model_rollouts.adapters.delta_files import LogReadError, run
@@ -76,15 +78,10 @@ class DeltaPredictionLog(DeltaUnitLog):
         """
         if not windows:
             return []
-        parameters = look_parameters(rollout_id, [StageWindow(stage, window) for window in windows]) | {"stage": stage}
-        parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
-        tables = {"predictions": (log_table(self.root, model, "predictions"), *span(windows))}
-        result = self._run(REQUESTS, tables, parameters)
-        rows = result.fetchall() if result else []
         requests: dict[tuple[int, str], int] = defaultdict(int)
         errors: dict[tuple[int, str], int] = defaultdict(int)
         latency: dict[tuple[int, str], dict[int, int]] = defaultdict(dict)
-        for at, arm, index, n in rows:
+        for at, arm, index, n in self._request_rows(model, rollout_id, stage, windows):
             requests[at, arm] += n
             if index is None:
                 errors[at, arm] += n
@@ -176,7 +173,35 @@ class DeltaPredictionLog(DeltaUnitLog):
         result = run(OUTCOME_COUNT, {"outcomes": where}, {"low": microseconds(start), "high": microseconds(end)})
         return int(result.fetchall()[0][0]) if result else 0
 
+    def at_once(
+        self, model: str, rollout_id: str, windows: Sequence[StageWindow], maturity: timedelta
+    ) -> "AbstractContextManager[DeltaPredictionLog]":
+        """This log, for who asks for all parts of all of these looks; see `looks_at_once`.
+
+        Args:
+            model: Registered model name.
+            rollout_id: The rollout.
+            windows: All closed looks of the rollout in order of time, from its first one.
+            maturity: A label or value counts up to this long after its request.
+        """
+        from model_rollouts.adapters.looks_at_once import looks_at_once
+
+        seen_as_it_is = type(self)._run is DeltaUnitLog._run
+        if seen_as_it_is and windows and isinstance(log_table(self.root, model, "predictions"), Path):
+            return looks_at_once(self, model, rollout_id, windows, maturity)
+        return nullcontext(self)
+
     # --- inside
+
+    def _request_rows(
+        self, model: str, rollout_id: str, stage: int, windows: Sequence[Window]
+    ) -> list[tuple[int, str, int | None, int]]:
+        """Position of the window, arm, latency bin (None: an error) and how many requests."""
+        parameters = look_parameters(rollout_id, [StageWindow(stage, window) for window in windows]) | {"stage": stage}
+        parameters |= {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
+        tables = {"predictions": (log_table(self.root, model, "predictions"), *span(windows))}
+        result = self._run(REQUESTS, tables, parameters)
+        return result.fetchall() if result else []
 
     def _sample(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from model_rollouts.adapters.delta_queries import BIN, CHAMPION_ROWS
 from model_rollouts.adapters.delta_schema import FEATURE_PREFIX
-from model_rollouts.adapters.delta_unit_queries import _CALL, _UNIT, valued
+from model_rollouts.adapters.delta_unit_queries import _CALL, UNIT, valued
 
 _DAY_US = 86_400_000_000
 _MOST_NUMBERS = 9
@@ -42,7 +42,7 @@ counted AS (
     ) AS in_order
     WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 ),
-binned AS (SELECT *, {BIN} AS bin, {_UNIT} AS unit, {_CALL} AS call FROM counted WHERE us >= $start),
+binned AS (SELECT *, {BIN} AS bin, {UNIT} AS unit, {_CALL} AS call FROM counted WHERE us >= $start),
 inside AS MATERIALIZED (
     SELECT *, coalesce(bin >= $bins, true) AS failed, coalesce(bin < $bins AND latency_ms > 0, false) AS timed
     FROM binned

@@ -16,6 +16,9 @@ REPEAT = timedelta(seconds=REPEAT_SECONDS)
 OUTCOME_SLACK = timedelta(days=1)  # a label's clock may be behind; one older than this is of another request
 FAR = datetime(2199, 12, 31, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Requests are told apart by a hash where nothing but time and memory depends on it: two that have the same one are both
+# taken for requests that came back, which goes by the rules as well.
+ID_HASH = "hash(coalesce(request_id, ''))"
 
 
 def first_rows(
@@ -40,14 +43,14 @@ def first_rows(
     ) AS seen"""
     return f"""
 {name}_repeated AS (
-    SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
+    SELECT {ID_HASH} AS id FROM {{predictions}}
     WHERE {condition} AND epoch_us(ts) >= {since} AND epoch_us(ts) < $high
-    GROUP BY {within} HAVING count(*) > 1
+    GROUP BY id HAVING {_twice(within)}
 ),
 {name} AS (
     SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us
-    FROM {seen} LEFT JOIN {name}_repeated AS again ON again.request_id = coalesce(seen.request_id, '')
-    WHERE again.request_id IS NULL
+    FROM {seen} LEFT JOIN {name}_repeated AS again ON again.id = {ID_HASH}
+    WHERE again.id IS NULL
     UNION ALL
     SELECT * FROM (
         -- Of rows with one time the failed and the slow come first: a tie never hides harm.
@@ -56,11 +59,17 @@ def first_rows(
             ORDER BY us, (status = 'ok') NULLS FIRST, latency_ms DESC NULLS LAST, prediction
         ) AS earlier_us
         FROM {seen}
-        WHERE coalesce(request_id, '') IN (SELECT request_id FROM {name}_repeated)
+        WHERE {ID_HASH} IN (SELECT id FROM {name}_repeated)
     ) AS in_order
     WHERE earlier_us IS NULL OR us - earlier_us >= $repeat
 )
 """
+
+
+def _twice(within: str) -> str:
+    """Whether a request may have come back, of all of its rows; those of the two arms are apart where `within` says."""
+    by_arm = [f"count(CASE WHEN arm = '{arm}' THEN 1 END) > 1" for arm in ("champion", "challenger")]
+    return " OR ".join(by_arm) if "arm" in within else "count(*) > 1"
 
 
 # Windows, looks that is, in runs: those of one stage that follow each other and are of one length.
@@ -173,9 +182,7 @@ def answers(
     """
     kept = ", ".join(columns)
     between = f"epoch_us(ts) >= {since} AND epoch_us(ts) < $high"
-    by_arm = [f"count(CASE WHEN arm = '{arm}' THEN 1 END) > 1" for arm in ("champion", "challenger")]
-    twice = " OR ".join(by_arm) if "arm" in within else "count(*) > 1"
-    are_careful = f"{condition} AND coalesce(request_id, '') IN (SELECT request_id FROM {name}_careful)"
+    are_careful = f"{condition} AND {ID_HASH} IN (SELECT id FROM {name}_careful)"
     first = first_rows(are_careful, within, more, f"{name}_counted", since)
     in_time = f"%s >= us - $slack AND %s <= {until}"
     label_in_time, value_in_time = in_time.replace("%s", "label_us"), in_time.replace("%s", "value_us")
@@ -187,23 +194,32 @@ def answers(
 ),"""
     of_careful = joined(f"{name}_again", kept, until.replace("us +", "{rows}.us +"), outcomes, timed=True)
     return f"""{picked if few else ""}
-{name}_careful AS (
-    SELECT coalesce(request_id, '') AS request_id FROM {{predictions}}
-    WHERE {condition} AND {between}
-    GROUP BY request_id HAVING {twice}
-    UNION
-    SELECT request_id FROM {outcomes} AS of_request WHERE request_id IS NOT NULL GROUP BY request_id
-    HAVING max({_LABEL_US}) > min({_LABEL_US}) OR max({_VALUE_US}) > min({_VALUE_US})
+{name}_several AS (
+    SELECT {ID_HASH} AS id FROM {outcomes} AS of_request WHERE request_id IS NOT NULL GROUP BY id HAVING count(*) > 1
 ),
+{name}_careful AS (
+    SELECT {ID_HASH} AS id FROM {{predictions}}
+    WHERE {condition} AND {between}
+    GROUP BY id HAVING {_twice(within)}
+    UNION
+    SELECT {ID_HASH} AS id FROM {outcomes} AS of_request WHERE {ID_HASH} IN (SELECT id FROM {name}_several)
+    GROUP BY id HAVING count(label) > 1 OR count(value) > 1
+),
+-- A request whose label and value came apart has two outcomes.
 {name}_known AS (
+    SELECT request_id, {_LABEL_US} AS label_us, label, {_VALUE_US} AS value_us, value
+    FROM {outcomes} AS of_request LEFT JOIN {name}_several AS several ON several.id = {ID_HASH}
+    WHERE several.id IS NULL AND request_id IS NOT NULL
+    UNION ALL
     SELECT request_id, min({_LABEL_US}) AS label_us, min(label) AS label,
         min({_VALUE_US}) AS value_us, min(value) AS value
-    FROM {outcomes} AS of_request WHERE request_id IS NOT NULL GROUP BY request_id
+    FROM {outcomes} AS of_request WHERE {ID_HASH} IN (SELECT id FROM {name}_several) AND request_id IS NOT NULL
+    GROUP BY request_id
 ),
 {first},
 {name}_again AS (SELECT request_id, us, {narrow} FROM {name}_counted),
 {name}_plain AS (
-    SELECT request_id, us, {narrow}
+    SELECT request_id, us, {ID_HASH} AS id, {narrow}
     FROM (
         SELECT request_id, arm, stage, unit_id, status, latency_ms, prediction, epoch_us(ts) AS us{more}
         FROM {{predictions}}
@@ -217,9 +233,9 @@ def answers(
         CASE WHEN {value_in_time} THEN value END AS first_value
     FROM (
         SELECT {name}_plain.*, {name}_known.label_us, {name}_known.label, {name}_known.value_us, {name}_known.value
-        FROM {name}_plain LEFT JOIN {name}_careful ON {name}_careful.request_id = coalesce({name}_plain.request_id, '')
+        FROM {name}_plain LEFT JOIN {name}_careful ON {name}_careful.id = {name}_plain.id
             LEFT JOIN {name}_known ON {name}_known.request_id = {name}_plain.request_id
-        WHERE {name}_careful.request_id IS NULL
+        WHERE {name}_careful.id IS NULL
     ) AS once
     UNION ALL
     SELECT {kept}, us, first_label_us, first_label, first_value FROM ({of_careful}) AS judged

@@ -15,9 +15,13 @@ from model_rollouts.adapters.delta_queries import (
 )
 
 # A request without a unit is a unit of its own; a unit named like a request stays apart from it.
-_UNIT = "coalesce('u' || unit_id, 'r' || request_id, '')"
+UNIT = "coalesce('u' || unit_id, 'r' || request_id, '')"
 # Rows of one HTTP call: the gateway gives row i the call's id with `:i` at its end.
 _CALL = "coalesce(regexp_replace(request_id, ':[0-9]+$', ''), '')"
+CALL_OF_ROW = "CASE WHEN request_id LIKE '%:%' THEN regexp_replace(request_id, ':[0-9]+$', '') END"
+GOT = "CASE WHEN served AND status = 'ok' THEN 1 ELSE 0 END"
+ANSWERED = "CASE WHEN status = 'ok' THEN 1 ELSE 0 END"
+FAILED = f"coalesce({BIN} >= $bins, true)"
 OF_ROLLOUT = "rollout_id = $rollout AND arm = cohort AND arm IN ('champion', 'challenger')"
 
 
@@ -37,18 +41,10 @@ _TALLIED = f"""count(*) AS asked, count(*) FILTER (failed) AS errors, count(*) F
         {", ".join(f"count(*) FILTER ({slow}) AS slow_{at}" for at, slow in enumerate(_SLOW, start=1))}"""
 _TALLIES = "asked, errors, answered, slow_1, slow_2, slow_3"
 
-# Everything is added up by unit and by call; the metrics by call are those with a prefix. Most calls have one row, and
-# calls that are alike stand for each other.
-UNIT_COUNTS = cluster_query(
-    f"""
-{first_rows(OF_ROLLOUT)},
-{LOOKS},
-in_look AS ({placed("counted", f"arm, request_id, {_UNIT} AS unit, us, status, latency_ms")}),
-judged AS MATERIALIZED (
-    SELECT look, arm, unit, us, latency_ms, coalesce({BIN} >= $bins, true) AS failed,
-        CASE WHEN request_id LIKE '%:%' THEN regexp_replace(request_id, ':[0-9]+$', '') END AS call
-    FROM in_look
-),
+# From `judged`: a row for each request, with `us`, `latency_ms`, `failed` and `call`. Everything is added up by unit and
+# by call; the metrics by call are those with a prefix. Most calls have one row, and calls that are alike stand for each
+# other.
+UNIT_TALLIES = f"""
 limits AS (
     SELECT look, arm, quantile_disc(latency_ms, [{_QUANTILES}]) AS cuts
     FROM judged WHERE NOT failed GROUP BY look, arm
@@ -69,38 +65,54 @@ by_call AS (
 tallies AS MATERIALIZED (
     SELECT '' AS prefix, arm, look, unit, 1 AS units, since, {_TALLIES} FROM by_unit
     UNION ALL
-    SELECT 'call_' AS prefix, arm, look, '' AS unit, count(*) AS units, 0 AS since, {_TALLIES}
+    SELECT 'call_' AS prefix, arm, look, NULL AS unit, count(*) AS units, 0 AS since, {_TALLIES}
     FROM by_call GROUP BY arm, look, {_TALLIES}
-)""",
+)"""
+
+UNIT_COUNTS = cluster_query(
+    f"""
+{first_rows(OF_ROLLOUT)},
+{LOOKS},
+in_look AS ({placed("counted", f"arm, request_id, {UNIT} AS unit, us, status, latency_ms")}),
+judged AS MATERIALIZED (SELECT look, arm, unit, us, latency_ms, {FAILED} AS failed, {CALL_OF_ROW} AS call FROM in_look)""",
+    UNIT_TALLIES,
     _RATES,
     new_units=True,
 )
+
+
+# From `judged`: a row for each request, with `answered` and, if its label is known, whether it was `wrong`.
+LABEL_TALLIES = """
+tallies AS MATERIALIZED (
+    SELECT '' AS prefix, arm, look, unit, 1 AS units, 0 AS since, count(*) AS due, count(wrong) AS n,
+        count(CASE WHEN wrong = 1 THEN 1 END) AS y
+    FROM judged WHERE answered = 1 GROUP BY arm, look, unit
+)"""
+WRONG = """
+    CASE WHEN first_label IS NULL THEN NULL WHEN first_label IS DISTINCT FROM prediction THEN 1 ELSE 0 END
+"""
 
 
 def _labelled(few: bool) -> str:
     rows = answers(
         OF_ROLLOUT,
         ["stage", "arm", "unit", "prediction", "answered"],
-        f"stage, arm, {_UNIT} AS unit, prediction, CASE WHEN status = 'ok' THEN 1 ELSE 0 END AS answered",
+        f"stage, arm, {UNIT} AS unit, prediction, {ANSWERED} AS answered",
         few=few,
     )
     return f"""
 {rows},
 {LOOKS},
-labelled AS ({placed("answers", "arm, unit, prediction, first_label, answered")}),
-tallies AS MATERIALIZED (
-    SELECT '' AS prefix, arm, look, unit, 1 AS units, 0 AS since, count(*) AS due, count(first_label) AS n,
-        count(CASE WHEN first_label IS NOT NULL AND first_label IS DISTINCT FROM prediction THEN 1 END) AS y
-    FROM labelled WHERE answered = 1 GROUP BY arm, look, unit
-)"""
+judged AS ({placed("answers", f"arm, unit, answered, {WRONG} AS wrong")})"""
 
 
 LABEL_EVIDENCE = cluster_query(
     _labelled(few=False),
+    LABEL_TALLIES,
     [Metric("label", "n", "y")],
     new_units=False,
     totals=("due", "y"),
-    head_of_few=_labelled(few=True),
+    rows_of_few=_labelled(few=True),
 )
 
 SAME_TEXT = "theirs.prediction = asked.prediction"
@@ -143,7 +155,7 @@ PAIR_CLUSTERS = cluster_query(
     f"""
 {first_rows(OF_ROLLOUT)},
 {LOOKS},
-in_look AS ({placed("counted", f"counted.stage, arm, request_id, {_UNIT} AS unit, us, status, prediction")}),
+in_look AS ({placed("counted", f"counted.stage, arm, request_id, {UNIT} AS unit, us, status, prediction")}),
 asked AS (SELECT * FROM in_look WHERE arm = 'champion' AND status = 'ok'),
 theirs AS (
     SELECT request_id, stage, epoch_us(ts) AS us, status, prediction FROM {{predictions}}
@@ -158,7 +170,8 @@ answered AS (
 pairs AS (
     SELECT look, unit, request_id, us, {first_of("agreed", "their_us", "their_us IS NOT NULL")} AS agreed
     FROM answered GROUP BY look, unit, request_id, us
-),
+)""",
+    """
 tallies AS MATERIALIZED (
     SELECT '' AS prefix, 'challenger' AS arm, look, unit, 1 AS units, 0 AS since, count(*) AS n,
         count(CASE WHEN NOT agreed THEN 1 END) AS y
@@ -178,7 +191,7 @@ _CHAMPIONS = (
 BASELINE = f"""
 WITH {first_rows(_CHAMPIONS, within="request_id")},
 inside AS MATERIALIZED (
-    SELECT request_id, us, status, prediction, {_UNIT} AS unit, coalesce({BIN} >= $bins, true) AS failed
+    SELECT request_id, us, status, prediction, {UNIT} AS unit, coalesce({BIN} >= $bins, true) AS failed
     FROM counted WHERE us >= $start
 ),
 due AS (SELECT request_id, us, prediction FROM inside WHERE status = 'ok' AND us + $maturity <= $high),

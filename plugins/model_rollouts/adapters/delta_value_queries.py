@@ -3,7 +3,7 @@
 
 from model_rollouts.adapters.delta_cluster_queries import CARRIED, LookQuery, parts_of, whole
 from model_rollouts.adapters.delta_queries import LOOKS, answers, placed
-from model_rollouts.adapters.delta_unit_queries import _UNIT, OF_ROLLOUT
+from model_rollouts.adapters.delta_unit_queries import GOT, OF_ROLLOUT, UNIT
 
 _PARTS = 10**6  # values are made whole in millionths: they may be large
 
@@ -13,7 +13,7 @@ PRIOR_VALUES = f"""
     answers(
         "arm = 'champion' AND served AND epoch_us(ts) < $prior_high",
         ["unit"],
-        f"{_UNIT} AS unit",
+        f"{UNIT} AS unit",
         until="$prior_high - 1",
         within="request_id",
         name="before",
@@ -33,46 +33,54 @@ worth AS MATERIALIZED (
 
 _SCORES = f"""
 valued AS MATERIALIZED (
-    SELECT look, arm, awaited.unit, y, coalesce(x, (SELECT sum(x) // count(*) FROM worth), 0) AS x,
+    SELECT look, arm, earned.unit, n, y, coalesce(x, (SELECT sum(x) // count(*) FROM worth), 0) AS x,
         CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS treated
-    FROM awaited LEFT JOIN worth ON worth.unit = awaited.unit WHERE y IS NOT NULL
+    FROM earned LEFT JOIN worth ON worth.unit = earned.unit WHERE n > 0
 ),
 averages AS (
-    SELECT look, CAST(sum(y) AS DOUBLE) / count(*) AS mean_y, CAST(sum(x) AS DOUBLE) / count(*) AS mean_x,
-        sum(treated) / count(*) AS share
+    SELECT look, CAST(sum(y) AS DOUBLE) / sum(n) AS mean_y, CAST(sum(n * x) AS DOUBLE) / sum(n) AS mean_x,
+        CAST(sum(n * treated) AS DOUBLE) / sum(n) AS share
     FROM valued GROUP BY look
 ),
 scores AS MATERIALIZED (
     SELECT unit, arm, look,
-        sum({whole("(CAST(y AS DOUBLE) - mean_y) * (treated - share)", 1)}) AS score_y,
-        sum({whole("(CAST(x AS DOUBLE) - mean_x) * (treated - share)", 1)}) AS score_x
-    FROM valued JOIN averages USING (look) GROUP BY unit, arm, look
+        {whole("(CAST(y AS DOUBLE) - n * mean_y) * (treated - share)", 1)} AS score_y,
+        {whole("(CAST(n * x AS DOUBLE) - n * mean_x) * (treated - share)", 1)} AS score_x
+    FROM valued JOIN averages USING (look)
 )"""
 
 
-# An answer that nobody got, such as the champion's to a control request at a share of 100, has no value of its own:
-# what came of the request came of the other version's answer. Whether a request counts is up to its first row alone.
-def _awaited(few: bool) -> str:
+# From `judged`: a row for each answer that is due, with `got` and `first_value`. An answer that nobody got, such as the
+# champion's to a control request at a share of 100, has no value of its own: what came of the request came of the other
+# version's answer.
+VALUE_TALLIES = f"""
+earned AS MATERIALIZED (
+    SELECT look, arm, unit, count(*) AS due, count(first_value) AS n, sum({whole("first_value", _PARTS)}) AS y
+    FROM judged WHERE got = 1 GROUP BY look, arm, unit
+)"""
+
+
+# Whether a request counts is up to its first row alone.
+def _earned(few: bool) -> str:
     rows = answers(
         OF_ROLLOUT,
         ["stage", "arm", "unit", "got"],
-        f"stage, arm, {_UNIT} AS unit, CASE WHEN served AND status = 'ok' THEN 1 ELSE 0 END AS got",
+        f"stage, arm, {UNIT} AS unit, {GOT} AS got",
         ", served",
         few=few,
     )
     return f"""
 {rows},
 {LOOKS},
-known_values AS ({placed("answers", "arm, unit, got, first_value")}),
-awaited AS MATERIALIZED (
-    SELECT look, arm, unit, {whole("first_value", _PARTS)} AS y FROM known_values WHERE got = 1
-)"""
+judged AS ({placed("answers", "arm, unit, got, first_value")}),
+{VALUE_TALLIES}"""
 
 
 VALUE_SUMS = LookQuery(
-    kept="awaited",
-    head=_awaited(few=False),
-    head_of_few=_awaited(few=True),
+    kept="earned",
+    tallies=VALUE_TALLIES,
+    head=_earned(few=False),
+    head_of_few=_earned(few=True),
     beside=WORTH,
     carry=f"""
 {_SCORES}
@@ -114,9 +122,10 @@ firsts AS (
 ),
 fresh_units AS (SELECT arm, look, count(*) AS units FROM firsts GROUP BY arm, look),
 per_arm AS (
-    SELECT look, arm, count(*) AS due, count(y) AS n, {parts_of("y", _PARTS)} AS y FROM awaited GROUP BY look, arm
+    SELECT look, arm, CAST(sum(due) AS BIGINT) AS due, CAST(sum(n) AS BIGINT) AS n, {parts_of("y", _PARTS)} AS y
+    FROM earned GROUP BY look, arm
 ),
-worths AS (SELECT look, arm, {parts_of("x", _PARTS)} AS x FROM valued GROUP BY look, arm)
+worths AS (SELECT look, arm, {parts_of("n * x", _PARTS)} AS x FROM valued GROUP BY look, arm)
 SELECT look, arm, due, n, coalesce(y, 0) AS y, coalesce(x, 0) AS x, coalesce(units, 0) AS units,
     coalesce(yy, 0) AS yy, coalesce(xy, 0) AS xy, coalesce(xx, 0) AS xx
 FROM per_arm LEFT JOIN worths USING (look, arm) LEFT JOIN fresh_units USING (look, arm) LEFT JOIN crosses USING (look)

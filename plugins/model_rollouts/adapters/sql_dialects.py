@@ -120,6 +120,8 @@ def _to_postgres(node: "exp.Expr") -> "exp.Expr":
             return _template("CAST(EXTRACT(EPOCH FROM {0}) * 1000000 AS BIGINT)", "postgres", ts)
         case "isfinite", [number]:
             return _template("(ABS({0}) < CAST('Infinity' AS DOUBLE PRECISION))", "postgres", number)
+        case "hash", [text]:
+            return _template("HASHTEXTEXTENDED({0}, 0)", "postgres", text)
     if isinstance(node, exp.TryCast):  # the argument is a text
         kind = node.to.sql(dialect="postgres").lower()
         return _template(
@@ -144,6 +146,8 @@ def _to_spark(node: "exp.Expr") -> "exp.Expr":
             return _template("UNIX_MICROS({0})", "spark", ts)
         case "isfinite", [number]:
             return _template("(ABS({0}) < DOUBLE('Infinity'))", "spark", number)
+        case "hash", [text]:
+            return _template("XXHASH64({0})", "spark", text)
     if isinstance(node, exp.PercentileDisc):
         wanted = node.expression
         if isinstance(wanted, exp.Array):
