@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_rollouts.adapters.delta_cluster_queries import CARRIED, LookQuery
+from model_rollouts.adapters.delta_cluster_queries import LookQuery
 from model_rollouts.adapters.delta_files import connect, run_local
 from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import LogPlace
@@ -108,7 +108,7 @@ def _rest(connection: "duckdb.DuckDBPyConnection", asked: LooksAsked, parts: Seq
     query = asked.query
     names = ", ".join(name for name, _ in query.carried)
     carried = f"(SELECT {names} FROM {_files(parts)})" if parts else query.nothing()
-    text = f"WITH {query.rest.replace(CARRIED, carried)}"
+    text = f"WITH {query.rest(carried)}"
     return connection.execute(text, used(text, {"fresh": asked.fresh})).fetchall()
 
 

@@ -26,16 +26,21 @@ def parts_of(expression: str, parts: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LookQuery:
-    """A query over all looks of a rollout, in two halves, so that what it keeps between them can be carried on.
+    """A query over all looks of a rollout, in parts, so that what it keeps between them can be carried on.
 
     Attributes:
-        kept: The common table that the second half reads.
-        tallies: Common tables from `judged`, the rows that count, up to `kept`: sums by unit.
+        kept: The common table that the second half reads: sums by unit and look.
+        tallies: Common tables from `judged`, the rows that count, up to `kept`.
         head: Common tables from the log up to `kept`.
-        carry: Common tables, from `kept`, and a query for the sums by unit over looks from `$first` up to `$end`.
+        means: Common tables, from `kept`: what is known of a look only when all of its units are.
+        mean: The last one of `means`.
+        carry: Common tables, from `kept` and `means`, and a query for the sums by unit over looks from `$first` up to
+            `$end`.
         carried: The columns of `carry`, and their types.
         keys: Those of them that it is grouped by; the others are added up when two are merged.
-        rest: Common tables, from `kept` and `{carried}`, and a query: the result for looks from `$fresh` on.
+        sums: Common tables, from `chosen`, which are rows of `kept`, all those of some units, `means` and `{carried}`:
+            the last one is `sums`, whole numbers for looks from `$fresh` on, which may be added up over units.
+        result: A query over `sums`.
         beside: Common tables that the second half reads too, and that are the same for all looks.
         head_of_few: `head` for a few looks among many; empty: it is the same.
     """
@@ -43,10 +48,13 @@ class LookQuery:
     kept: str
     tallies: str
     head: str
+    means: str
+    mean: str
     carry: str
     carried: tuple[tuple[str, str], ...]
     keys: tuple[str, ...]
-    rest: str
+    sums: str
+    result: str
     beside: str = ""
     head_of_few: str = ""
 
@@ -54,7 +62,15 @@ class LookQuery:
     def whole(self) -> str:
         """One text, for all looks from the first one, with nothing carried."""
         tables = [self.head, self.beside] if self.beside else [self.head]
-        return f"WITH {', '.join(tables)}, {self.rest.replace(CARRIED, self.nothing())}"
+        return f"WITH {', '.join(tables)}, {self.rest(self.nothing())}"
+
+    def rest(self, carried: str) -> str:
+        """From `kept` to the result, without the `WITH` before it.
+
+        Args:
+            carried: What stands for `{carried}`.
+        """
+        return f"{self.means}, chosen AS (SELECT * FROM {self.kept}),{self.sums.replace(CARRIED, carried)} {self.result}"
 
     def nothing(self, **kinds: str) -> str:
         """What stands for `{carried}` where nothing is carried.
@@ -108,7 +124,7 @@ def cluster_query(
     counts = list(dict.fromkeys(metric.n for metric in metrics))
     ones = [metric.y for metric in metrics]
     sums = [f"{kind}_{i}" for kind in ("residual", "deviation", "variance") for i in at]
-    spreads = _spreads(metrics)
+    spreads, parts = _spreads(metrics)
     plain = dict.fromkeys([*counts, *ones, *totals])
     history = ", ".join([*plain, *sums])
     earlier = ",\n        ".join(
@@ -116,11 +132,11 @@ def cluster_query(
     )
     earlier_names = [f"earlier_{name}" for name in (*counts, *sums)]
     known = ", ".join([*(name if name in counts else "0" for name in plain), *sums])
-    rest = f"""
-{spreads},
+    pairs = f"""
+{parts.format(rows="chosen")},
 asked_by AS MATERIALIZED (
     SELECT arm, unit, count(*) AS looks, min(since) AS since, min(look) AS look, max(look) AS latest
-    FROM tallies WHERE prefix = '' GROUP BY arm, unit
+    FROM chosen WHERE prefix = '' GROUP BY arm, unit
 ),
 known AS MATERIALIZED (
     SELECT before.* FROM {CARRIED} AS before
@@ -152,23 +168,33 @@ every AS (
     WHERE look >= $fresh AND (prefix <> ''
         OR NOT EXISTS (SELECT 1 FROM come_back WHERE come_back.arm = parts.arm AND come_back.unit = parts.unit))
 ),
-sums AS (
+of_looks AS (
     SELECT every.prefix, every.arm, every.look,
-        {_result(metrics, totals)}
+        {_sums(metrics, totals)}
     FROM every JOIN spreads ON spreads.prefix = every.prefix AND spreads.arm = every.arm AND spreads.look = every.look
     GROUP BY every.prefix, every.arm, every.look
-)
-{_NEW.format(zeros=", 0" * (5 * len(metrics) + len(totals) - 1)) if new_units else "SELECT * FROM sums"}
-"""
+){_NEW.format(zeros=", 0" * (5 * len(metrics) + len(totals) - 1)) if new_units else ""},
+sums AS (SELECT * FROM of_looks{" UNION ALL SELECT * FROM new_units" if new_units else ""})"""
     carry = f"""
-{spreads}
+{spreads},
+{parts.format(rows="tallies")}
 SELECT arm, unit, {", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in (*counts, *sums))}
 FROM parts WHERE prefix = '' AND look >= $first AND look < $end GROUP BY arm, unit
 """
     columns = (("arm", "VARCHAR"), ("unit", "VARCHAR"), *((name, "BIGINT") for name in (*counts, *sums)))
     few = f"{rows_of_few},{tallies}" if rows_of_few else ""
     return LookQuery(
-        "tallies", tallies, f"{rows},{tallies}", carry, columns, ("arm", "unit"), rest, head_of_few=few
+        kept="tallies",
+        tallies=tallies,
+        head=f"{rows},{tallies}",
+        means=spreads,
+        mean="spreads",
+        carry=carry,
+        carried=columns,
+        keys=("arm", "unit"),
+        sums=pairs,
+        result=f"SELECT prefix, arm, look,\n        {_result(metrics, totals)}\nFROM sums GROUP BY prefix, arm, look",
+        head_of_few=few,
     )
 
 
@@ -179,15 +205,12 @@ firsts AS (
         arg_min(look, struct_pack(since, arm, look)) AS look
     FROM asked_by WHERE NOT EXISTS (SELECT 1 FROM known WHERE known.unit = asked_by.unit)
     GROUP BY unit
-)
-SELECT * FROM sums
-UNION ALL
-SELECT 'new', arm, look, count(*){zeros} FROM firsts WHERE look >= $fresh GROUP BY arm, look
-"""
+),
+new_units AS (SELECT 'new', arm, look, count(*){zeros} FROM firsts WHERE look >= $fresh GROUP BY arm, look)"""
 
 
-def _spreads(metrics: Sequence[Metric]) -> str:
-    """Common tables `spreads` (of each look: total, mean and variance) and `parts` (of each unit, less the mean)."""
+def _spreads(metrics: Sequence[Metric]) -> tuple[str, str]:
+    """Common tables `spreads` (of each look: total, mean and variance) and `parts` (of units of `{rows}`, less it)."""
     each = list(enumerate(metrics, start=1))
     totals = ",\n        ".join(
         f"sum(units * {m.n}) AS total_{i}, sum(units * {m.y}) / nullif(sum(units * {m.n}), 0) AS mean_{i}"
@@ -202,7 +225,8 @@ def _spreads(metrics: Sequence[Metric]) -> str:
         f"AS deviation_{i}, {_bigint(f'{m.n} * spread_{i}')} AS variance_{i}"
         for i, m in each
     )
-    return f"""
+    return (
+        f"""
 totals AS (
     SELECT prefix, arm, look,
         {totals}
@@ -212,20 +236,22 @@ spreads AS MATERIALIZED (
     SELECT *,
         {spreads}
     FROM totals
-),
+)""",
+        f"""
 parts AS (
-    SELECT tallies.*,
+    SELECT {{rows}}.*,
         {parts}
-    FROM tallies JOIN spreads
-        ON spreads.prefix = tallies.prefix AND spreads.arm = tallies.arm AND spreads.look = tallies.look
-)"""
+    FROM {{rows}} JOIN spreads
+        ON spreads.prefix = {{rows}}.prefix AND spreads.arm = {{rows}}.arm AND spreads.look = {{rows}}.look
+)""",
+    )
 
 
 def _bigint(expression: str) -> str:
     return f"CAST(coalesce({whole(expression, PARTS)}, 0) AS BIGINT)"
 
 
-def _result(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
+def _sums(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
     lines = []
     for i, metric in enumerate(metrics, start=1):
         n, y, mean, spread = metric.n, metric.y, f"mean_{i}", f"spread_{i}"
@@ -243,8 +269,17 @@ def _result(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
         ]
         for kind, name in (("residual", "products"), ("deviation", "scale"), ("variance", "noise")):
             across = f"2 * {_wide(f'earlier_{kind}_{i}')} * {kind}_{i}"
-            lines.append(f"{parts_of(f'units * ({across} + {within[kind]})', PARTS**2)} AS {name}_{i}")
+            lines.append(f"sum(units * ({across} + {within[kind]})) AS {name}_{i}")
     lines += [f"sum({name}) AS all_{name}" for name in totals]
+    return ",\n        ".join(lines)
+
+
+def _result(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
+    lines = []
+    for i in range(1, len(metrics) + 1):
+        lines += [f"sum({name}_{i}) AS {name}_{i}" for name in ("judged", "squares")]
+        lines += [f"{parts_of(f'{name}_{i}', PARTS**2)} AS {name}_{i}" for name in ("products", "scale", "noise")]
+    lines += [f"sum(all_{name}) AS all_{name}" for name in totals]
     return ",\n        ".join(lines)
 
 

@@ -206,9 +206,10 @@ class DeltaUnitLog:
             parts: dict[str, Any] = {}
             for arm in ("champion", "challenger"):
                 if (at, arm) in found:
-                    due, n, y, x, units, yy, xy, xx = found[at, arm]
+                    due, n, y, x, units, *_ = found[at, arm]
                     parts |= {f"{arm}_due": due, f"{arm}_n": n, f"{arm}_y": y, f"{arm}_x": x, f"{arm}_units": units}
-                    parts |= {"yy": yy, "xy": xy, "xx": xx}
+            if (at, None) in found:  # what goes over both arms
+                parts |= dict(zip(("yy", "xy", "xx"), found[at, None][-3:], strict=True))
             try:
                 looks.append(ValueSums(**parts))
             except ValueError as error:

@@ -31,17 +31,22 @@ worth AS MATERIALIZED (
 )
 """
 
-_SCORES = f"""
+# Rows that a value is known of, with what their unit was worth before.
+_VALUED = """
 valued AS MATERIALIZED (
-    SELECT look, arm, earned.unit, n, y, coalesce(x, (SELECT sum(x) // count(*) FROM worth), 0) AS x,
+    SELECT look, arm, {rows}.unit, n, y, coalesce(x, (SELECT sum(x) // count(*) FROM worth), 0) AS x,
         CASE WHEN arm = 'challenger' THEN 1 ELSE 0 END AS treated
-    FROM earned LEFT JOIN worth ON worth.unit = earned.unit WHERE n > 0
-),
-averages AS (
+    FROM {rows} LEFT JOIN worth ON worth.unit = {rows}.unit WHERE n > 0
+)"""
+_AVERAGES = f"""
+{_VALUED.format(rows="earned").replace("valued", "all_valued", 1)},
+averages AS MATERIALIZED (
     SELECT look, CAST(sum(y) AS DOUBLE) / sum(n) AS mean_y, CAST(sum(n * x) AS DOUBLE) / sum(n) AS mean_x,
         CAST(sum(n * treated) AS DOUBLE) / sum(n) AS share
-    FROM valued GROUP BY look
-),
+    FROM all_valued GROUP BY look
+)"""
+_SCORES = f"""
+{_VALUED},
 scores AS MATERIALIZED (
     SELECT unit, arm, look,
         {whole("(CAST(y AS DOUBLE) - n * mean_y) * (treated - share)", 1)} AS score_y,
@@ -82,15 +87,18 @@ VALUE_SUMS = LookQuery(
     head=_earned(few=False),
     head_of_few=_earned(few=True),
     beside=WORTH,
+    means=_AVERAGES,
+    mean="averages",
     carry=f"""
-{_SCORES}
+{_AVERAGES},
+{_SCORES.format(rows="earned")}
 SELECT arm, unit, CAST(sum(score_y) AS DECIMAL(38, 0)) AS score_y, CAST(sum(score_x) AS DECIMAL(38, 0)) AS score_x
 FROM scores WHERE look >= $first AND look < $end GROUP BY arm, unit
 """,
     carried=(("arm", "VARCHAR"), ("unit", "VARCHAR"), ("score_y", "DECIMAL(38, 0)"), ("score_x", "DECIMAL(38, 0)")),
     keys=("arm", "unit"),
-    rest=f"""
-{_SCORES},
+    sums=f"""
+{_SCORES.format(rows="chosen")},
 known AS MATERIALIZED (
     SELECT arm, unit, CAST(score_y AS HUGEINT) AS score_y, CAST(score_x AS HUGEINT) AS score_x FROM {CARRIED} AS before
     WHERE EXISTS (SELECT 1 FROM scores WHERE scores.unit = before.unit)
@@ -110,9 +118,9 @@ growth AS (
 ),
 crosses AS (
     SELECT look,
-        {parts_of("2 * earlier_y * score_y + score_y * score_y", _PARTS**2)} AS yy,
-        {parts_of("earlier_x * score_y + earlier_y * score_x + score_x * score_y", _PARTS**2)} AS xy,
-        {parts_of("2 * earlier_x * score_x + score_x * score_x", _PARTS**2)} AS xx
+        sum(2 * earlier_y * score_y + score_y * score_y) AS yy,
+        sum(earlier_x * score_y + earlier_y * score_x + score_x * score_y) AS xy,
+        sum(2 * earlier_x * score_x + score_x * score_x) AS xx
     FROM growth WHERE look >= $fresh GROUP BY look
 ),
 firsts AS (
@@ -122,13 +130,20 @@ firsts AS (
 ),
 fresh_units AS (SELECT arm, look, count(*) AS units FROM firsts GROUP BY arm, look),
 per_arm AS (
-    SELECT look, arm, CAST(sum(due) AS BIGINT) AS due, CAST(sum(n) AS BIGINT) AS n, {parts_of("y", _PARTS)} AS y
-    FROM earned GROUP BY look, arm
+    SELECT look, arm, sum(due) AS due, sum(n) AS n, sum(y) AS y FROM chosen WHERE look >= $fresh GROUP BY look, arm
 ),
-worths AS (SELECT look, arm, {parts_of("n * x", _PARTS)} AS x FROM valued GROUP BY look, arm)
-SELECT look, arm, due, n, coalesce(y, 0) AS y, coalesce(x, 0) AS x, coalesce(units, 0) AS units,
-    coalesce(yy, 0) AS yy, coalesce(xy, 0) AS xy, coalesce(xx, 0) AS xx
-FROM per_arm LEFT JOIN worths USING (look, arm) LEFT JOIN fresh_units USING (look, arm) LEFT JOIN crosses USING (look)
-WHERE look >= $fresh
+worths AS (SELECT look, arm, sum(n * x) AS x FROM valued GROUP BY look, arm),
+sums AS (
+    SELECT look, arm, due, n, coalesce(y, 0) AS y, coalesce(x, 0) AS x, coalesce(units, 0) AS units,
+        0 AS yy, 0 AS xy, 0 AS xx
+    FROM per_arm LEFT JOIN worths USING (look, arm) LEFT JOIN fresh_units USING (look, arm)
+    UNION ALL
+    SELECT look, NULL AS arm, 0 AS due, 0 AS n, 0 AS y, 0 AS x, 0 AS units, yy, xy, xx FROM crosses
+)""",
+    result=f"""
+SELECT look, arm, CAST(sum(due) AS BIGINT) AS due, CAST(sum(n) AS BIGINT) AS n,
+    {parts_of("y", _PARTS)} AS y, {parts_of("x", _PARTS)} AS x, CAST(sum(units) AS BIGINT) AS units,
+    {parts_of("yy", _PARTS**2)} AS yy, {parts_of("xy", _PARTS**2)} AS xy, {parts_of("xx", _PARTS**2)} AS xx
+FROM sums GROUP BY look, arm
 """,
 )

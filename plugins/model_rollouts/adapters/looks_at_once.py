@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
 _ARM = "CREATE TYPE arm AS ENUM ('challenger', 'champion')"  # in the order of the texts
+_ROWS_AT_ONCE = 1_000_000
 _CODE = "hash({})"  # what units are told apart by
 _BETWEEN = "epoch_us(ts) >= $low AND epoch_us(ts) < $high"
 
@@ -195,10 +196,22 @@ class _AtOnce(DeltaPredictionLog):
         judged = f"judged AS ({_JUDGED[query]} WHERE look < $end)"
         self._query(f"CREATE TEMP TABLE {query.kept} AS WITH {judged},{query.tallies} SELECT * FROM {query.kept}", asked)
         try:
-            nothing = query.nothing(arm="arm", unit="UBIGINT")
-            return self._query(f"WITH {query.rest.replace(CARRIED, nothing)}", asked)
+            return self._added_up(query, asked)
         finally:
-            self._query(f"DROP TABLE {query.kept}", {})
+            for table in (query.kept, query.mean, "sums"):
+                self._query(f"DROP TABLE IF EXISTS {table}", {})
+
+    def _added_up(self, query: LookQuery, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """From `kept` to the result, for some units after the other: what each of them takes fits into the memory."""
+        self._query(f"CREATE TEMP TABLE {query.mean} AS WITH {query.means} SELECT * FROM {query.mean}", asked)
+        rows = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0]
+        count = rows // _ROWS_AT_ONCE + 1
+        sums = query.sums.replace(CARRIED, query.nothing(arm="arm", unit="UBIGINT"))
+        for part in range(count):
+            chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE coalesce(unit, 0) % {count} = {part})"
+            into = "INSERT INTO sums" if part else "CREATE TEMP TABLE sums AS"
+            self._query(f"{into} WITH {chosen},{sums} SELECT * FROM sums", asked)
+        return self._query(query.result, asked)
 
     def _before(self, model: str, prior: tuple[datetime, datetime], given: Mapping[str, Any]) -> None:
         """Make the table of what units were worth before the rollout."""
