@@ -50,12 +50,13 @@ def evidence(root: Path, rows: int) -> None:
     """All parts of all looks, counted at once: what a verdict that is computed again reads."""
     log, looks = DeltaPredictionLog(root), _looks(rows, LOOK)
     windows = [look.window for look in looks]
-    found = log.request_counts(MODEL, ROLLOUT, STAGE, windows)
-    if not sum(arm.requests for pair in found for arm in pair):
-        raise ValueError(f"{root} has no request of the rollout; make the log again")
-    log.unit_counts(MODEL, ROLLOUT, looks, 0)
-    log.label_evidence(MODEL, ROLLOUT, looks, 0, MATURITY)
-    log.value_sums(MODEL, ROLLOUT, looks, 0, MATURITY, (START - timedelta(days=30), START))
+    with log.at_once(MODEL, ROLLOUT, looks, MATURITY) as once:
+        found = once.request_counts(MODEL, ROLLOUT, STAGE, windows)
+        if not sum(arm.requests for pair in found for arm in pair):
+            raise ValueError(f"{root} has no request of the rollout; make the log again")
+        once.unit_counts(MODEL, ROLLOUT, looks, 0)
+        once.label_evidence(MODEL, ROLLOUT, looks, 0, MATURITY)
+        once.value_sums(MODEL, ROLLOUT, looks, 0, MATURITY, (START - timedelta(days=30), START))
 
 
 def comparison(root: Path, rows: int) -> None:

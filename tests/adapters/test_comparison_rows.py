@@ -18,6 +18,7 @@ from tests.adapters.unit_log import DAY, START, Bench, Row, outcome, row
 
 from model_rollouts.adapters.comparison import write_comparison
 from model_rollouts.adapters.comparison_facts import NAMES, Asked, Facts, read_facts
+from model_rollouts.adapters.comparison_queries import SLICE_SUMS
 from model_rollouts.adapters.delta_log import REPEAT_SECONDS
 from model_rollouts.adapters.log_places import EngineLog, LogRoot
 from model_rollouts.adapters.postgres_engine import PostgresEngine
@@ -167,11 +168,12 @@ CHECKED = [
     "valued",
 ]
 FLOATS = ["score", "miss", "gap", "gap_size", "gap_4", "value", "log_latency"]
+FLOATS_OF_SLICES = [name for name in FLOATS if name in SLICE_SUMS]
 
 
-def check(found: Any, expected: dict[str, Any]) -> None:
+def check(found: Any, expected: dict[str, Any], floats: Sequence[str] = FLOATS) -> None:
     assert {name: found[name] for name in CHECKED} == {name: expected[name] for name in CHECKED}
-    for name in FLOATS:
+    for name in floats:
         assert (found[name] or 0.0) == pytest.approx(expected[name], rel=1e-9, abs=1e-9), name
 
 
@@ -206,7 +208,8 @@ def check_slices(facts: Facts, rows: Sequence[Row], outcomes: Sequence[Row]) -> 
             shown = [each for each in of if each["features"][facts.columns[0]] == label]
             if label == "(other values)":
                 shown = [each for each in of if each["features"][facts.columns[0]] not in texts]
-            check(found, tallied(shown, outcomes))
+            check(found, tallied(shown, outcomes), FLOATS_OF_SLICES)
+            assert [found[name] for name in FLOATS if name not in SLICE_SUMS] == [None] * 3
     numbers = [part for part in facts.parts if part.dimension == "x"]
     assert {"(not finite)"} < {part.label for part in numbers}
     assert len(numbers) == 6

@@ -383,12 +383,6 @@ def test_outcomes_are_sampled_by_the_time_they_became_known(bench: Bench) -> Non
     assert bench.log.count_outcomes("delays", START, START + 2 * MINUTE) == 2
 
 
-def test_mean_scores_are_of_answered_evidence_each_request_once(bench: Bench) -> None:
-    bench.predictions(row("a", score=0.2), row("a", 1, score=0.9), row("b", score=0.4), row("c", score=math.nan))
-    bench.predictions(row("d", score=9.0, cohort=None), row("e", score=9.0, status="error"), row("f"))
-    assert bench.log.score_means("delays", "ro", START, START + MINUTE) == {"champion": (2, pytest.approx(0.3))}
-
-
 @pytest.mark.parametrize("limit", [0, 1_000_001])
 def test_a_sample_size_out_of_bounds_is_refused(bench: Bench, limit: int) -> None:
     with pytest.raises(ValueError, match=f"limit is {limit}, must be between 1 and"):

@@ -175,7 +175,6 @@ ASKED: Mapping[str, Callable[[DeltaPredictionLog], Any]] = {
     "pair clusters": lambda log: log.pair_clusters(MODEL, "ro", LOOKS, 0, 0.0),
     "values": lambda log: log.value_sums(MODEL, "ro", LOOKS, 0, MINUTE, PRIOR),
     "baseline": lambda log: log.baseline(MODEL, "3", START - DAY, START + DAY, MINUTE),
-    "scores": lambda log: log.score_means(MODEL, "ro", START, START + DAY),
     "monitoring": lambda log: DeltaMonitoringLog(log.root).monitored(MODEL, "3", START - DAY, START + DAY, MINUTE),
     "rows": lambda log: log.count_rows(MODEL, "ro", 0, "challenger", START, START + DAY),
     "champion rows": lambda log: log.count_champion_rows(MODEL, "3", START, START + DAY),

@@ -238,8 +238,8 @@ def test_a_query_that_does_not_fit_leaves_the_sums_alone(
     ask(carrying, LOOKS[:4], 3)
     before = files(tmp_path)
     query = delta_unit_log.UNIT_COUNTS
-    rest = query.rest.replace("sum(units * asked) AS judged_1", "sum(error('too much')) AS judged_1")
-    monkeypatch.setattr(delta_unit_log, "UNIT_COUNTS", replace(query, rest=rest))
+    sums = query.sums.replace("sum(units * asked) AS judged_1", "sum(error('too much')) AS judged_1")
+    monkeypatch.setattr(delta_unit_log, "UNIT_COUNTS", replace(query, sums=sums))
     with pytest.raises(LogReadError, match=r"looks of delays: .*too much"):
         ask(carrying, LOOKS[:5], 4)
     monkeypatch.undo()

@@ -7,23 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from model_rollouts.adapters.comparison_metrics import ARMS
 from model_rollouts.adapters.comparison_page import render
 from model_rollouts.adapters.comparison_rows import PairLog, compare_rows, metrics_of, write_table
 from model_rollouts.core import estimates
 from model_rollouts.core.decision import Decision
 from model_rollouts.core.evidence import LATENCY_RATIO, LabelCounts, Look, RequestCounts, latency_edge_ms
 from model_rollouts.core.rollout import Rollout
-
-
-class ScoreLog(PairLog, Protocol):
-    """What the comparison asks of the log; `DeltaPredictionLog` has it."""
-
-    def score_means(
-        self, model: str, rollout_id: str, start: datetime, end: datetime
-    ) -> Mapping[Any, tuple[int, float]]:
-        """Count and mean of the scores, by arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ def write_comparison(
     rollout: Rollout,
     decision: Decision,
     looks: Sequence[Look],
-    log: ScoreLog,
+    log: PairLog,
     out_dir: Path,
     as_of: datetime | None = None,
     requests_from: datetime | None = None,
@@ -113,10 +105,9 @@ def write_comparison(
         LogReadError: The log can't be read.
     """
     end = _end(rollout, looks)
-    scores = {} if end is None else dict(log.score_means(rollout.model, rollout.id, rollout.created_at, end))
     until = end or rollout.created_at
     rows = compare_rows(rollout, decision, until, as_of or until, log, requests_from)
-    rollout_arms = _arms(looks, scores)
+    rollout_arms = _arms(looks, _scores(rows))
     stage_arms = _arms([look for look in looks if look.stage == decision.stage], {})
     document: dict[str, Any] = {
         "rollout": rollout.id,
@@ -147,6 +138,14 @@ def _end(rollout: Rollout, looks: Sequence[Look]) -> datetime | None:
         return None
     closed = max((look.index + 1 for look in looks if look.stage == rollout.stage), default=0)
     return rollout.opened_at + timedelta(seconds=closed * rollout.plan.look_seconds)
+
+
+def _scores(rows: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
+    """Count and mean of the rollout's scores, for each arm that has any."""
+    if not rows["computed"]:
+        return {}
+    told = rows["rollout"]["metrics"]["mean_score"]
+    return {arm: (told[arm]["n"], told[arm]["value"]) for arm in ARMS if told[arm]["n"]}
 
 
 def _arms(looks: Sequence[Look], scores: dict[str, tuple[int, float]]) -> dict[str, ArmSummary]:

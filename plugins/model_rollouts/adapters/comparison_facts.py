@@ -26,6 +26,7 @@ MOST_DAYS = 62
 SURVEY_ROWS = 20_000
 _ARMS = ("champion", "challenger")
 _SEED = "20130101"
+_MORE = 1.1  # 10 % more than are wanted, so that there are as many: by chance 20,000 differ by less than 1 %
 _BANDS = 5
 _MOST_TEXTS = 10
 _LEAST_SHARE = 0.005  # of the surveyed rows, for a text to be a slice of its own
@@ -167,8 +168,12 @@ def _survey(
     """Cuts with the edges or texts of their parts, and how many rows they are by."""
     if not columns:
         return [], [], 0
+    tables = {"predictions": where}
+    counted = run(queries.ROWS_TO_SURVEY, tables, given)
+    of = int(counted.fetchall()[0][0]) if counted else 0
     sql = queries.survey([name for name, _ in columns])
-    result = run(sql, {"predictions": where}, {**given, "seed": _SEED, "limit": SURVEY_ROWS})
+    most = _hash_of(SURVEY_ROWS / max(of, 1))
+    result = run(sql, tables, {**given, "seed": _SEED, "limit": SURVEY_ROWS, "most": most})
     rows = result.fetchall() if result else []
     cuts, values = [], []
     for (name, kind), column in zip(columns, zip(*rows, strict=True) if rows else [() for _ in columns], strict=True):
@@ -176,6 +181,12 @@ def _survey(
         cuts.append(Cut(name, kind == _NUMBER, len(parts)))
         values.append(parts)
     return cuts, values, len(rows)
+
+
+def _hash_of(share: float) -> str:
+    """The MD5 hash that somewhat more than this share of all texts are not above."""
+    of = int(min(1.0, share * _MORE) * (16**8 - 1))
+    return f"{of:08x}" + "f" * 24
 
 
 def _edges(column: Sequence[float | None]) -> list[float]:

@@ -26,15 +26,23 @@ _LARGEST_OF = {2: "1e150", 4: "1e75"}  # power -> numbers whose power can be add
 _OF_ROLLOUT = "rollout_id = $rollout AND arm = cohort AND arm IN ('champion', 'challenger') AND stage <= $stage"
 
 # Rows to cut the slices by; which they are does not depend on what came of them.
-SURVEY = """
-SELECT %s FROM {predictions}
-WHERE rollout_id = $rollout AND stage = $stage AND arm = cohort AND epoch_us(ts) >= $from AND epoch_us(ts) < $high
-ORDER BY md5($seed || coalesce(request_id, '')), ts, arm LIMIT $limit
+_SURVEYED = """
+rollout_id = $rollout AND stage = $stage AND arm = cohort AND epoch_us(ts) >= $from AND epoch_us(ts) < $high
+"""
+ROWS_TO_SURVEY = f"SELECT count(*) FROM {{predictions}} WHERE {_SURVEYED}"
+# Only rows that are likely to be among the first by their hash are put in order: `$most` is a hash too.
+SURVEY = f"""
+SELECT %s FROM (
+    SELECT %s, ts, arm, md5($seed || coalesce(request_id, '')) AS drawn FROM {{predictions}} WHERE {_SURVEYED}
+) AS all_rows WHERE drawn <= $most
+ORDER BY drawn, ts, arm LIMIT $limit
 """
 
 # What is added up, in the order of the columns. Everything that is counted is in the code of the rows.
 SUMS: tuple[str, ...] = ("score", "score_2", "miss", "miss_2", "gap", "gap_size", "gap_2", "gap_4")
 SUMS += ("value", "value_2", "log_latency", "log_latency_2")
+# What the slices are judged by.
+SLICE_SUMS = ("miss", "miss_2", "gap_size", "gap_2", "value", "value_2", "log_latency", "log_latency_2")
 EXTREMES = {"score_least": min, "score_most": max}
 
 # A row's code says all that is counted of it; a key of small whole numbers is much quicker to group by than many counts
@@ -83,7 +91,8 @@ MISSING, NOT_FINITE, OTHER = -1, -2, -3
 
 def survey(columns: Sequence[str]) -> str:
     """A bounded sample of the stage's rows, the same each time; a hash of the request's id draws it."""
-    return SURVEY % ", ".join(f"{quoted(column)} AS c{at}" for at, column in enumerate(columns))
+    named = ", ".join(f"{quoted(column)} AS c{at}" for at, column in enumerate(columns))
+    return SURVEY % (", ".join(f"c{at}" for at in range(len(columns))), named)
 
 
 def sums(cuts: Sequence[Cut], days: bool) -> str:
@@ -91,7 +100,7 @@ def sums(cuts: Sequence[Cut], days: bool) -> str:
 
     One row has `KEYS`, then `hour`, `day` and `b0`, `b1`, ... for the cuts, then the number of rows, `EXTREMES` and
     `SUMS`. A key is null in rows that are not grouped by it, and there alone. `hour` is of the day, `day` counts from
-    1970, both in UTC.
+    1970, both in UTC. Sums that a grouping has no use for are null: those of slices but for `SLICE_SUMS`, say.
 
     Args:
         cuts: What to cut by.
@@ -99,20 +108,27 @@ def sums(cuts: Sequence[Cut], days: bool) -> str:
     """
     bands = [f"b{at}" for at in range(len(cuts))]
     parts = ["hour", *(["day"] if days else []), *bands]
-    sets = [
-        "(stage, code)",
-        "(stage, challenger, latency_bin)",
-        "(stage, challenger, delay_bin)",
-        "(stage, challenger, score_bin, tenth, truth_key)",
-        *(f"(code, {part})" for part in parts),
+    columns = [*KEYS, "hour", "day", *bands]
+    groups = [
+        (["stage, code"], SUMS, True),
+        (["stage, challenger, latency_bin", "stage, challenger, delay_bin"], (), False),
+        (["stage, challenger, score_bin, tenth, truth_key"], ("score", "miss"), False),
+        ([f"code, {part}" for part in parts], SLICE_SUMS, False),
     ]
-    keys = ", ".join([*KEYS, "hour", "day" if days else "NULL AS day", *bands])
-    added = ", ".join(f"sum({name})" for name in SUMS)
     return f"""
 WITH {_facts(cuts)}
-SELECT {keys}, count(*), min(usable_score), max(usable_score), {added}
-FROM facts GROUP BY GROUPING SETS ({", ".join(sets)})
+{" UNION ALL ".join(_added(columns, *group) for group in groups)}
 """
+
+
+def _added(columns: Sequence[str], sets: Sequence[str], wanted: Sequence[str], extremes: bool) -> str:
+    """One grouping; what it does not have is null."""
+    there = {column for each in sets for column in each.split(", ")}
+    keys = [column if column in there else f"CAST(NULL AS INTEGER) AS {column}" for column in columns]
+    most = [f"{name}(usable_score)" if extremes else "CAST(NULL AS DOUBLE)" for name in ("min", "max")]
+    sums = [f"sum({name})" if name in wanted else "CAST(NULL AS DOUBLE)" for name in SUMS]
+    by = ", ".join(f"({each})" for each in sets)
+    return f"SELECT {', '.join([*keys, 'count(*)', *most, *sums])} FROM facts GROUP BY GROUPING SETS ({by})"
 
 
 def _facts(cuts: Sequence[Cut]) -> str:
@@ -159,7 +175,7 @@ scaled AS (
             ELSE CASE WHEN label IS DISTINCT FROM prediction THEN {FALSE} ELSE {TRUE} END END AS label_state
     FROM measured
 ),
-facts AS (
+facts AS MATERIALIZED (
     SELECT stage, challenger, {_code()} AS code, usable_score, hour, day{names},
         coalesce(usable_score, 0) AS score, coalesce({_power("usable_score", 2)}, 0) AS score_2,
         {_power("score_gap", 2)} AS miss, {_power("score_gap", 4)} AS miss_2,

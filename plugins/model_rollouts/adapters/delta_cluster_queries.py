@@ -70,7 +70,9 @@ class LookQuery:
         Args:
             carried: What stands for `{carried}`.
         """
-        return f"{self.means}, chosen AS (SELECT * FROM {self.kept}),{self.sums.replace(CARRIED, carried)} {self.result}"
+        return (
+            f"{self.means}, chosen AS (SELECT * FROM {self.kept}),{self.sums.replace(CARRIED, carried)} {self.result}"
+        )
 
     def nothing(self, **kinds: str) -> str:
         """What stands for `{carried}` where nothing is carried.
@@ -112,9 +114,9 @@ def cluster_query(
 
     Args:
         rows: Common tables from the log, the last one being `judged`: the rows that count.
-        tallies: Common tables from `judged`, the last one being `tallies`: `prefix`, `arm`, `look`, `unit`, `units` (how many such units
-            the row stands for; 1 where the prefix is ''), the metrics' columns, and `since`, when the unit asked first
-            in the look. Rows with a prefix have no pairs across looks.
+        tallies: Common tables from `judged`, the last one being `tallies`: `prefix`, `arm`, `look`, `unit`, `units`
+            (how many such units the row stands for; 1 where the prefix is ''), the metrics' columns, and `since`, when
+            the unit asked first in the look. Rows with a prefix have no pairs across looks, and no unit.
         metrics: What is judged.
         totals: Columns of `tallies` that the result has the sums of, after the metrics.
         rows_of_few: `rows` for a few looks among many; empty: it is the same.

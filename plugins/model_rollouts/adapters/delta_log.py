@@ -23,7 +23,6 @@ from model_rollouts.adapters.delta_queries import (
     REQUESTS,
     ROW_COUNT,
     SAMPLE,
-    SCORE_MEANS,
     STAGE_ROWS,
     look_parameters,
     microseconds,
@@ -92,13 +91,6 @@ class DeltaPredictionLog(DeltaUnitLog):
             for at in range(len(windows))
         ]
         return [(champion, challenger) for champion, challenger in counts]
-
-    def score_means(self, model: str, rollout_id: str, start: datetime, end: datetime) -> dict[Arm, tuple[int, float]]:
-        """Count and mean of the finite scores of a whole rollout's evidence, for each arm that has any."""
-        where = (log_table(self.root, model, "predictions"), start, end)
-        parameters = {"rollout": rollout_id, "low": microseconds(start), "high": microseconds(end)}
-        result = run(SCORE_MEANS, {"predictions": where}, parameters)
-        return {arm: (n, mean) for arm, n, mean in result.fetchall()} if result else {}
 
     def stage_frame(
         self,

@@ -263,16 +263,6 @@ FROM chosen LEFT JOIN labels ON labels.request_id = chosen.request_id
 ORDER BY chosen.ts, chosen.request_id, chosen.arm, chosen.prediction, chosen.latency_ms
 """
 
-SCORE_MEANS = f"""
-SELECT arm, count(*), avg(score) FROM (
-    SELECT request_id, arm, {first_of("score", "epoch_us(ts)", "isfinite(score)")} AS score
-    FROM {{predictions}}
-    WHERE rollout_id = $rollout AND arm = cohort AND status = 'ok' AND isfinite(score)
-        AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
-    GROUP BY request_id, arm
-) AS firsts GROUP BY arm
-"""
-
 ROW_COUNT = "SELECT count(*) FROM {predictions} WHERE epoch_us(ts) >= $low AND epoch_us(ts) < $high AND (%s)"
 
 OUTCOME_SAMPLE = """

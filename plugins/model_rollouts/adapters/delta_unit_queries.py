@@ -41,9 +41,9 @@ _TALLIED = f"""count(*) AS asked, count(*) FILTER (failed) AS errors, count(*) F
         {", ".join(f"count(*) FILTER ({slow}) AS slow_{at}" for at, slow in enumerate(_SLOW, start=1))}"""
 _TALLIES = "asked, errors, answered, slow_1, slow_2, slow_3"
 
-# From `judged`: a row for each request, with `us`, `latency_ms`, `failed` and `call`. Everything is added up by unit and
-# by call; the metrics by call are those with a prefix. Most calls have one row, and calls that are alike stand for each
-# other.
+# From `judged`: a row for each request, with `us`, `latency_ms`, `failed` and `call`. Everything is added up by unit
+# and by call; the metrics by call are those with a prefix. Most calls have one row, and calls that are alike stand for
+# each other.
 UNIT_TALLIES = f"""
 limits AS (
     SELECT look, arm, quantile_disc(latency_ms, [{_QUANTILES}]) AS cuts
@@ -74,7 +74,9 @@ UNIT_COUNTS = cluster_query(
 {first_rows(OF_ROLLOUT)},
 {LOOKS},
 in_look AS ({placed("counted", f"arm, request_id, {UNIT} AS unit, us, status, latency_ms")}),
-judged AS MATERIALIZED (SELECT look, arm, unit, us, latency_ms, {FAILED} AS failed, {CALL_OF_ROW} AS call FROM in_look)""",
+judged AS MATERIALIZED (
+    SELECT look, arm, unit, us, latency_ms, {FAILED} AS failed, {CALL_OF_ROW} AS call FROM in_look
+)""",
     UNIT_TALLIES,
     _RATES,
     new_units=True,

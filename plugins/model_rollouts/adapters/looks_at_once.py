@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
 _ARM = "CREATE TYPE arm AS ENUM ('challenger', 'champion')"  # in the order of the texts
-_ROWS_AT_ONCE = 1_000_000
+_ROWS_AT_ONCE = 3_000_000
 _CODE = "hash({})"  # what units are told apart by
 _BETWEEN = "epoch_us(ts) >= $low AND epoch_us(ts) < $high"
 
@@ -66,9 +66,7 @@ CREATE TEMP TABLE at_once AS WITH
     )
 },
 {LOOKS},
-placed AS ({
-    placed("answers", f"arm, unit, us, call, latency_ms, bin, answered, got, {WRONG} AS wrong, first_value")
-})
+placed AS ({placed("answers", f"arm, unit, us, call, latency_ms, bin, answered, got, {WRONG} AS wrong, first_value")})
 SELECT CAST(look AS INTEGER) AS look, CAST(arm AS arm) AS arm, unit, us, call, latency_ms,
     CAST(CASE WHEN bin < $bins THEN bin END AS SMALLINT) AS bin, CAST(answered AS TINYINT) AS answered,
     CAST(got AS TINYINT) AS got, CAST(wrong AS TINYINT) AS wrong, first_value
@@ -194,7 +192,9 @@ class _AtOnce(DeltaPredictionLog):
                 return super()._looks(query, model, rollout_id, windows, fresh, given, maturity, prior, beyond)
         asked = given | {"fresh": 0, "end": len(windows)}
         judged = f"judged AS ({_JUDGED[query]} WHERE look < $end)"
-        self._query(f"CREATE TEMP TABLE {query.kept} AS WITH {judged},{query.tallies} SELECT * FROM {query.kept}", asked)
+        self._query(
+            f"CREATE TEMP TABLE {query.kept} AS WITH {judged},{query.tallies} SELECT * FROM {query.kept}", asked
+        )
         try:
             return self._added_up(query, asked)
         finally:
