@@ -2,6 +2,7 @@
 what can't be computed."""
 
 import csv
+import hashlib
 import json
 import math
 import random
@@ -16,6 +17,7 @@ import pytest
 from tests.adapters.test_comparison import look, rollout
 from tests.adapters.unit_log import DAY, START, Bench, Row, outcome, row
 
+from model_rollouts.adapters import comparison_facts
 from model_rollouts.adapters.comparison import write_comparison
 from model_rollouts.adapters.comparison_facts import NAMES, Asked, Facts, read_facts
 from model_rollouts.adapters.comparison_queries import SLICE_SUMS
@@ -446,3 +448,29 @@ def test_names_from_the_log_are_escaped(tmp_path: Path) -> None:
     assert rows["slices"]["worst"]
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+# --- the survey
+
+
+def test_the_cuts_are_chosen_by_the_rows_with_the_least_hashes(
+    log_root: LogRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, _ = random_rows(random.Random(4), 2_000)
+    Bench(log_root).predictions(*predictions)
+    in_time = [each for each in predictions if START <= each["ts"] < END]
+    of_stage = [each for each in in_time if each["stage"] == 1 and each["arm"] == each["cohort"]]
+    assert read_facts(log_root, asked()).surveyed == len(of_stage)
+    monkeypatch.setattr(comparison_facts, "SURVEY_ROWS", 100)
+    monkeypatch.setattr(comparison_facts, "_MORE", 10.0)
+    enough = read_facts(log_root, asked())
+    monkeypatch.setattr(comparison_facts, "_MORE", 0.5)
+    too_few = read_facts(log_root, asked())
+    assert enough.surveyed == 100
+    assert 20 < too_few.surveyed < 80
+
+
+@pytest.mark.parametrize(("share", "above"), [(1.0, 0), (0.95, 0), (0.5, 450), (0.01, 989)])
+def test_a_share_of_the_texts_has_hashes_up_to_a_bound(share: float, above: int) -> None:
+    hashes = [hashlib.md5(str(at).encode(), usedforsecurity=False).hexdigest() for at in range(1_000)]
+    assert sum(each > comparison_facts._hash_of(share) for each in hashes) == pytest.approx(above, abs=40)
