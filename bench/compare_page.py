@@ -74,7 +74,8 @@ Written by `make bench-compare` (`bench/compare.py`); do not edit. One machine (
 log, {ROWS_A_DAY:,} predictions a day with {NUMBERS} numbers and {TEXTS} texts as inputs, request ids of 32 random
 digits, units of 20 requests, nine of ten predictions with a label and a value; files of a million rows. Every step runs
 in a process of its own, imports included. Ratios are of one run on one machine; the seconds of processor tell how far
-other work on the machine got in the way.
+other work on the machine got in the way. A unit's requests are spread over all looks: the more looks there are, the fewer
+of them fall into one, so that the sums by unit and look grow faster than the rows until there is one for nearly each.
 
 | predictions | work | seconds | of processor | peak MiB |
 | --- | --- | --- | --- | --- |
@@ -124,17 +125,18 @@ def _promises(results: Sequence[Result]) -> list[tuple[str, str, str, bool | Non
         told.append(
             (f"peak memory at {large:,}", f"{peak(by_rows[large]):.2f} GiB", "at most 4", peak(by_rows[large]) <= 4)
         )
-    last = max((each for each in results if has(each, "report")), key=lambda each: int(each["rows"]))
-    report = of(last, "report")
-    told += [
-        (
-            f"one look at {ROWS_A_DAY:,} rows a day, {last['rows']:,} rows into the rollout",
-            f"{of(last, 'look'):.1f} s ({of(last, 'look_with_values'):.1f} s with business values)",
-            "at most 1 s",
-            of(last, "look") <= 1,
-        ),
-        (f"Evidently's page for a stage of {last['rows']:,}", f"{report:.1f} s", "at most 15 s", report <= 15),
-    ]
+    whole = [each for each in results if has(each, "report")]
+    for last in sorted(whole, key=lambda each: int(each["rows"]))[-1:]:
+        report = of(last, "report")
+        told += [
+            (
+                f"one look at {ROWS_A_DAY:,} rows a day, {last['rows']:,} rows into the rollout",
+                f"{of(last, 'look'):.1f} s ({of(last, 'look_with_values'):.1f} s with business values)",
+                "at most 1 s",
+                of(last, "look") <= 1,
+            ),
+            (f"Evidently's page for a stage of {last['rows']:,}", f"{report:.1f} s", "at most 15 s", report <= 15),
+        ]
     for result in results:
         if drift := result.get("drift"):
             alike = drift["drifted"] == drift["evidently_drifted"]
