@@ -74,8 +74,8 @@ Written by `make bench-compare` (`bench/compare.py`); do not edit. One machine (
 log, {ROWS_A_DAY:,} predictions a day with {NUMBERS} numbers and {TEXTS} texts as inputs, request ids of 32 random
 digits, units of 20 requests, nine of ten predictions with a label and a value; files of a million rows. Every step runs
 in a process of its own, imports included. Ratios are of one run on one machine; the seconds of processor tell how far
-other work on the machine got in the way. A unit's requests are spread over all looks: the more looks there are, the fewer
-of them fall into one, so that the sums by unit and look grow faster than the rows until there is one for nearly each.
+other work on the machine got in the way. A unit's requests are spread over all looks: the more looks there are, the
+fewer of them fall into one, so that the sums by unit and look grow faster than the rows until nearly each row has one.
 
 | predictions | work | seconds | of processor | peak MiB |
 | --- | --- | --- | --- | --- |
