@@ -40,6 +40,8 @@ class LookQuery:
         keys: Those of them that it is grouped by; the others are added up when two are merged.
         sums: Common tables, from `chosen`, which are rows of `kept`, all those of some units, `means` and `{carried}`:
             the last one is `sums`, whole numbers for looks from `$fresh` on, which may be added up over units.
+        sums_by_class: `sums` in other steps, for all looks and with nothing carried. Its time goes with the pairs of looks
+            that a unit asked in, and that of `sums` with the looks: quicker for most units. Empty: there is none.
         result: A query over `sums`.
         beside: Common tables that the second half reads too, and that are the same for all looks.
         head_of_few: `head` for a few looks among many; empty: it is the same.
@@ -57,6 +59,7 @@ class LookQuery:
     result: str
     beside: str = ""
     head_of_few: str = ""
+    sums_by_class: str = ""
 
     @property
     def whole(self) -> str:
@@ -134,8 +137,7 @@ def cluster_query(
     )
     earlier_names = [f"earlier_{name}" for name in (*counts, *sums)]
     known = ", ".join([*(name if name in counts else "0" for name in plain), *sums])
-    pairs = f"""
-{parts.format(rows="chosen")},
+    asked_by = f"""
 asked_by AS MATERIALIZED (
     SELECT arm, unit, count(*) AS looks, min(since) AS since, min(look) AS look, max(look) AS latest
     FROM chosen WHERE prefix = '' GROUP BY arm, unit
@@ -143,7 +145,18 @@ asked_by AS MATERIALIZED (
 known AS MATERIALIZED (
     SELECT before.* FROM {CARRIED} AS before
     WHERE EXISTS (SELECT 1 FROM asked_by WHERE asked_by.unit = before.unit)
-),
+)"""
+    of_looks = f"""
+of_looks AS (
+    SELECT every.prefix, every.arm, every.look,
+        {_sums(metrics, totals)}
+    FROM every JOIN spreads ON spreads.prefix = every.prefix AND spreads.arm = every.arm AND spreads.look = every.look
+    GROUP BY every.prefix, every.arm, every.look
+){_NEW.format(zeros=", 0" * (5 * len(metrics) + len(totals) - 1)) if new_units else ""},
+sums AS (SELECT * FROM of_looks{" UNION ALL SELECT * FROM new_units" if new_units else ""})"""
+    over_looks = f"""
+{parts.format(rows="chosen")},
+{asked_by},
 -- A unit that asks for nothing in the looks that are wanted has no new pairs.
 come_back AS MATERIALIZED (
     SELECT arm, unit FROM asked_by WHERE looks > 1 AND latest >= $fresh
@@ -170,13 +183,34 @@ every AS (
     WHERE look >= $fresh AND (prefix <> ''
         OR NOT EXISTS (SELECT 1 FROM come_back WHERE come_back.arm = parts.arm AND come_back.unit = parts.unit))
 ),
-of_looks AS (
-    SELECT every.prefix, every.arm, every.look,
-        {_sums(metrics, totals)}
-    FROM every JOIN spreads ON spreads.prefix = every.prefix AND spreads.arm = every.arm AND spreads.look = every.look
-    GROUP BY every.prefix, every.arm, every.look
-){_NEW.format(zeros=", 0" * (5 * len(metrics) + len(totals) - 1)) if new_units else ""},
-sums AS (SELECT * FROM of_looks{" UNION ALL SELECT * FROM new_units" if new_units else ""})"""
+{of_looks}"""
+    alike = ", ".join(plain)
+    by_class = f"""
+{asked_by},
+-- Units that did the same in a look are of one class, and there are few.
+classes AS MATERIALIZED (
+    SELECT prefix, arm, look, {alike}, CAST(sum(units) AS BIGINT) AS units, row_number() OVER () AS id
+    FROM chosen GROUP BY prefix, arm, look, {alike}
+),
+{parts.format(rows="classes").replace("parts AS (", "parts AS MATERIALIZED (")},
+members AS MATERIALIZED (
+    SELECT arm, look, unit, id FROM chosen JOIN classes USING (prefix, arm, look, {alike}) WHERE prefix = ''
+),
+met AS (
+    SELECT now.id, before.id AS earlier_id, count(*) AS pairs
+    FROM members AS now
+        JOIN members AS before ON before.arm = now.arm AND before.unit = now.unit AND before.look < now.look
+    GROUP BY now.id, before.id
+),
+earlier AS (
+    SELECT met.id, {", ".join(f"sum(pairs * {_wide(name)}) AS earlier_{name}" for name in (*counts, *sums))}
+    FROM met JOIN parts ON parts.id = earlier_id GROUP BY met.id
+),
+every AS (
+    SELECT prefix, arm, look, units, {history}, {", ".join(f"coalesce({name}, 0) AS {name}" for name in earlier_names)}
+    FROM parts LEFT JOIN earlier USING (id)
+),
+{of_looks}"""
     carry = f"""
 {spreads},
 {parts.format(rows="tallies")}
@@ -194,7 +228,8 @@ FROM parts WHERE prefix = '' AND look >= $first AND look < $end GROUP BY arm, un
         carry=carry,
         carried=columns,
         keys=("arm", "unit"),
-        sums=pairs,
+        sums=over_looks,
+        sums_by_class=by_class,
         result=f"SELECT prefix, arm, look,\n        {_result(metrics, totals)}\nFROM sums GROUP BY prefix, arm, look",
         head_of_few=few,
     )
@@ -254,6 +289,7 @@ def _bigint(expression: str) -> str:
 
 
 def _sums(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
+    """From `every`: its `earlier_` columns are sums over all the units that a row stands for, the others are alike."""
     lines = []
     for i, metric in enumerate(metrics, start=1):
         n, y, mean, spread = metric.n, metric.y, f"mean_{i}", f"spread_{i}"
@@ -267,12 +303,12 @@ def _sums(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
         }
         lines += [
             f"sum(units * {n}) AS judged_{i}",
-            f"sum(units * (2 * {_wide(f'earlier_{n}')} * {n} + {_wide(n)} * {n})) AS squares_{i}",
+            f"sum(2 * {_wide(f'earlier_{n}')} * {n} + units * ({_wide(n)} * {n})) AS squares_{i}",
         ]
         for kind, name in (("residual", "products"), ("deviation", "scale"), ("variance", "noise")):
             across = f"2 * {_wide(f'earlier_{kind}_{i}')} * {kind}_{i}"
-            lines.append(f"sum(units * ({across} + {within[kind]})) AS {name}_{i}")
-    lines += [f"sum({name}) AS all_{name}" for name in totals]
+            lines.append(f"sum({across} + units * ({within[kind]})) AS {name}_{i}")
+    lines += [f"sum(units * {name}) AS all_{name}" for name in totals]
     return ",\n        ".join(lines)
 
 

@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
 _ARM = "CREATE TYPE arm AS ENUM ('challenger', 'champion')"  # in the order of the texts
 _ROWS_AT_ONCE = 3_000_000
+_PAIRS_A_ROW = 25  # more of them take longer than running sums
 _CODE = "hash({})"  # what units are told apart by
 _BETWEEN = "epoch_us(ts) >= $low AND epoch_us(ts) < $high"
 
@@ -206,12 +207,19 @@ class _AtOnce(DeltaPredictionLog):
         self._query(f"CREATE TEMP TABLE {query.mean} AS WITH {query.means} SELECT * FROM {query.mean}", asked)
         rows = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0]
         count = rows // _ROWS_AT_ONCE + 1
-        sums = query.sums.replace(CARRIED, query.nothing(arm="arm", unit="UBIGINT"))
+        by_class = query.sums_by_class and self._pairs(query) <= _PAIRS_A_ROW * rows
+        text = query.sums_by_class if by_class else query.sums
+        sums = text.replace(CARRIED, query.nothing(arm="arm", unit="UBIGINT"))
         for part in range(count):
             chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE coalesce(unit, 0) % {count} = {part})"
             into = "INSERT INTO sums" if part else "CREATE TEMP TABLE sums AS"
             self._query(f"{into} WITH {chosen},{sums} SELECT * FROM sums", asked)
         return self._query(query.result, asked)
+
+    def _pairs(self, query: LookQuery) -> int:
+        """How many pairs of looks the units asked in, of all of them."""
+        by_unit = f"SELECT count(*) AS looks FROM {query.kept} WHERE unit IS NOT NULL GROUP BY arm, unit"
+        return int(self._query(f"SELECT coalesce(sum(looks * (looks - 1) // 2), 0) FROM ({by_unit})", {})[0][0])
 
     def _before(self, model: str, prior: tuple[datetime, datetime], given: Mapping[str, Any]) -> None:
         """Make the table of what units were worth before the rollout."""
