@@ -40,8 +40,8 @@ class LookQuery:
         keys: Those of them that it is grouped by; the others are added up when two are merged.
         sums: Common tables, from `chosen`, which are rows of `kept`, all those of some units, `means` and `{carried}`:
             the last one is `sums`, whole numbers for looks from `$fresh` on, which may be added up over units.
-        sums_by_class: `sums` in other steps, for all looks and with nothing carried. Its time goes with the pairs of looks
-            that a unit asked in, and that of `sums` with the looks: quicker for most units. Empty: there is none.
+        sums_by_class: `sums` in other steps, for all looks and with nothing carried. Its time goes with the pairs of
+            looks that a unit asked in, and that of `sums` with the looks: quicker for most units. Empty: there is none.
         result: A query over `sums`.
         beside: Common tables that the second half reads too, and that are the same for all looks.
         head_of_few: `head` for a few looks among many; empty: it is the same.
