@@ -147,6 +147,7 @@ class _AtOnce(DeltaPredictionLog):
         self._database = database
         try:
             database.execute(_ARM)
+            database.execute("SET preserve_insertion_order = false")  # which takes memory, and nothing asks for it
             self._tell_apart(_UNITS)
             self._empty = self._log_query(_ROWS, {**self._predictions, "outcomes": outcomes}) is None
             if not self._empty:
@@ -191,16 +192,27 @@ class _AtOnce(DeltaPredictionLog):
             except CanNotBeToldApartError as error:
                 _log.warning("business values of %s are counted by themselves: %s", rollout_id, error)
                 return super()._looks(query, model, rollout_id, windows, fresh, given, maturity, prior, beyond)
-        asked = given | {"fresh": 0, "end": len(windows)}
-        judged = f"judged AS ({_JUDGED[query]} WHERE look < $end)"
-        self._query(
-            f"CREATE TEMP TABLE {query.kept} AS WITH {judged},{query.tallies} SELECT * FROM {query.kept}", asked
-        )
+        asked = given | {"fresh": 0}
+        judged = f"judged AS ({_JUDGED[query]} WHERE look >= $begin AND look < $end)"
         try:
+            into = f"CREATE TEMP TABLE {query.kept} AS"
+            for begin, end in self._runs(len(windows)):  # what is kept is of one look each
+                text = f"{into} WITH {judged},{query.tallies} SELECT * FROM {query.kept}"
+                self._query(text, asked | {"begin": begin, "end": end})
+                into = f"INSERT INTO {query.kept}"
             return self._added_up(query, asked)
         finally:
             for table in (query.kept, query.mean, "sums"):
                 self._query(f"DROP TABLE IF EXISTS {table}", {})
+
+    def _runs(self, count: int) -> Iterator[tuple[int, int]]:
+        """First look and the one after the last of runs that have not too many rows, for the first looks."""
+        begin, rows = 0, 0
+        for at in range(count):
+            rows += sum(n for *_, n in self._requests[at])
+            if rows >= _ROWS_AT_ONCE or at == count - 1:
+                yield begin, at + 1
+                begin, rows = at + 1, 0
 
     def _added_up(self, query: LookQuery, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """From `kept` to the result, for some units after the other: what each of them takes fits into the memory."""
