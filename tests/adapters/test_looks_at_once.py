@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.adapters.test_comparison import rollout
 from tests.adapters.unit_log import (
     DAY,
     LOOKS,
@@ -33,7 +34,6 @@ from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import EngineLog
 from model_rollouts.adapters.postgres_engine import PostgresEngine
 from model_rollouts.core.patterns.canary import CanaryParameters, plan_canary
-from model_rollouts.core.rollout import Rollout, State
 from model_rollouts.looks import due_looks
 from model_rollouts.ports import StageWindow
 
@@ -136,6 +136,15 @@ def test_a_log_without_rows_has_none(bench: Bench) -> None:
         assert parts(once, LOOKS) == parts(bench.log, LOOKS)
 
 
+def test_without_outcomes_nothing_is_labelled_and_everything_is_due(bench: Bench) -> None:
+    rows, _ = random_log(9)
+    bench.predictions(*rows)
+    with bench.log.at_once("delays", "ro", LOOKS, MINUTE) as once:
+        found = parts(once, LOOKS)
+    assert found == parts(bench.log, LOOKS)
+    assert all(arm.counts.due > 0 == arm.counts.labelled for pair in found[2] for arm in pair)
+
+
 # --- units are told apart by a hash, as far as it tells them apart
 
 
@@ -207,25 +216,11 @@ class CountingLog(DeltaPredictionLog):
 def test_a_rollout_that_nothing_is_known_of_is_counted_from_one_reading(bench: Bench) -> None:
     filled(bench, 8)
     plan = replace(plan_canary(CanaryParameters(steps=(10, 50, 100), look_seconds=600.0)), label_maturity_seconds=60.0)
-    rollout = Rollout(
-        id="ro",
-        model="delays",
-        champion="3",
-        challenger="4",
-        plan=plan,
-        state=State.BAKING,
-        stage=0,
-        salt="s",
-        revision=2,
-        created_at=START,
-        created_by="us",
-        opened_at=START,
-        judged_from=START,
-    )
+    asked = rollout(plan=plan)
     log, now = CountingLog(bench.root), START + timedelta(seconds=1300 + plan.grace_seconds)
     spans = {0: (START, None)}
-    first = due_looks(log, rollout, spans, [], now)
+    first = due_looks(log, asked, spans, [], now)
     assert (len(first.looks), first.failure, log.readings) == (2, "", 1)
-    one_by_one = due_looks(log, rollout, spans, first.looks[:1], now)
+    one_by_one = due_looks(log, asked, spans, first.looks[:1], now)
     assert one_by_one.looks == first.looks[1:]
     assert log.readings == 1
