@@ -193,7 +193,7 @@ _CHAMPIONS = (
 BASELINE = f"""
 WITH {first_rows(_CHAMPIONS, within="request_id")},
 inside AS MATERIALIZED (
-    SELECT request_id, us, status, prediction, {UNIT} AS unit, coalesce({BIN} >= $bins, true) AS failed
+    SELECT request_id, us, status, prediction, {UNIT} AS unit, {FAILED} AS failed
     FROM counted WHERE us >= $start
 ),
 due AS (SELECT request_id, us, prediction FROM inside WHERE status = 'ok' AND us + $maturity <= $high),

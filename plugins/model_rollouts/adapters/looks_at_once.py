@@ -113,9 +113,11 @@ def looks_at_once(
         windows: All closed looks of the rollout in order of time, from its first one.
         maturity: A label or value counts up to this long after its request.
     """
+    import duckdb
+
     try:
         once = _AtOnce(log, model, rollout_id, windows, maturity)
-    except (LogReadError, CanNotBeToldApartError) as error:
+    except (LogReadError, CanNotBeToldApartError, duckdb.Error) as error:
         _log.warning("looks of %s are counted part by part: %s", rollout_id, error)
         yield log
         return
