@@ -92,7 +92,12 @@ def logged_model(mlflow_server: str) -> Any:
 
 @dataclass
 class Replay:
-    """Writes the rows of a gateway for whatever the traffic table says, until it is closed."""
+    """Writes the rows of a gateway for whatever the traffic table says, until it is closed.
+
+    Failures and wrong answers come as evenly as their rates allow, so that no gate alarms by chance; and rows are
+    spread over the time since the last ones, with the gateway telling how old that is, so that a machine that is
+    busy elsewhere leaves no silence.
+    """
 
     world: "World"
     wrong: dict[str, float] = field(default_factory=dict)  # version -> rate of wrong predictions
@@ -103,8 +108,10 @@ class Replay:
     disagree: float = 0.0  # mirrored requests that the challenger answers differently
     values: dict[str, float] = field(default_factory=dict)  # version -> mean business value of a request
     units: int = 5000
+    due: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, version) -> of the next one, 1: it is one
 
     def __enter__(self) -> "Replay":
+        self._revision, self._logged = 0, time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -113,6 +120,7 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=20)
+        self.world.gateway.logged = None
 
     def _run(self) -> None:
         from model_rollouts.adapters.delta_log import DeltaLogWriter
@@ -122,14 +130,14 @@ class Replay:
         tick = 0
         while not self._stop.wait(0.1):
             tick += 1
-            predictions, outcomes = self._rows(rng)
+            now = time.time()
+            predictions, outcomes = self._rows(rng, now)
             if predictions:
                 writer.append(self.world.model, "predictions", predictions, tick)
                 writer.append(self.world.model, "outcomes", outcomes, tick)
+            self._logged = self.world.gateway.logged = now
 
-    def _rows(self, rng: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        from datetime import UTC, datetime
-
+    def _rows(self, rng: random.Random, now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         from model_rollouts.core.bucketing import in_share, position
 
         traffic = self.world.wiring.store.traffic(self.world.model)
@@ -137,15 +145,17 @@ class Replay:
         outcomes: list[dict[str, Any]] = []
         if traffic is None or traffic.rollout_id is None or traffic.stage is None:
             return predictions, outcomes
-        for _ in range(self.requests):
-            unit, request_id, now = f"u{rng.randrange(self.units)}", uuid.uuid4().hex, datetime.now(UTC)
+        moved, self._revision = traffic.revision != self._revision, traffic.revision
+        seconds = 0.0 if moved else now - self._logged
+        for i in range(self.requests):
+            unit, request_id = f"u{rng.randrange(self.units)}", uuid.uuid4().hex
             challenger = traffic.share > 0 and in_share(traffic.salt, unit, traffic.share)
             control = traffic.share == 100 and in_share(traffic.salt + ":control", request_id, 40)
             mirrored = traffic.share == 0 and in_share(traffic.salt + ":mirror", request_id, traffic.mirror_percent)
             arm = "challenger" if challenger and not control else "champion"
             outside = traffic.control_group and arm == "champion" and position(traffic.salt, unit) < 100 - traffic.share
             label, x = rng.randrange(2), rng.gauss(0, 1)
-            at = int(now.timestamp() * 1e6)
+            at = int((now - seconds * i / self.requests) * 1e6)
             common = (request_id, at, unit, label, x, traffic)
             first = self._row(rng, arm, *common, served=not control, cohort=None if outside else arm)
             predictions.append(first)
@@ -175,8 +185,8 @@ class Replay:
         cohort: str | None,
     ) -> dict[str, Any]:
         version = traffic.challenger if arm == "challenger" else traffic.champion
-        failed = rng.random() < self.errors.get(str(version), 0.0)
-        wrong = rng.random() < self.wrong.get(str(version), 0.1)
+        failed = self._falls_due("failed", str(version), self.errors.get(str(version), 0.0))
+        wrong = self._falls_due("wrong", str(version), self.wrong.get(str(version), 0.1))
         return {
             "request_id": request_id,
             "ts": at,
@@ -198,6 +208,11 @@ class Replay:
             "features": {"x": None if self.null_features else x},
         }
 
+    def _falls_due(self, kind: str, version: str, rate: float) -> bool:
+        due = self.due.get((kind, version), 0.5) + rate
+        self.due[kind, version] = due - (due >= 1)
+        return due >= 1
+
 
 class StandInGateway:
     """Says which versions are loaded, follows the store at once, and answers as the logged model does."""
@@ -207,7 +222,7 @@ class StandInGateway:
         self.states: dict[str, str] = {"1": "ready", "2": "ready"}
         self.answers: dict[str, str] = {}  # version -> what it answers whatever it is asked
         self.revisions: list[int] = []  # that were followed
-        self.backlog_seconds = 0.0  # of rows that are not in the log
+        self.logged: float | None = None  # all rows until this second of the epoch are in the log; None: all rows
 
     def versions(self, model: str) -> dict[str, str]:
         return self.states
@@ -217,7 +232,7 @@ class StandInGateway:
         return {"stand-in": self.revisions[-1]}
 
     def backlog(self, model: str) -> dict[str, float]:
-        return {"stand-in": self.backlog_seconds}
+        return {"stand-in": 0.0 if self.logged is None else max(0.0, time.time() - self.logged)}
 
     def probe(self, model: str, version: str, inputs: Any) -> list[list[Any]]:
         from model_rollouts.ports import ProbeAnswer
@@ -405,4 +420,6 @@ def world(
                 task.watch_harm = False  # or every test that ends in a hold would wait for its end
     with mlflow_at(mlflow_server):
         yield World(model, tmp_path / "log", wiring, gateway, dags)
+    for event in wiring.store.events(model=model):  # pytest shows them where the test has failed
+        print(event.at, event.kind, event.reason)
     shared.cache_clear()
