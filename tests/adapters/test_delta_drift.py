@@ -13,7 +13,7 @@ from tests.adapters.log_kinds import damage
 
 from model_rollouts.adapters import delta_drift
 from model_rollouts.adapters.delta_drift import DeltaDriftLog, bins_of
-from model_rollouts.adapters.delta_drift_queries import Bins, is_number
+from model_rollouts.adapters.delta_drift_queries import PARTS, Bins, is_number
 from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import EngineLog, LogRoot, log_appender
 from model_rollouts.adapters.postgres_engine import PostgresEngine
@@ -211,10 +211,10 @@ def test_a_sample_of_a_huge_log_is_of_parts_spread_over_the_whole_time(
     first = drawn(3)
     assert first == drawn(3)
     assert set(first) != set(drawn(4))
-    per_eighth = np.histogram(first, bins=8, range=(0, 20_000))[0]
-    assert per_eighth.min() >= 15, per_eighth
+    by_part = np.histogram(first, bins=PARTS, range=(0, 20_000))[0]
+    assert by_part.min() >= 7, by_part
     # A fifth of the log is read.
-    assert np.count_nonzero(np.histogram(first, bins=160, range=(0, 20_000))[0]) <= 8 * (160 / 8 / 5 + 1)
+    assert np.count_nonzero(np.histogram(first, bins=160, range=(0, 20_000))[0]) <= PARTS * (160 / PARTS / 5 + 1)
     assert len(drawn(3, limit=5_000)) == 5_000  # more than the parts hold: of all of it
 
 

@@ -88,9 +88,12 @@ def both(log: DeltaDriftLog, monkeypatch: pytest.MonkeyPatch, columns: dict[str,
     return quick, asked()
 
 
-@pytest.mark.parametrize("size", [7, 1 << 16])
-def test_files_say_what_the_query_says(log: DeltaDriftLog, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+@pytest.mark.parametrize(("size", "threads"), [(7, 1), (1 << 16, 2), (7, 4)])
+def test_files_say_what_the_query_says(
+    log: DeltaDriftLog, monkeypatch: pytest.MonkeyPatch, size: int, threads: int
+) -> None:
     monkeypatch.setattr(drift_counts, "_ROWS", size)
+    monkeypatch.setattr(drift_counts, "_THREADS", threads)
     never = pytest.MonkeyPatch()
     never.setattr(DeltaDriftLog, "_asked", lambda *_: pytest.fail("asked a query where files can be counted"))
     columns = log.columns("delays", *WINDOW)

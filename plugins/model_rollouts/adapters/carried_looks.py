@@ -14,6 +14,7 @@ from model_rollouts.adapters.delta_cluster_queries import LookQuery
 from model_rollouts.adapters.delta_files import connect, run_local
 from model_rollouts.adapters.log_errors import LogReadError
 from model_rollouts.adapters.log_places import LogPlace
+from model_rollouts.adapters.outcome_marks import OutcomeMarks, quoted_file
 from model_rollouts.adapters.query_memory import explained
 from model_rollouts.adapters.unit_carry import Carried, CarryBusyError, Part, UnitCarry, merged
 
@@ -65,14 +66,14 @@ def carried_rows(carry: UnitCarry, asked: LooksAsked) -> list[tuple[Any, ...]] |
             worth = None if asked.beside is None else _worth(carried, asked)
             parts = carried.parts(asked.looks[: asked.fresh])
             at = parts[-1].end if parts else 0
-            connection = _read(asked, at)
+            connection = _read(asked, at, OutcomeMarks(carry.scratch))
             if connection is None:
                 return []
             try:
                 if worth is not None:
                     connection.execute(
                         "CREATE TEMP TABLE worth AS "
-                        f"SELECT unit, CAST(x AS HUGEINT) AS x FROM read_parquet({_literal(worth)})"
+                        f"SELECT unit, CAST(x AS HUGEINT) AS x FROM read_parquet({quoted_file(worth)})"
                     )
                 rows = _rest(connection, asked, parts)
             except duckdb.Error as error:
@@ -95,13 +96,26 @@ def carried_rows(carry: UnitCarry, asked: LooksAsked) -> list[tuple[Any, ...]] |
         return None
 
 
-def _read(asked: LooksAsked, at: int) -> "duckdb.DuckDBPyConnection | None":
+def _read(asked: LooksAsked, at: int, marks: OutcomeMarks) -> "duckdb.DuckDBPyConnection | None":
     """A database with the query's own table of the looks from a position on; None where the log has no such rows."""
     query = asked.query
     tables, parameters = asked.source(at)
-    head = query.head_of_few if query.head_of_few and len(asked.looks) - at <= _FEW else query.head
+    few = bool(query.asked) and len(asked.looks) - at <= _FEW
+    head = query.head_of_few if few and query.head_of_few else query.head
     text = f"CREATE TEMP TABLE {query.kept} AS WITH {head} SELECT * FROM {query.kept}"
-    return run_local(text, tables, used(text, parameters))
+    if not few:
+        return run_local(text, tables, used(text, parameters))
+    database = connect()
+    make = f"CREATE TEMP TABLE asked AS {query.asked}"
+    if run_local(make, {"predictions": tables["predictions"]}, used(make, parameters), database) is None:
+        return None
+    text = text.replace("{predictions}", "asked")
+    others = {name: where for name, where in tables.items() if name != "predictions"}
+    since = {"since": parameters["low"] + parameters["repeat"]}  # what is before it tells repeats, and no more
+    wanted = "SELECT request_id FROM asked WHERE epoch_us(ts) >= $since"
+    return run_local(
+        text, others, used(text, parameters), database, lambda files: marks.holding(database, files, wanted, since)
+    )
 
 
 def _rest(connection: "duckdb.DuckDBPyConnection", asked: LooksAsked, parts: Sequence[Part]) -> list[tuple[Any, ...]]:
@@ -119,7 +133,7 @@ def _sound(files: Sequence[Path]) -> bool:
     try:
         with connect() as connection:
             for file in files:
-                connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({_literal(file)})").fetchall()
+                connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({quoted_file(file)})").fetchall()
     except duckdb.Error:
         return False
     return True
@@ -177,7 +191,9 @@ def _write(connection: "duckdb.DuckDBPyConnection", text: str, file: Path) -> in
     """Write a query's rows, as a whole file or none; their number."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        row = connection.execute(f"COPY ({text}) TO {_literal(beside)} (FORMAT parquet)").fetchone()
+        row = connection.execute(
+            f"COPY ({text}) TO {quoted_file(beside)} (FORMAT parquet, COMPRESSION lz4_raw)"
+        ).fetchone()
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
@@ -185,12 +201,7 @@ def _write(connection: "duckdb.DuckDBPyConnection", text: str, file: Path) -> in
 
 
 def _files(parts: Sequence[Part]) -> str:
-    return f"read_parquet([{', '.join(_literal(part.file) for part in parts)}])"
-
-
-def _literal(file: Path) -> str:
-    quoted = str(file).replace("'", "''")
-    return f"'{quoted}'"
+    return f"read_parquet([{', '.join(quoted_file(part.file) for part in parts)}])"
 
 
 def used(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class LookQuery:
         result: A query over `sums`.
         beside: Common tables that the second half reads too, and that are the same for all looks.
         head_of_few: `head` for a few looks among many; empty: it is the same.
+        asked: The predictions that the head reads, for a few looks among many: made a table of, which is read in the
+            place of the log. Empty: the log is read.
     """
 
     kept: str
@@ -59,6 +61,7 @@ class LookQuery:
     result: str
     beside: str = ""
     head_of_few: str = ""
+    asked: str = ""
     sums_by_class: str = ""
 
     @property
@@ -109,6 +112,7 @@ def cluster_query(
     new_units: bool,
     totals: Sequence[str] = (),
     rows_of_few: str = "",
+    asked: str = "",
 ) -> LookQuery:
     """From `tallies` to sums over the pairs within a look, and over those of a look with all earlier ones.
 
@@ -123,6 +127,7 @@ def cluster_query(
         metrics: What is judged.
         totals: Columns of `tallies` that the result has the sums of, after the metrics.
         rows_of_few: `rows` for a few looks among many; empty: it is the same.
+        asked: As in `LookQuery`.
         new_units: Whether rows with the prefix `new` have the number of new units in the place of the first `judged`.
     """
     at = range(1, len(metrics) + 1)
@@ -232,6 +237,7 @@ FROM parts WHERE prefix = '' AND look >= $first AND look < $end GROUP BY arm, un
         sums_by_class=by_class,
         result=f"SELECT prefix, arm, look,\n        {_result(metrics, totals)}\nFROM sums GROUP BY prefix, arm, look",
         head_of_few=few,
+        asked=asked,
     )
 
 

@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 
 ANSWERS = ("prediction", "score")
 MOST_SAMPLED = 50_000
-_MOST_READ = (
-    8_000_000  # rows of a Delta log that a sample is drawn from: of more, parts are read that are spread in time
-)
+_MOST_READ = 2_000_000  # rows that a sample of a Delta log is drawn from: of more, parts are read, spread in time
 _TIMES_AS_MANY = 4  # rows to draw a sample from: enough for any seed to differ
 _MOST_AT_ONCE = 40  # columns of one query: more are counted in further passes, or its text would have no end
 _MANY_NUMBERS = 20  # different numbers from which on predictions are numbers and no classes

@@ -9,7 +9,7 @@ from model_rollouts.core.profile import LARGEST, STEP, Grid
 
 MISSING, NOT_FINITE, REST = 2_000_000_000, 2_000_000_001, 2_000_000_002  # no bin of a grid is so far away
 SLICES, _SPREAD = 4096, 1597  # neighbouring slices are far from each other in the order in which they are taken
-PARTS = 8  # of the time of a large log
+PARTS = 16  # of the time of a large log
 STAGE_EVIDENCE = "rollout_id = $rollout AND stage = $stage AND arm = cohort"
 _NUMBERS = ("DOUBLE", "FLOAT", "REAL", "DECIMAL", "HUGEINT", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINTEGER")
 

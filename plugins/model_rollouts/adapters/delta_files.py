@@ -5,7 +5,8 @@ DuckDB reads a Delta table's current files, without its own extension for it, or
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,7 @@ def run_local(
     tables: Mapping[str, tuple[LogPlace, datetime, datetime]],
     parameters: Mapping[str, Any],
     database: "duckdb.DuckDBPyConnection | None" = None,
+    narrow: Callable[[list[str]], list[str]] | None = None,
 ) -> "duckdb.DuckDBPyConnection | None":
     """Run a query with DuckDB, whichever engine the log is asked by: for queries that leave tables or files behind.
 
@@ -133,6 +135,7 @@ def run_local(
         tables: As for `run`.
         parameters: As for `run`.
         database: Where it is run; None: in an empty database of its own.
+        narrow: Given files of a table, those that have what is asked for. The result is never None then.
     """
     import duckdb
 
@@ -145,13 +148,16 @@ def run_local(
         for name, (place, start, end) in tables.items():
             if isinstance(place, Path):
                 files = current_files(place, start, end)
+                if narrow:
+                    with suppress(FileNotFoundError):  # vacuumed: reading says so below
+                        files = narrow(files)
                 found = f"read_parquet($files_{name}, union_by_name = true, hive_partitioning = false)" if files else ""
                 given |= {f"files_{name}": files} if files else {}
             else:
                 assert not isinstance(place, EngineTable)  # noqa: S101 - for the type checker: they are plain
                 connection = connection or connect()
                 found = _loaded(connection, name, place, start, end, sql)
-            if not sources and not found:
+            if not sources and not found and not narrow:
                 return None
             sources[name] = found or f"(SELECT {NO_ROWS[name]} WHERE false)"
         try:

@@ -182,6 +182,7 @@ def answers(
     """
     kept = ", ".join(columns)
     between = f"epoch_us(ts) >= {since} AND epoch_us(ts) < $high"
+    of_few = f"epoch_us(ts) >= {since} + $repeat AND epoch_us(ts) < $high"  # those before tell repeats, and no more
     are_careful = f"{condition} AND {ID_HASH} IN (SELECT id FROM {name}_careful)"
     first = first_rows(are_careful, within, more, f"{name}_counted", since)
     in_time = f"%s >= us - $slack AND %s <= {until}"
@@ -190,7 +191,7 @@ def answers(
     picked = f"""
 {name}_outcomes AS MATERIALIZED (
     SELECT * FROM {USABLE_OUTCOMES} AS usable
-    WHERE request_id IN (SELECT request_id FROM {{predictions}} WHERE {condition} AND {between})
+    WHERE request_id IN (SELECT request_id FROM {{predictions}} WHERE {condition} AND {of_few})
 ),"""
     of_careful = joined(f"{name}_again", kept, until.replace("us +", "{rows}.us +"), outcomes, timed=True)
     return f"""{picked if few else ""}
@@ -240,6 +241,14 @@ def answers(
     UNION ALL
     SELECT {kept}, us, first_label_us, first_label, first_value FROM ({of_careful}) AS judged
 )
+"""
+
+
+def rows_asked(condition: str, more: str = "") -> str:
+    """The predictions that `first_rows` and `answers` read, with the columns of conditions on rollout and arm."""
+    return f"""
+    SELECT request_id, ts, rollout_id, arm, cohort, stage, unit_id, status, latency_ms, prediction{more}
+    FROM {{predictions}} WHERE {condition} AND epoch_us(ts) >= $low AND epoch_us(ts) < $high
 """
 
 

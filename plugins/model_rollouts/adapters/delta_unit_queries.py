@@ -12,6 +12,7 @@ from model_rollouts.adapters.delta_queries import (
     first_rows,
     joined,
     placed,
+    rows_asked,
 )
 
 # A request without a unit is a unit of its own; a unit named like a request stays apart from it.
@@ -80,6 +81,7 @@ judged AS MATERIALIZED (
     UNIT_TALLIES,
     _RATES,
     new_units=True,
+    asked=rows_asked(OF_ROLLOUT),
 )
 
 
@@ -115,6 +117,7 @@ LABEL_EVIDENCE = cluster_query(
     new_units=False,
     totals=("due", "y"),
     rows_of_few=_labelled(few=True),
+    asked=rows_asked(OF_ROLLOUT),
 )
 
 SAME_TEXT = "theirs.prediction = asked.prediction"

@@ -2,7 +2,7 @@
 """Queries about business values, in DuckDB's SQL. See `ValueSums` in `core/unit_evidence.py`."""
 
 from model_rollouts.adapters.delta_cluster_queries import CARRIED, LookQuery, parts_of, whole
-from model_rollouts.adapters.delta_queries import LOOKS, answers, placed
+from model_rollouts.adapters.delta_queries import LOOKS, answers, placed, rows_asked
 from model_rollouts.adapters.delta_unit_queries import GOT, OF_ROLLOUT, UNIT
 
 _PARTS = 10**6  # values are made whole in millionths: they may be large
@@ -86,6 +86,7 @@ VALUE_SUMS = LookQuery(
     tallies=VALUE_TALLIES,
     head=_earned(few=False),
     head_of_few=_earned(few=True),
+    asked=rows_asked(OF_ROLLOUT, ", served"),
     beside=WORTH,
     means=_AVERAGES,
     mean="averages",

@@ -68,7 +68,7 @@ class UnitCarry:
         """
         root = self.scratch / "units"
         for folder in (self.scratch, root):  # who can rename a folder's parent can put another one in its place
-            _own(folder)
+            own_folder(folder)
         name = hashlib.sha256(json.dumps([self._log, *question], default=str).encode()).hexdigest()[:32]
         folder = root / name
         if not folder.exists():
@@ -81,7 +81,12 @@ class UnitCarry:
             yield Carried(folder, lock)
 
 
-def _own(folder: Path) -> None:
+def own_folder(folder: Path) -> None:
+    """Make a folder where it is missing, for this user alone.
+
+    Raises:
+        OSError: It is another user's, or others may write to it.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o022 or folder.is_symlink():
