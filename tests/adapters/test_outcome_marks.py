@@ -15,6 +15,7 @@ import pytest
 from tests.adapters.unit_log import LOOKS, MINUTE, PRIOR, Bench, outcome, random_log, row
 
 from model_rollouts.adapters import outcome_marks
+from model_rollouts.adapters.delta_files import current_files
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.outcome_marks import OutcomeMarks
 from model_rollouts.adapters.unit_carry import UnitCarry
@@ -66,7 +67,7 @@ def test_a_file_is_read_where_it_has_an_outcome_of_a_request(
     for _ in range(2):  # made, and there
         assert holding(marks, [first, file, last]) == [first, *([file] if has else []), last]
     assert len(kept(tmp_path)) == 3
-    assert not holding(marks, [file], "SELECT NULL AS request_id WHERE false")
+    assert not holding(marks, [file], "SELECT NULL::VARCHAR AS request_id WHERE false")
 
 
 def test_small_files_are_read_as_they_are(marks: OutcomeMarks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +97,73 @@ def test_damaged_hashes_are_told_and_made_again(
             mark.write_bytes(damage)
     with caplog.at_level(logging.WARNING):
         assert holding(marks, files) == (files[:1] if damage is None else files)
-    assert ("made again" in caplog.text) is (damage is not None)
+    assert ("can't be used" in caplog.text) is (damage is not None)
+    caplog.clear()
     assert holding(marks, files) == files[:1]
+    assert not caplog.text
+
+
+def test_hashes_that_can_be_read_are_kept_when_others_cannot(marks: OutcomeMarks, tmp_path: Path) -> None:
+    files = [file_of(tmp_path, name, [name]) for name in ("a", "x")]
+    holding(marks, files)
+    broken, sound = kept(tmp_path)
+    broken.write_bytes(b"PAR1 no more")
+    holding(marks, files)
+    assert kept(tmp_path) == [sound]
+
+
+def test_too_little_memory_leaves_the_hashes_alone(
+    marks: OutcomeMarks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [file_of(tmp_path, name, [name]) for name in ("a", "x")]
+    holding(marks, files)
+
+    def full(*_: Any) -> set[str]:
+        raise duckdb.OutOfMemoryException("no memory")
+
+    monkeypatch.setattr(outcome_marks, "_having", full)
+    assert holding(marks, files) == files
+    assert len(kept(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "ids", [pa.array([5, 6]), pa.array([5.0, 6.0]), pa.array([b"\xff", b"b"]), pa.array(["5", "6"], pa.large_string())]
+)
+def test_ids_that_are_no_texts_are_read_as_they_are(marks: OutcomeMarks, tmp_path: Path, ids: pa.Array) -> None:
+    """What is alike is up to the query: '5' and 5 are for it, and have other hashes."""
+    file = tmp_path / "file.parquet"
+    pq.write_table(pa.table({"request_id": ids}), file)
+    assert holding(marks, [str(file)], "SELECT '5' AS request_id") == [str(file)]
+    assert holding(marks, [file_of(tmp_path, "texts", ["x"])], "SELECT 5 AS request_id") == [
+        str(tmp_path / "texts.parquet")
+    ]
+
+
+@pytest.mark.parametrize("part", ["id=7", "request_id=a", "filename=b"])
+def test_folders_named_like_partitions_are_nothing_but_folders(tmp_path: Path, part: str) -> None:
+    folder = tmp_path / part
+    folder.mkdir()
+    files = [file_of(folder, name, [name]) for name in ("x", "b", "y")]
+    for _ in range(2):
+        assert holding(OutcomeMarks(folder / "scratch"), files) == files[1:2]
+
+
+@pytest.mark.parametrize("place", ["ids", "mark"])
+def test_what_is_in_the_way_costs_time_and_no_number(
+    marks: OutcomeMarks, tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [file_of(tmp_path, name, [name]) for name in ("a", "x")]
+    if place == "ids":
+        (tmp_path / "o'brien").mkdir(mode=0o700)
+        (tmp_path / "o'brien" / "ids").write_text("a file")
+    else:
+        holding(marks, files)
+        for mark in kept(tmp_path):
+            mark.unlink()
+            mark.mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert holding(marks, files) == files
+    assert "can't be used" in caplog.text
 
 
 def test_a_folder_of_somebody_else_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,6 +196,23 @@ def test_a_file_that_is_gone_is_said(marks: OutcomeMarks, tmp_path: Path) -> Non
 
 
 # --- looks
+
+
+def test_a_column_that_only_files_have_that_are_left_out_is_found(tmp_path: Path) -> None:
+    """Outcomes of before there were values."""
+    bench = Bench(tmp_path / "log")
+    bench.predictions(*(row(f"r{i}", 30 + 60 * i, unit_id=f"u{i % 3}") for i in range(30)))
+    for at in range(30):
+        bench.outcomes(outcome(f"r{at}", 60 * at + 40, "0", float(at)))
+    for file in current_files(tmp_path / "log" / "delays" / "outcomes", LOOKS[0].window.start, LOOKS[-1].window.end):
+        table = pq.read_table(file)
+        if int(table.column("request_id")[0].as_py()[1:]) >= 10:
+            pq.write_table(table.drop_columns(["value"]), file)
+    carrying = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / "scratch", "log"))
+    for fresh in (1, 2):
+        (found,) = QUESTIONS["labels"](carrying, LOOKS[: fresh + 1], fresh)
+        assert found == QUESTIONS["labels"](bench.log, LOOKS[: fresh + 1], fresh)[0]
+        assert found[0].counts.labelled == 10
 
 
 def spread(bench: Bench, seed: int) -> None:

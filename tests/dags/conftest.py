@@ -120,6 +120,7 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=20)
+        assert not self._thread.is_alive(), "the replay is stuck"
         self.world.gateway.logged = None
 
     def _run(self) -> None:
@@ -418,8 +419,10 @@ def world(
             task.retries = 0  # waiting for a retry is Airflow's own business
             if task.task_id == "hold":
                 task.watch_harm = False  # or every test that ends in a hold would wait for its end
-    with mlflow_at(mlflow_server):
-        yield World(model, tmp_path / "log", wiring, gateway, dags)
-    for event in wiring.store.events(model=model):  # pytest shows them where the test has failed
-        print(event.at, event.kind, event.reason)
-    shared.cache_clear()
+    try:
+        with mlflow_at(mlflow_server):
+            yield World(model, tmp_path / "log", wiring, gateway, dags)
+        for event in wiring.store.events(model=model):  # pytest shows them where the test has failed
+            print(event.at, event.kind, event.reason)
+    finally:
+        shared.cache_clear()

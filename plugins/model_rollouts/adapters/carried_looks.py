@@ -100,10 +100,10 @@ def _read(asked: LooksAsked, at: int, marks: OutcomeMarks) -> "duckdb.DuckDBPyCo
     """A database with the query's own table of the looks from a position on; None where the log has no such rows."""
     query = asked.query
     tables, parameters = asked.source(at)
-    few = bool(query.asked) and len(asked.looks) - at <= _FEW
+    few = len(asked.looks) - at <= _FEW
     head = query.head_of_few if few and query.head_of_few else query.head
     text = f"CREATE TEMP TABLE {query.kept} AS WITH {head} SELECT * FROM {query.kept}"
-    if not few:
+    if not few or not query.asked or not isinstance(tables["predictions"][0], Path):
         return run_local(text, tables, used(text, parameters))
     database = connect()
     make = f"CREATE TEMP TABLE asked AS {query.asked}"

@@ -139,7 +139,7 @@ def run_local(
     """
     import duckdb
 
-    tables = _plain(tables)
+    tables, chosen_by = _plain(tables), narrow
     places = ", ".join(str(where[0]) for where in tables.values())
     for attempt in range(_TRIES):
         connection = database
@@ -148,9 +148,9 @@ def run_local(
         for name, (place, start, end) in tables.items():
             if isinstance(place, Path):
                 files = current_files(place, start, end)
-                if narrow:
+                if chosen_by:
                     with suppress(FileNotFoundError):  # vacuumed: reading says so below
-                        files = narrow(files)
+                        files = chosen_by(files)
                 found = f"read_parquet($files_{name}, union_by_name = true, hive_partitioning = false)" if files else ""
                 given |= {f"files_{name}": files} if files else {}
             else:
@@ -166,7 +166,9 @@ def run_local(
             if attempt == _TRIES - 1:
                 raise LogReadError(f"files of {places}: {error}") from error
         except duckdb.Error as error:
-            raise LogReadError(f"query over {places}: {explained(error)}") from error
+            if not chosen_by or not isinstance(error, duckdb.BinderException):
+                raise LogReadError(f"query over {places}: {explained(error)}") from error
+            chosen_by = None  # a column that only files have that were left out: all of them then
     raise AssertionError("unreachable")
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from model_rollouts.adapters.delta_drift_queries import MISSING, NOT_FINITE, REST, Bins
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ARMS = ("champion", "challenger")
 _TRIES = 3
 _THREADS = min(4, os.cpu_count() or 1)
-_ROWS = 1 << 17  # of a batch: its columns stay in the processor's cache
+_ROWS = 1 << 16  # of a batch: its columns stay in the processor's cache
 _PART = 1 << 14  # numbers binned at once: larger arrays are mapped anew for each step, which takes twice as long
 _BUFFER = 1 << 20  # bytes of each column that are read ahead
 _ROW_TEXTS = ("rollout_id", "arm", "cohort", "version")
@@ -70,9 +71,12 @@ def counted_in_files(
 
 def _counted(files: Sequence[str], columns: Sequence[tuple[str, Bins]], given: Mapping[str, Any]) -> Counts | None:
     """The files shared out among threads: most of the time is spent in libraries that let others run."""
-    shares = [files[at::_THREADS] for at in range(min(_THREADS, len(files)))]
+    shares, stop = [files[at::_THREADS] for at in range(min(_THREADS, len(files)))], Event()
     with ThreadPoolExecutor(_THREADS) as threads:
-        parts = list(threads.map(lambda share: _counted_by_one(share, columns, given), shares))
+        try:
+            parts = list(threads.map(lambda share: _counted_by_one(share, columns, given, stop), shares))
+        finally:
+            stop.set()  # one of them has failed, or the task is to end: nobody waits for the others' counts
     found: Counts = {}
     for part in parts:
         if part is None:
@@ -86,16 +90,19 @@ def _counted(files: Sequence[str], columns: Sequence[tuple[str, Bins]], given: M
 
 
 def _counted_by_one(
-    files: Sequence[str], columns: Sequence[tuple[str, Bins]], given: Mapping[str, Any]
+    files: Sequence[str], columns: Sequence[tuple[str, Bins]], given: Mapping[str, Any], stop: Event
 ) -> Counts | None:
     counters = [_Numbers(bins) if isinstance(bins, Grid) else _Texts(bins) for _, bins in columns]
     for file in files:
         with _opened(file, columns) as parquet:
             if parquet is None:
+                stop.set()
                 return None
             there = set(parquet.schema_arrow.names)
             asked = [*_ROW_COLUMNS, *(name for name, _ in columns if name in there)]
             for batch in parquet.iter_batches(batch_size=_ROWS, columns=asked, use_threads=False):
+                if stop.is_set():
+                    return None
                 arm, chosen = _rows(batch, given)
                 if not len(arm):
                     continue
@@ -209,17 +216,15 @@ class _Numbers:
     def _add(self, values: Any, arm: Any) -> None:
         import numpy as np
 
-        least, most = values.min(), values.max()
-        if not (least >= -LARGEST and most <= LARGEST):  # what is no number is neither
-            finite = np.abs(values) <= LARGEST
+        size = np.abs(values)
+        if not size.max() <= LARGEST:  # what is no number is not
+            finite = size <= LARGEST
             self._not_finite += _of_arms(arm[~finite])
             values, arm = values[finite], arm[finite]
             if not len(values):
                 return
-            least, most = values.min(), values.max()
         bins = self._grid.indices(values)
-        low, high = (int(at) for at in self._grid.indices(np.array([least, most])))  # bins are in order of the values
-        high += 1
+        low, high = int(bins.min()), int(bins.max()) + 1
         bins -= low
         if arm.any():
             bins += arm * (high - low)
