@@ -76,6 +76,15 @@ def test_looks_that_are_closed_one_by_one_give_the_numbers_of_the_whole_log(
     assert any(each for each in whole)
 
 
+@pytest.mark.parametrize("part", ["unit=7", "arm=champion"])
+def test_a_folder_named_like_a_partition_is_nothing_but_a_folder(
+    bench: Bench, ask: Ask, tmp_path: Path, part: str
+) -> None:
+    carrying = DeltaPredictionLog(bench.root, UnitCarry(tmp_path / part, "log"))
+    whole = ask(bench.log, LOOKS, 0)
+    assert [ask(carrying, LOOKS[: at + 1], at)[0] for at in range(len(LOOKS))] == whole
+
+
 def test_a_log_in_postgresql_is_carried_as_well(log_root: LogRoot, tmp_path: Path) -> None:
     ask = QUESTIONS["labels"]
     bench = filled(Bench(log_root))

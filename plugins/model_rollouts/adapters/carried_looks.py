@@ -72,8 +72,7 @@ def carried_rows(carry: UnitCarry, asked: LooksAsked) -> list[tuple[Any, ...]] |
             try:
                 if worth is not None:
                     connection.execute(
-                        "CREATE TEMP TABLE worth AS "
-                        f"SELECT unit, CAST(x AS HUGEINT) AS x FROM read_parquet({quoted_file(worth)})"
+                        f"CREATE TEMP TABLE worth AS SELECT unit, CAST(x AS HUGEINT) AS x FROM {_files([worth])}"
                     )
                 rows = _rest(connection, asked, parts)
             except duckdb.Error as error:
@@ -121,7 +120,7 @@ def _read(asked: LooksAsked, at: int, marks: OutcomeMarks) -> "duckdb.DuckDBPyCo
 def _rest(connection: "duckdb.DuckDBPyConnection", asked: LooksAsked, parts: Sequence[Part]) -> list[tuple[Any, ...]]:
     query = asked.query
     names = ", ".join(name for name, _ in query.carried)
-    carried = f"(SELECT {names} FROM {_files(parts)})" if parts else query.nothing()
+    carried = f"(SELECT {names} FROM {_files([part.file for part in parts])})" if parts else query.nothing()
     text = f"WITH {query.rest(carried)}"
     return connection.execute(text, used(text, {"fresh": asked.fresh})).fetchall()
 
@@ -133,7 +132,7 @@ def _sound(files: Sequence[Path]) -> bool:
     try:
         with connect() as connection:
             for file in files:
-                connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({quoted_file(file)})").fetchall()
+                connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {_files([file])}").fetchall()
     except duckdb.Error:
         return False
     return True
@@ -172,7 +171,7 @@ def _merge(connection: "duckdb.DuckDBPyConnection", carried: Carried, asked: Loo
     sums = ", ".join(
         f"CAST(sum({name}) AS {kind}) AS {name}" for name, kind in asked.query.carried if name not in asked.query.keys
     )
-    text = f"SELECT {keys}, {sums} FROM {_files(parts)} GROUP BY {keys}"
+    text = f"SELECT {keys}, {sums} FROM {_files([part.file for part in parts])} GROUP BY {keys}"
     return _part(connection, carried, asked, (parts[0].first, parts[-1].end), text)
 
 
@@ -200,8 +199,9 @@ def _write(connection: "duckdb.DuckDBPyConnection", text: str, file: Path) -> in
     return int(row[0]) if row else 0
 
 
-def _files(parts: Sequence[Part]) -> str:
-    return f"read_parquet([{', '.join(quoted_file(part.file) for part in parts)}])"
+def _files(files: Sequence[Path]) -> str:
+    """A FROM clause for files; a folder called `unit=7` on their way is no partition."""
+    return f"read_parquet([{', '.join(map(quoted_file, files))}], hive_partitioning = false)"
 
 
 def used(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,10 @@ def seen_as_live(counts: str) -> str:
     columns = "false AS served, $rollout AS rollout_id, CAST($offline_stage AS INTEGER) AS stage"
     return f"""(
         WITH scored AS ({_SCORED}),
-        old AS (SELECT request_id, us, unit_id, status, latency_ms, prediction FROM read_parquet($sample))
+        old AS (
+            SELECT request_id, us, unit_id, status, latency_ms, prediction
+            FROM read_parquet($sample, hive_partitioning = false)
+        )
         SELECT old.request_id, scored.ts, 'champion' AS arm, CASE WHEN {counts} THEN 'champion' END AS cohort,
             {columns}, old.unit_id, old.status, old.latency_ms, old.prediction
         FROM scored JOIN old USING (request_id)
@@ -86,6 +89,6 @@ MATURED = f"{ASKED} AND old.us + $age <= epoch_us(scored.ts)"
 SHIFTED_OUTCOMES = f"""(
     SELECT known.request_id, make_timestamp(epoch_us(known.ts) + epoch_us(scored.ts) - old.us) AS ts, label, value
     FROM {{outcomes}} AS known
-    JOIN (SELECT request_id, us FROM read_parquet($sample)) AS old USING (request_id)
+    JOIN (SELECT request_id, us FROM read_parquet($sample, hive_partitioning = false)) AS old USING (request_id)
     JOIN ({_SCORED}) AS scored USING (request_id)
 )"""
