@@ -38,6 +38,7 @@ from bench.gateway_results import (
     Results,
     Window,
 )
+from bench.mlflow_at import mlflow_at
 from bench.servers import Server, limit, litserve, mlflow_serve, of_gateway
 from bench.serving import Mover, serving
 from bench.switch import SHADOW
@@ -89,15 +90,14 @@ def prepare(root: Path) -> Bench:
     mlflow.sklearn.save_model(fitted, folder, serialization_format="cloudpickle", **common)
     (folder / "bare.pkl").write_bytes(pickle.dumps(bare))
     registry = f"sqlite:///{root / 'mlflow.db'}"
-    mlflow.set_tracking_uri(registry)
-    mlflow.set_registry_uri(registry)
-    experiment = mlflow.create_experiment("bench", artifact_location=(root / "artifacts").as_uri())
-    for _ in range(2):
-        with mlflow.start_run(experiment_id=experiment):
-            mlflow.sklearn.log_model(
-                fitted, name="model", serialization_format="cloudpickle", registered_model_name=MODEL, **common
-            )
-    mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
+    with mlflow_at(registry):
+        experiment = mlflow.create_experiment("bench", artifact_location=(root / "artifacts").as_uri())
+        for _ in range(2):
+            with mlflow.start_run(experiment_id=experiment):
+                mlflow.sklearn.log_model(
+                    fitted, name="model", serialization_format="cloudpickle", registered_model_name=MODEL, **common
+                )
+        mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", "1")
     return Bench(folder, registry, inputs[:CHECKED], bare.predict(inputs[:CHECKED]).tolist())
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.gateway_client import GatewayClient
 from model_rollouts.adapters.sql_store import SqlStore
 from model_rollouts.core import rollout as steps
@@ -49,10 +50,7 @@ def register(root: Path, bodies: dict[str, str] = BODIES) -> str:
     from mlflow.models import infer_signature
 
     uri = f"sqlite:///{root / 'mlflow.db'}"
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
+    with mlflow_at(uri):
         experiment = mlflow.create_experiment("versions", artifact_location=(root / "artifacts").as_uri())
         example = pd.DataFrame({"x": [1.0]})
         signature = infer_signature(example, example["x"].to_numpy())
@@ -69,9 +67,6 @@ def register(root: Path, bodies: dict[str, str] = BODIES) -> str:
                     pip_requirements=[],
                 )
         mlflow.MlflowClient().set_registered_model_alias(MODEL, "champion", next(iter(bodies)))
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
     return uri
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import structlog
-from tests.mlflow_at import mlflow_as_before
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_as_before
 from demo.databases import kept_database
 
 # In a worker of pytest-xdist the main module has no file, which pyspark takes for a run of its own doctests: it exits
@@ -64,6 +64,13 @@ def pytest_sessionfinish() -> None:
     """Remove what nobody will read."""
     shutil.rmtree(_SCRATCH, ignore_errors=True)
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _addresses_of_one_file() -> Iterator[None]:
+    """What a file's fixtures set is not what the next file finds."""
+    with mlflow_as_before():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.delta_files import current_files
 from model_rollouts.adapters.delta_log import DeltaLogWriter, DeltaPredictionLog
 from model_rollouts.adapters.delta_schema import table_path

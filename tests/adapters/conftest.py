@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.log_places import LogRoot
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.postgres_log import PostgresLog

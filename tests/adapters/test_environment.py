@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.environment import MlflowEnvironments
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.core.environment import Kind, Severity, VersionEnvironment

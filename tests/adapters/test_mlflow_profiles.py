@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts import training_profile
 from model_rollouts.adapters.mlflow_client import make_client
 from model_rollouts.adapters.mlflow_profiles import MlflowProfiles

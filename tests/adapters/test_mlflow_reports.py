@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters import mlflow_reports
 from model_rollouts.adapters.mlflow_reports import MlflowReports
 from model_rollouts.core.errors import NotFoundError, RolloutError

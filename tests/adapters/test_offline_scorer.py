@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from tests.mlflow_at import mlflow_at
 from tests.offline_past import logged_model, register
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.mlflow_registry import MlflowRegistry
 from model_rollouts.adapters.offline_scorer import PyfuncScorer
 from model_rollouts.core.errors import NotReadyError

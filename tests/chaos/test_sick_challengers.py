@@ -28,8 +28,8 @@ from tests.chaos.world import (
     slow,
     status,
 )
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from bench.serving import MODEL, GatewayProcess, Mover, serving
 from model_rollouts.core.bucketing import in_share
 from model_rollouts.core.rollout import Event, EventKind, State

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from demo.databases import kept_database
 
 REPO = Path(__file__).parents[2]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bench.mlflow_at import mlflow_at
+
 PROJECT = Path(__file__).resolve().parents[2] / "mlflow" / "flights"
 
 
@@ -42,13 +44,12 @@ def test_variants_become_versions_in_the_given_order_and_the_champion_gets_its_a
 
 
 def test_a_registered_version_loads_without_pickle_and_answers_by_its_signature(
-    registered: Any, mlflow_server: str, flights: Any, monkeypatch: pytest.MonkeyPatch
+    registered: Any, mlflow_server: str, flights: Any
 ) -> None:
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", mlflow_server)
-    folder = Path(mlflow.artifacts.download_artifacts("models:/demo-flights/2", tracking_uri=mlflow_server))
+    with mlflow_at(mlflow_server):
+        folder = Path(mlflow.artifacts.download_artifacts("models:/demo-flights/2"))
     assert not list(folder.rglob("*.pkl"))
     model = mlflow.pyfunc.load_model(str(folder))
     schema = model.metadata.get_input_schema()

@@ -18,9 +18,9 @@ import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Frame, Page, expect, sync_playwright
 from rich.console import Console
-from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_at
 from demo import airflow_parts, parts
 from demo.cases import FORMS, Case
 from demo.config import MODEL, DemoConfig

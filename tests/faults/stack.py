@@ -22,9 +22,9 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 from tests.faults.kills import descendants, strike
-from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_at
 from demo import airflow_parts
 from demo.airflow_api import AirflowApi
 from demo.cases import Case

@@ -6,8 +6,8 @@ from tests.faults.moves import Team
 from tests.faults.promises import check_audit, check_deals, check_log, check_stages, logged
 from tests.faults.record import shown
 from tests.faults.stack import Stack
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.core.rollout import EventKind, State
 
 pytestmark = pytest.mark.timeout(300)

@@ -22,9 +22,9 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from tests.gateway.beside_mlflow_models import NAMES, SIGNATURES, example, frame, write
 from tests.gateway.beside_mlflow_requests import CSV, JSON, REQUESTS, ROW, Sent
 from tests.gateway.upstream_servers import running
-from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.sql_store import SqlStore
 
 #: MLflow's own server application for every model, each under its name: one process, as imports take the time.

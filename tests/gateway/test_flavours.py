@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.model_files import load_version
 from model_rollouts.adapters.offline_scorer import PyfuncScorer
 from model_rollouts.core.errors import NotReadyError

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.gateway.answers import OutputError
 from model_rollouts.gateway.loading import MlflowLoader, WarmUpError
 from model_rollouts.gateway.output_check import output_check_of

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from tests.mlflow_at import mlflow_at
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_at
 from bench.serving import Mover
 from model_rollouts.adapters.gateway_client import GatewayClient
 from model_rollouts.adapters.mlflow_registry import MlflowRegistry

@@ -26,8 +26,8 @@ from tests.gateway.upstream_servers import (
     rows_of,
     stand_in,
 )
-from tests.mlflow_at import mlflow_at
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.gateway.answers import Answer, Failure
 from model_rollouts.gateway.loading import MlflowLoader, Version, WarmUpError
 from model_rollouts.gateway.mlflow_reading import MlflowPayload

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.mlflow_at import mlflow_at
 from tests.operators.report_world import Row, World, make_world
 from tests.ports import free_port
 
+from bench.mlflow_at import mlflow_at
 from model_rollouts.adapters.delta_log import LogReadError, table_path
 from model_rollouts.adapters.evidently_workspace import keep_snapshot
 from model_rollouts.adapters.mlflow_client import make_client

@@ -1,4 +1,4 @@
-"""MLflow's tracking address is one for the whole process: tests and fixtures give it back as they found it."""
+"""MLflow's address is one for the whole process: benchmarks, tests and fixtures give it back as they found it."""
 
 import os
 import sys
