@@ -66,18 +66,15 @@ def parts(log: DeltaPredictionLog, looks: Sequence[StageWindow]) -> list[Any]:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("looks", [LOOKS, MANY, FEW], ids=["six looks", "thirty looks", "two looks"])
 @pytest.mark.parametrize("rows_at_once", [10**6, 7])
-@pytest.mark.parametrize("pairs_a_row", [-1, 10**6], ids=["running sums", "by class"])
 def test_the_numbers_are_those_of_one_question_after_the_other(
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
     looks: list[StageWindow],
     rows_at_once: int,
-    pairs_a_row: int,
 ) -> None:
     filled(bench, seed)
     monkeypatch.setattr(looks_at_once, "_ROWS_AT_ONCE", rows_at_once)
-    monkeypatch.setattr(looks_at_once, "_PAIRS_A_ROW", pairs_a_row)
     with bench.log.at_once("delays", "ro", looks, MINUTE) as once:
         assert once is not bench.log
         monkeypatch.setattr(DeltaPredictionLog, "_run", None)  # nothing more is asked of the log

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -245,3 +247,29 @@ def test_an_empty_token_leaves_the_tokens_as_they_were(initialise, tmp_path: Pat
     assert done.returncode != 0
     assert "run make secrets first" in done.stderr
     assert (tmp_path / "tokens").read_text() == before
+
+
+def test_a_token_that_is_added_meanwhile_is_not_lost(initialise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from model_rollouts.gateway.tokens import parse_tokens
+
+    assert initialise().returncode == 0
+    file, gate, grep = tmp_path / "tokens", tmp_path / "gate", tmp_path / "bin" / "grep"
+    os.mkfifo(gate)
+    grep.write_text(f'#!/bin/sh\n{shutil.which("grep")} "$@"\ncat {gate}\n')
+    grep.chmod(0o755)
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(initialise)
+        with gate.open("w"):  # opens when grep has read the tokens, and they are not written yet
+            rollouts = [str(Path(sys.executable).with_name("rollouts")), "token", "new", "--file", str(file)]
+            adding = subprocess.Popen([*rollouts, "--name", "shop", "--role", "predict"], stdout=subprocess.DEVNULL)
+            while adding.poll() is None and not waits_for_a_lock(adding.pid):
+                os.sched_yield()
+        assert done.result().returncode == 0
+    assert adding.wait() == 0
+    assert {token.name for token in parse_tokens(file.read_text())} == {
+        *("env/airflow", "env/callers", "env/testers", "shop")
+    }
+
+
+def waits_for_a_lock(process: int) -> bool:
+    return any("->" in line and f" {process} " in line for line in Path("/proc/locks").read_text().splitlines())

@@ -8,6 +8,8 @@ docs/adr/0025-carried-sums.md.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model_rollouts.adapters.running_sums import whole_sum
+
 # What is added up over rows and units is made whole first, in billionths. Sums of floats differ in their last digit
 # with the order of the rows, and a look that is counted again has to come out the same to the last digit.
 PARTS = 10**9
@@ -40,8 +42,7 @@ class LookQuery:
         keys: Those of them that it is grouped by; the others are added up when two are merged.
         sums: Common tables, from `chosen`, which are rows of `kept`, all those of some units, `means` and `{carried}`:
             the last one is `sums`, whole numbers for looks from `$fresh` on, which may be added up over units.
-        sums_by_class: `sums` in other steps, for all looks and with nothing carried. Its time goes with the pairs of
-            looks that a unit asked in, and that of `sums` with the looks: quicker for most units. Empty: there is none.
+        by_class: `sums` in other steps, for all looks and with nothing carried. None: there are none.
         result: A query over `sums`.
         beside: Common tables that the second half reads too, and that are the same for all looks.
         head_of_few: `head` for a few looks among many; empty: it is the same.
@@ -62,7 +63,7 @@ class LookQuery:
     beside: str = ""
     head_of_few: str = ""
     asked: str = ""
-    sums_by_class: str = ""
+    by_class: "ByClass | None" = None
 
     @property
     def whole(self) -> str:
@@ -88,6 +89,27 @@ class LookQuery:
         """
         columns = ", ".join(f"CAST(NULL AS {kinds.get(name, kind)}) AS {name}" for name, kind in self.carried)
         return f"(SELECT {columns} WHERE false)"
+
+
+@dataclass(frozen=True, slots=True)
+class ByClass:
+    """`LookQuery.sums` for all looks, with what units did before added up by `EarlierSums` in the place of a window.
+
+    Attributes:
+        classes: Common tables from `kept` and `means`: the last one is `classes`, with an `id` from 0.
+        alike: Columns of `kept` that tell the class of a row, with its prefix, arm and look.
+        sums: Columns of `classes` that are added up over a unit's earlier looks.
+        result: Common tables from `classes` and from `earlier`, the two halves of those sums by `id`: the last one is
+            `of_looks`, rows of `sums`.
+        new_units: Common tables from `chosen` and `{carried}`: the last one is `new_units`, more rows of `sums`. Empty:
+            there are none.
+    """
+
+    classes: str
+    alike: tuple[str, ...]
+    sums: tuple[str, ...]
+    result: str
+    new_units: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +173,14 @@ known AS MATERIALIZED (
     SELECT before.* FROM {CARRIED} AS before
     WHERE EXISTS (SELECT 1 FROM asked_by WHERE asked_by.unit = before.unit)
 )"""
+    zeros = ", 0" * (5 * len(metrics) + len(totals) - 1)
     of_looks = f"""
 of_looks AS (
     SELECT every.prefix, every.arm, every.look,
         {_sums(metrics, totals)}
     FROM every JOIN spreads ON spreads.prefix = every.prefix AND spreads.arm = every.arm AND spreads.look = every.look
     GROUP BY every.prefix, every.arm, every.look
-){_NEW.format(zeros=", 0" * (5 * len(metrics) + len(totals) - 1)) if new_units else ""},
-sums AS (SELECT * FROM of_looks{" UNION ALL SELECT * FROM new_units" if new_units else ""})"""
+)"""
     over_looks = f"""
 {parts.format(rows="chosen")},
 {asked_by},
@@ -187,35 +209,27 @@ every AS (
     SELECT prefix, arm, look, units, {history}, {", ".join("0" for _ in earlier_names)} FROM parts
     WHERE look >= $fresh AND (prefix <> ''
         OR NOT EXISTS (SELECT 1 FROM come_back WHERE come_back.arm = parts.arm AND come_back.unit = parts.unit))
-),
-{of_looks}"""
-    alike = ", ".join(plain)
-    by_class = f"""
-{asked_by},
+),{of_looks}{_NEW.format(zeros=zeros) if new_units else ""},
+sums AS (SELECT * FROM of_looks{" UNION ALL SELECT * FROM new_units" if new_units else ""})"""
+    by_class = ByClass(
+        sums=(*counts, *sums),
+        alike=tuple(plain),
+        classes=f"""
 -- Units that did the same in a look are of one class, and there are few.
-classes AS MATERIALIZED (
-    SELECT prefix, arm, look, {alike}, CAST(sum(units) AS BIGINT) AS units, row_number() OVER () AS id
-    FROM chosen GROUP BY prefix, arm, look, {alike}
+alike AS (
+    SELECT prefix, arm, look, {", ".join(plain)}, CAST(sum(units) AS BIGINT) AS units,
+        CAST(row_number() OVER () - 1 AS BIGINT) AS id
+    FROM tallies GROUP BY prefix, arm, look, {", ".join(plain)}
 ),
-{parts.format(rows="classes").replace("parts AS (", "parts AS MATERIALIZED (")},
-members AS MATERIALIZED (
-    SELECT arm, look, unit, id FROM chosen JOIN classes USING (prefix, arm, look, {alike}) WHERE prefix = ''
-),
-met AS (
-    SELECT now.id, before.id AS earlier_id, count(*) AS pairs
-    FROM members AS now
-        JOIN members AS before ON before.arm = now.arm AND before.unit = now.unit AND before.look < now.look
-    GROUP BY now.id, before.id
-),
-earlier AS (
-    SELECT met.id, {", ".join(f"sum(pairs * {_wide(name)}) AS earlier_{name}" for name in (*counts, *sums))}
-    FROM met JOIN parts ON parts.id = earlier_id GROUP BY met.id
-),
+{parts.format(rows="alike").replace("parts AS (", "classes AS (")}""",
+        result=f"""
 every AS (
-    SELECT prefix, arm, look, units, {history}, {", ".join(f"coalesce({name}, 0) AS {name}" for name in earlier_names)}
-    FROM parts LEFT JOIN earlier USING (id)
-),
-{of_looks}"""
+    SELECT prefix, arm, look, units, {history},
+        {", ".join(f"{whole_sum(name)} AS earlier_{name}" for name in (*counts, *sums))}
+    FROM classes JOIN earlier USING (id)
+),{of_looks}""",
+        new_units=f"{asked_by}{_NEW.format(zeros=zeros)}" if new_units else "",
+    )
     carry = f"""
 {spreads},
 {parts.format(rows="tallies")}
@@ -234,7 +248,7 @@ FROM parts WHERE prefix = '' AND look >= $first AND look < $end GROUP BY arm, un
         carried=columns,
         keys=("arm", "unit"),
         sums=over_looks,
-        sums_by_class=by_class,
+        by_class=by_class,
         result=f"SELECT prefix, arm, look,\n        {_result(metrics, totals)}\nFROM sums GROUP BY prefix, arm, look",
         head_of_few=few,
         asked=asked,

@@ -8,13 +8,16 @@ parts are counted from by the texts that they have anyway. See docs/adr/0028-loo
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
 
 from model_rollouts.adapters.carried_looks import Tables, used
-from model_rollouts.adapters.delta_cluster_queries import CARRIED, LookQuery
+from model_rollouts.adapters.delta_cluster_queries import CARRIED, ByClass, LookQuery
 from model_rollouts.adapters.delta_files import LogReadError, connect, run_local
 from model_rollouts.adapters.delta_log import DeltaPredictionLog
 from model_rollouts.adapters.delta_queries import (
@@ -41,6 +44,7 @@ from model_rollouts.adapters.delta_unit_queries import (
 from model_rollouts.adapters.delta_value_queries import VALUE_SUMS
 from model_rollouts.adapters.log_places import log_table
 from model_rollouts.adapters.query_memory import explained
+from model_rollouts.adapters.running_sums import EarlierSums
 from model_rollouts.core.evidence import LATENCY_BINS, LATENCY_FLOOR_MS, LATENCY_RATIO
 from model_rollouts.ports import StageWindow, Window
 
@@ -48,10 +52,11 @@ if TYPE_CHECKING:
     import duckdb
 
 _log = logging.getLogger(__name__)
+Found = TypeVar("Found")
 _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
 _ARM = "CREATE TYPE arm AS ENUM ('challenger', 'champion')"  # in the order of the texts
 _ROWS_AT_ONCE = 3_000_000
-_PAIRS_A_ROW = 25  # more of them take longer than running sums
+_OF_PART = "coalesce(unit, 0) % $parts = $part"
 _CODE = "hash({})"  # what units are told apart by
 _BETWEEN = "epoch_us(ts) >= $low AND epoch_us(ts) < $high"
 
@@ -204,7 +209,7 @@ class _AtOnce(DeltaPredictionLog):
                 into = f"INSERT INTO {query.kept}"
             return self._added_up(query, asked)
         finally:
-            for table in (query.kept, query.mean, "sums"):
+            for table in (query.kept, query.mean, "classes", "sums"):
                 self._query(f"DROP TABLE IF EXISTS {table}", {})
 
     def _runs(self, count: int) -> Iterator[tuple[int, int]]:
@@ -219,21 +224,44 @@ class _AtOnce(DeltaPredictionLog):
     def _added_up(self, query: LookQuery, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """From `kept` to the result, for some units after the other: what each of them takes fits into the memory."""
         self._query(f"CREATE TEMP TABLE {query.mean} AS WITH {query.means} SELECT * FROM {query.mean}", asked)
-        rows = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0]
-        count = rows // _ROWS_AT_ONCE + 1
-        by_class = query.sums_by_class and self._pairs(query) <= _PAIRS_A_ROW * rows
-        text = query.sums_by_class if by_class else query.sums
-        sums = text.replace(CARRIED, query.nothing(arm="arm", unit="UBIGINT"))
-        for part in range(count):
-            chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE coalesce(unit, 0) % {count} = {part})"
-            into = "INSERT INTO sums" if part else "CREATE TEMP TABLE sums AS"
-            self._query(f"{into} WITH {chosen},{sums} SELECT * FROM sums", asked)
+        count = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0] // _ROWS_AT_ONCE + 1
+        nothing = query.nothing(arm="arm", unit="UBIGINT")
+        if query.by_class is None:
+            texts, last = query.sums, "sums"
+        else:
+            self._add_up_by_class(query, query.by_class, count, asked)
+            texts, last = query.by_class.new_units, "new_units"
+        for part in range(count if texts else 0):
+            chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE {_OF_PART})"
+            into = "CREATE TEMP TABLE sums AS" if query.by_class is None and not part else "INSERT INTO sums"
+            text = f"{into} WITH {chosen},{texts.replace(CARRIED, nothing)} SELECT * FROM {last}"
+            self._query(text, {**asked, "parts": count, "part": part})
         return self._query(query.result, asked)
 
-    def _pairs(self, query: LookQuery) -> int:
-        """How many pairs of looks the units asked in, of all of them."""
-        by_unit = f"SELECT count(*) AS looks FROM {query.kept} WHERE unit IS NOT NULL GROUP BY arm, unit"
-        return int(self._query(f"SELECT coalesce(sum(looks * (looks - 1) // 2), 0) FROM ({by_unit})", {})[0][0])
+    def _add_up_by_class(self, query: LookQuery, by: ByClass, count: int, asked: Mapping[str, Any]) -> None:
+        """Make `sums` of what units did in a look and before it."""
+        database = self._database
+        self._query(f"CREATE TEMP TABLE classes AS WITH {by.classes} SELECT * FROM classes", asked)
+        worth = self._columns(f"SELECT {', '.join(by.sums)} FROM classes ORDER BY id", {})
+        earlier = EarlierSums([worth[name] for name in by.sums])
+        members = f"""
+            SELECT unit, CAST(arm = 'champion' AS BIGINT) AS side, CAST(look AS BIGINT) AS look, id
+            FROM {query.kept} AS kept JOIN (SELECT * FROM classes WHERE prefix = '') AS classes
+                USING (arm, look, {", ".join(by.alike)})
+            WHERE kept.prefix = '' AND {_OF_PART}
+        """
+        for part in range(count):
+            rows = self._columns(members, {"parts": count, "part": part})
+            try:
+                earlier.add(rows["unit"], rows["side"], rows["look"], rows["id"])
+            except OverflowError as error:
+                raise LogReadError(f"looks of {self._about[1]}: {error}") from error
+        halves = earlier.columns(by.sums)
+        database.register("earlier", pa.table({"id": np.arange(len(worth[by.sums[0]])), **halves}))
+        try:
+            self._query(f"CREATE TEMP TABLE sums AS WITH {by.result} SELECT * FROM of_looks", asked)
+        finally:
+            database.unregister("earlier")
 
     def _before(self, model: str, prior: tuple[datetime, datetime], given: Mapping[str, Any]) -> None:
         """Make the table of what units were worth before the rollout."""
@@ -261,9 +289,17 @@ class _AtOnce(DeltaPredictionLog):
         return run_local(text, tables, used(text, {**self._given, **(given or {})}), self._database)
 
     def _query(self, text: str, given: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        return self._found(text, given, lambda result: result.fetchall())
+
+    def _columns(self, text: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        return self._found(text, given, lambda result: result.fetchnumpy())
+
+    def _found(
+        self, text: str, given: Mapping[str, Any], fetch: "Callable[[duckdb.DuckDBPyConnection], Found]"
+    ) -> Found:
         import duckdb
 
         try:
-            return self._database.execute(text, used(text, {**self._given, **given})).fetchall()
+            return fetch(self._database.execute(text, used(text, {**self._given, **given})))
         except duckdb.Error as error:
             raise LogReadError(f"looks of {self._about[1]}: {explained(error)}") from error
