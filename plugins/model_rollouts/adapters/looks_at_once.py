@@ -56,7 +56,7 @@ Found = TypeVar("Found")
 _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_BINS}
 _ARM = "CREATE TYPE arm AS ENUM ('challenger', 'champion')"  # in the order of the texts
 _ROWS_AT_ONCE = 3_000_000
-_OF_PART = "coalesce(unit, 0) % $parts = $part"
+_ROWS_IN_ORDER = 1_000_000  # that are put in order at once, which takes some 100 bytes for each
 _CODE = "hash({})"  # what units are told apart by
 _BETWEEN = "epoch_us(ts) >= $low AND epoch_us(ts) < $high"
 
@@ -224,18 +224,19 @@ class _AtOnce(DeltaPredictionLog):
     def _added_up(self, query: LookQuery, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """From `kept` to the result, for some units after the other: what each of them takes fits into the memory."""
         self._query(f"CREATE TEMP TABLE {query.mean} AS WITH {query.means} SELECT * FROM {query.mean}", asked)
-        count = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0] // _ROWS_AT_ONCE + 1
+        rows = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0]
+        count = rows // _ROWS_AT_ONCE + 1
         nothing = query.nothing(arm="arm", unit="UBIGINT")
         if query.by_class is None:
             texts, last = query.sums, "sums"
         else:
-            self._add_up_by_class(query, query.by_class, count, asked)
+            self._add_up_by_class(query, query.by_class, rows // _ROWS_IN_ORDER + 1, asked)
             texts, last = query.by_class.new_units, "new_units"
         for part in range(count if texts else 0):
-            chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE {_OF_PART})"
+            chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE {_of_part(part, count)})"
             into = "CREATE TEMP TABLE sums AS" if query.by_class is None and not part else "INSERT INTO sums"
             text = f"{into} WITH {chosen},{texts.replace(CARRIED, nothing)} SELECT * FROM {last}"
-            self._query(text, {**asked, "parts": count, "part": part})
+            self._query(text, asked)
         return self._query(query.result, asked)
 
     def _add_up_by_class(self, query: LookQuery, by: ByClass, count: int, asked: Mapping[str, Any]) -> None:
@@ -244,14 +245,14 @@ class _AtOnce(DeltaPredictionLog):
         self._query(f"CREATE TEMP TABLE classes AS WITH {by.classes} SELECT * FROM classes", asked)
         worth = self._columns(f"SELECT {', '.join(by.sums)} FROM classes ORDER BY id", {})
         earlier = EarlierSums([worth[name] for name in by.sums])
-        members = f"""
-            SELECT unit, CAST(arm = 'champion' AS BIGINT) AS side, CAST(look AS BIGINT) AS look, id
-            FROM {query.kept} AS kept JOIN (SELECT * FROM classes WHERE prefix = '') AS classes
-                USING (arm, look, {", ".join(by.alike)})
-            WHERE kept.prefix = '' AND {_OF_PART}
-        """
         for part in range(count):
-            rows = self._columns(members, {"parts": count, "part": part})
+            members = f"""
+                SELECT unit, CAST(arm = 'champion' AS INTEGER) AS side, look, CAST(id AS INTEGER) AS id
+                FROM (SELECT * FROM {query.kept} WHERE prefix = '' AND {_of_part(part, count)}) AS chosen
+                    JOIN (SELECT * FROM classes WHERE prefix = '') AS classes
+                    USING (arm, look, {", ".join(by.alike)})
+            """
+            rows = self._columns(members, {})
             try:
                 earlier.add(rows["unit"], rows["side"], rows["look"], rows["id"])
             except OverflowError as error:
@@ -273,7 +274,7 @@ class _AtOnce(DeltaPredictionLog):
         self._query("DROP TABLE IF EXISTS worth", {})
         self._query("CREATE OR REPLACE TEMP TABLE earlier (unit VARCHAR, x HUGEINT)", {})
         text = f"INSERT INTO earlier WITH {VALUE_SUMS.beside} SELECT unit, x FROM worth"
-        if self._log_query(text, tables, given) is not None:
+        if self._log_query(text, tables, given) and self._query("SELECT unit FROM earlier LIMIT 1", {}):
             self._tell_apart(f"{_UNITS} UNION SELECT unit FROM earlier")
         self._query(f"CREATE TEMP TABLE worth AS SELECT {_CODE.format('unit')} AS unit, x FROM earlier", {})
         self._query("DROP TABLE earlier", {})
@@ -303,3 +304,8 @@ class _AtOnce(DeltaPredictionLog):
             return fetch(self._database.execute(text, used(text, {**self._given, **given})))
         except duckdb.Error as error:
             raise LogReadError(f"looks of {self._about[1]}: {explained(error)}") from error
+
+
+def _of_part(part: int, count: int) -> str:
+    """Some of the units. Beside numbers of another type the hash becomes one of 128 bits, which is ten times slower."""
+    return f"unit % CAST({count} AS UBIGINT) = {part}"
