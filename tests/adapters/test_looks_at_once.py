@@ -65,22 +65,36 @@ def parts(log: DeltaPredictionLog, looks: Sequence[StageWindow]) -> list[Any]:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("looks", [LOOKS, MANY, FEW], ids=["six looks", "thirty looks", "two looks"])
-@pytest.mark.parametrize("rows_at_once", [10**6, 7])
+@pytest.mark.parametrize(("rows_at_once", "classes"), [(10**6, 10**6), (7, 10**6), (7, 3)])
 def test_the_numbers_are_those_of_one_question_after_the_other(
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
     looks: list[StageWindow],
     rows_at_once: int,
+    classes: int,
 ) -> None:
     filled(bench, seed)
     monkeypatch.setattr(looks_at_once, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(looks_at_once, "_ROWS_IN_ORDER", rows_at_once)
+    monkeypatch.setattr(looks_at_once, "_MOST_CLASSES", classes)
     with bench.log.at_once("delays", "ro", looks, MINUTE) as once:
         assert once is not bench.log
         monkeypatch.setattr(DeltaPredictionLog, "_run", None)  # nothing more is asked of the log
         found = parts(once, looks)
     monkeypatch.undo()
     assert found == parts(bench.log, looks)
+
+
+def test_sums_beyond_64_bits_are_added_up_by_the_database(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(bench, 2)
+
+    def add(*_: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(looks_at_once.EarlierSums, "add", add)
+    with bench.log.at_once("delays", "ro", MANY, MINUTE) as once:
+        assert parts(once, MANY) == parts(bench.log, MANY)
 
 
 def test_they_are_those_counted_in_plain_python(bench: Bench) -> None:

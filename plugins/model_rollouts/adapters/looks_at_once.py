@@ -57,6 +57,7 @@ _LATENCY = {"floor": LATENCY_FLOOR_MS, "ratio": LATENCY_RATIO, "bins": LATENCY_B
 _ARM = "CREATE TYPE arm AS ENUM ('challenger', 'champion')"  # in the order of the texts
 _ROWS_AT_ONCE = 3_000_000
 _ROWS_IN_ORDER = 1_000_000  # that are put in order at once, which takes some 100 bytes for each
+_MOST_CLASSES = 200_000  # that sums are kept for, which takes some 600 bytes for each
 _CODE = "hash({})"  # what units are told apart by
 _BETWEEN = "epoch_us(ts) >= $low AND epoch_us(ts) < $high"
 
@@ -225,26 +226,26 @@ class _AtOnce(DeltaPredictionLog):
         """From `kept` to the result, for some units after the other: what each of them takes fits into the memory."""
         self._query(f"CREATE TEMP TABLE {query.mean} AS WITH {query.means} SELECT * FROM {query.mean}", asked)
         rows = self._query(f"SELECT count(*) FROM {query.kept}", {})[0][0]
+        text, last, into = query.sums, "sums", "CREATE TEMP TABLE sums AS"
+        if query.by_class is not None and self._add_up_by_class(query, query.by_class, rows, asked):
+            text, last, into = query.by_class.new_units, "new_units", "INSERT INTO sums"
         count = rows // _ROWS_AT_ONCE + 1
-        nothing = query.nothing(arm="arm", unit="UBIGINT")
-        if query.by_class is None:
-            texts, last = query.sums, "sums"
-        else:
-            self._add_up_by_class(query, query.by_class, rows // _ROWS_IN_ORDER + 1, asked)
-            texts, last = query.by_class.new_units, "new_units"
-        for part in range(count if texts else 0):
+        for part in range(count if text else 0):
             chosen = f"chosen AS (SELECT * FROM {query.kept} WHERE {_of_part(part, count)})"
-            into = "CREATE TEMP TABLE sums AS" if query.by_class is None and not part else "INSERT INTO sums"
-            text = f"{into} WITH {chosen},{texts.replace(CARRIED, nothing)} SELECT * FROM {last}"
-            self._query(text, asked)
+            nothing = query.nothing(arm="arm", unit="UBIGINT")
+            self._query(f"{into} WITH {chosen},{text.replace(CARRIED, nothing)} SELECT * FROM {last}", asked)
+            into = "INSERT INTO sums"
         return self._query(query.result, asked)
 
-    def _add_up_by_class(self, query: LookQuery, by: ByClass, count: int, asked: Mapping[str, Any]) -> None:
-        """Make `sums` of what units did in a look and before it."""
-        database = self._database
+    def _add_up_by_class(self, query: LookQuery, by: ByClass, rows: int, asked: Mapping[str, Any]) -> bool:
+        """Make `sums` of what units did in a look and before it; False where that is too much to keep."""
         self._query(f"CREATE TEMP TABLE classes AS WITH {by.classes} SELECT * FROM classes", asked)
+        classes = self._query("SELECT count(*) FROM classes", {})[0][0]
+        if classes > _MOST_CLASSES:
+            return False
         worth = self._columns(f"SELECT {', '.join(by.sums)} FROM classes ORDER BY id", {})
         earlier = EarlierSums([worth[name] for name in by.sums])
+        count = rows // _ROWS_IN_ORDER + 1
         for part in range(count):
             members = f"""
                 SELECT unit, CAST(arm = 'champion' AS INTEGER) AS side, look, CAST(id AS INTEGER) AS id
@@ -252,17 +253,17 @@ class _AtOnce(DeltaPredictionLog):
                     JOIN (SELECT * FROM classes WHERE prefix = '') AS classes
                     USING (arm, look, {", ".join(by.alike)})
             """
-            rows = self._columns(members, {})
+            found = self._columns(members, {})
             try:
-                earlier.add(rows["unit"], rows["side"], rows["look"], rows["id"])
-            except OverflowError as error:
-                raise LogReadError(f"looks of {self._about[1]}: {error}") from error
-        halves = earlier.columns(by.sums)
-        database.register("earlier", pa.table({"id": np.arange(len(worth[by.sums[0]])), **halves}))
+                earlier.add(found["unit"], found["side"], found["look"], found["id"])
+            except OverflowError:
+                return False
+        self._database.register("earlier", pa.table({"id": np.arange(classes), **earlier.columns(by.sums)}))
         try:
             self._query(f"CREATE TEMP TABLE sums AS WITH {by.result} SELECT * FROM of_looks", asked)
         finally:
-            database.unregister("earlier")
+            self._database.unregister("earlier")
+        return True
 
     def _before(self, model: str, prior: tuple[datetime, datetime], given: Mapping[str, Any]) -> None:
         """Make the table of what units were worth before the rollout."""
@@ -307,5 +308,8 @@ class _AtOnce(DeltaPredictionLog):
 
 
 def _of_part(part: int, count: int) -> str:
-    """Some of the units. Beside numbers of another type the hash becomes one of 128 bits, which is ten times slower."""
-    return f"unit % CAST({count} AS UBIGINT) = {part}"
+    """Some of the units, and in the first part all rows that are of none.
+
+    Beside numbers of another type the hash becomes one of 128 bits, which is ten times slower.
+    """
+    return f"(unit % CAST({count} AS UBIGINT) = {part}{' OR unit IS NULL' if part == 0 else ''})"
