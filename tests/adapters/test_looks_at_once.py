@@ -193,6 +193,7 @@ def test_a_unit_of_before_the_rollout_with_the_hash_of_another_one_is_told_apart
     with caplog.at_level(logging.WARNING), bench.log.at_once("delays", "ro", LOOKS, MINUTE) as once:
         assert once is not bench.log
         assert parts(once, LOOKS) == parts(bench.log, LOOKS)
+        assert parts(once, LOOKS) == parts(bench.log, LOOKS)  # units and labels after the values
     assert "business values of ro are counted by themselves: two units have one hash" in caplog.text
 
 

@@ -24,11 +24,11 @@ def slow(worth: list[list[int]], rows: list[Row]) -> dict[tuple[int, int], int]:
     return found
 
 
-def counted(worth: list[list[int]], *parts: list[Row]) -> list[list[int]]:
+def counted(worth: list[list[int]], *parts: list[Row], kind: type = np.int32) -> list[list[int]]:
     sums = EarlierSums([np.array(column) for column in worth])
     for rows in parts:
-        unit, side, look, kind = zip(*rows, strict=True) if rows else ((),) * 4
-        sums.add(np.array(unit, np.uint64), *(np.array(each, np.int64) for each in (side, look, kind)))
+        unit, *others = zip(*rows, strict=True) if rows else ((),) * 4
+        sums.add(np.array(unit, np.uint64), *(np.array(each, kind) for each in others))
     found = sums.columns([f"c{at}" for at in range(len(worth))])
     return [(found[f"c{at}_high"].astype(object) * 2**32 + found[f"c{at}_low"]).tolist() for at in range(len(worth))]
 
@@ -75,8 +75,30 @@ def test_nothing_before_nobody() -> None:
     assert counted([[1, 2]], []) == [[0, 0]]
 
 
-def test_sums_of_one_unit_beyond_64_bits_are_refused_and_not_wrong() -> None:
+def test_units_are_told_apart_by_all_of_their_64_bits() -> None:
+    assert counted([[5]], [(1, 0, 0, 0), (1 + 2**32, 0, 1, 0), (1 + 2**63, 0, 2, 0)]) == [[0]]
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64])
+def test_numbers_of_any_width(kind: type) -> None:
+    assert counted([[5, 7]], [(1, 1, 3, 0), (1, 1, 8, 1)], kind=kind) == [[0, 5]]
+
+
+def test_many_looks_stay_in_order() -> None:
+    rows = [(1, 1, look, look % 3) for look in (40_000, 65_535, 65_536, 70_000, 131_072)]
+    worth = [[1, 10, 100]]
+    expected = slow(worth, rows)
+    assert counted(worth, rows) == [[expected[0, kind] for kind in range(3)]]
+
+
+@pytest.mark.parametrize("number", [2**61, -(2**61)])
+def test_sums_of_one_unit_beyond_64_bits_are_refused_and_not_wrong(number: int) -> None:
     rows = [(1, 0, look, 0) for look in range(4)]
-    with pytest.raises(OverflowError, match="4 looks of a unit with numbers up to 4611686018427387904"):
-        counted([[2**62]], rows)
-    counted([[2**60]], rows)
+    with pytest.raises(OverflowError, match="4 looks of a unit with numbers up to 2305843009213693952"):
+        counted([[number]], rows)
+    assert counted([[number]], rows[:3]) == [[3 * number]]
+
+
+def test_the_least_number_of_64_bits_is_as_large_as_it_is() -> None:
+    with pytest.raises(OverflowError):
+        counted([[-(2**63), 0]], [(1, 0, 0, 0), (1, 0, 1, 0), (1, 0, 2, 1)])

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -253,22 +254,32 @@ def test_a_token_that_is_added_meanwhile_is_not_lost(initialise, tmp_path: Path)
     from model_rollouts.gateway.tokens import parse_tokens
 
     assert initialise().returncode == 0
-    file, gate, grep = tmp_path / "tokens", tmp_path / "gate", tmp_path / "bin" / "grep"
+    file, gate, there = tmp_path / "tokens", tmp_path / "gate", tmp_path / "there"
     os.mkfifo(gate)
-    grep.write_text(f'#!/bin/sh\n{shutil.which("grep")} "$@"\ncat {gate}\n')
-    grep.chmod(0o755)
+    move = tmp_path / "bin" / "mv"
+    move.write_text(f'#!/bin/sh\n: >{there}\ncat {gate}\nexec {shutil.which("mv")} "$@"\n')
+    move.chmod(0o755)
     with ThreadPoolExecutor() as pool:
         done = pool.submit(initialise)
-        with gate.open("w"):  # opens when grep has read the tokens, and they are not written yet
-            rollouts = [str(Path(sys.executable).with_name("rollouts")), "token", "new", "--file", str(file)]
-            adding = subprocess.Popen([*rollouts, "--name", "shop", "--role", "predict"], stdout=subprocess.DEVNULL)
-            while adding.poll() is None and not waits_for_a_lock(adding.pid):
-                os.sched_yield()
-        assert done.result().returncode == 0
+        while not there.exists():  # the tokens were read, and are written next
+            assert not done.done(), done.result()
+            time.sleep(0.01)
+        rollouts = [str(Path(sys.executable).with_name("rollouts")), "token", "new", "--file", str(file)]
+        adding = subprocess.Popen([*rollouts, "--name", "shop", "--role", "predict"], stdout=subprocess.DEVNULL)
+        while adding.poll() is None and not waits_for_a_lock(adding.pid):
+            time.sleep(0.01)
+        gate.write_text("")
+        assert done.result().returncode == 0, done.result()
     assert adding.wait() == 0
     assert {token.name for token in parse_tokens(file.read_text())} == {
         *("env/airflow", "env/callers", "env/testers", "shop")
     }
+
+
+def test_tokens_in_a_folder_that_is_not_there_are_named(initialise, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = initialise(MODEL_ROLLOUTS_GATEWAY_TOKENS_FILE=str(tmp_path / "no" / "such" / "tokens"))
+    assert done.returncode != 0
+    assert "there is no such folder" in done.stderr
 
 
 def waits_for_a_lock(process: int) -> bool:

@@ -8,12 +8,11 @@ docs/adr/0025-carried-sums.md.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model_rollouts.adapters.running_sums import whole_sum
-
 # What is added up over rows and units is made whole first, in billionths. Sums of floats differ in their last digit
 # with the order of the rows, and a look that is counted again has to come out the same to the last digit.
 PARTS = 10**9
 CARRIED = "{carried}"
+HALF = 32  # bits: sums that go beyond 64 bits are handed over in two halves
 
 
 def whole(expression: str, parts: int) -> str:
@@ -99,7 +98,7 @@ class ByClass:
         classes: Common tables from `kept` and `means`: the last one is `classes`, with an `id` from 0.
         alike: Columns of `kept` that tell the class of a row, with its prefix, arm and look.
         sums: Columns of `classes` that are added up over a unit's earlier looks.
-        result: Common tables from `classes` and from `earlier`, the two halves of those sums by `id`: the last one is
+        result: Common tables from `classes` and from `halves`, the two halves of those sums by `id`: the last one is
             `of_looks`, rows of `sums`.
         new_units: Common tables from `chosen` and `{carried}`: the last one is `new_units`, more rows of `sums`. Empty:
             there are none.
@@ -225,8 +224,8 @@ alike AS (
         result=f"""
 every AS (
     SELECT prefix, arm, look, units, {history},
-        {", ".join(f"{whole_sum(name)} AS earlier_{name}" for name in (*counts, *sums))}
-    FROM classes JOIN earlier USING (id)
+        {", ".join(f"{_of_halves(name)} AS earlier_{name}" for name in (*counts, *sums))}
+    FROM classes JOIN halves USING (id)
 ),{of_looks}""",
         new_units=f"{asked_by}{_NEW.format(zeros=zeros)}" if new_units else "",
     )
@@ -344,3 +343,8 @@ def _result(metrics: Sequence[Metric], totals: Sequence[str]) -> str:
 def _wide(column: str) -> str:
     """A column whose products may be too large for 64 bits."""
     return f"CAST({column} AS HUGEINT)"
+
+
+def _of_halves(name: str) -> str:
+    """A sum that was handed over in two halves, as one whole number."""
+    return f"{_wide(f'{name}_high')} * {2**HALF} + {name}_low"

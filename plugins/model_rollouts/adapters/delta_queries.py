@@ -45,7 +45,7 @@ def first_rows(
 {name}_repeated AS (
     SELECT {ID_HASH} AS id FROM {{predictions}}
     WHERE {condition} AND epoch_us(ts) >= {since} AND epoch_us(ts) < $high
-    GROUP BY {_alike(within)} HAVING count(*) > 1
+    GROUP BY id HAVING {_twice(within)}
 ),
 {name} AS (
     SELECT seen.*, CAST(NULL AS BIGINT) AS earlier_us
@@ -66,9 +66,10 @@ def first_rows(
 """
 
 
-def _alike(within: str) -> str:
-    """What rows of one request are alike in, of which there are two where it came back; arms are apart if they are."""
-    return "id, arm = 'champion'" if "arm" in within else "id"
+def _twice(within: str) -> str:
+    """Whether a request may have come back, of all of its rows; those of the two arms are apart where `within` says."""
+    by_arm = [f"count(CASE WHEN arm = '{arm}' THEN 1 END) > 1" for arm in ("champion", "challenger")]
+    return " OR ".join(by_arm) if "arm" in within else "count(*) > 1"
 
 
 # Windows, looks that is, in runs: those of one stage that follow each other and are of one length.
@@ -200,7 +201,7 @@ def answers(
 {name}_careful AS (
     SELECT {ID_HASH} AS id FROM {{predictions}}
     WHERE {condition} AND {between}
-    GROUP BY {_alike(within)} HAVING count(*) > 1
+    GROUP BY id HAVING {_twice(within)}
     UNION
     SELECT {ID_HASH} AS id FROM {outcomes} AS of_request WHERE {ID_HASH} IN (SELECT id FROM {name}_several)
     GROUP BY id HAVING count(label) > 1 OR count(value) > 1

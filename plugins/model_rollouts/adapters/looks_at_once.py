@@ -239,10 +239,13 @@ class _AtOnce(DeltaPredictionLog):
 
     def _add_up_by_class(self, query: LookQuery, by: ByClass, rows: int, asked: Mapping[str, Any]) -> bool:
         """Make `sums` of what units did in a look and before it; False where that is too much to keep."""
-        self._query(f"CREATE TEMP TABLE classes AS WITH {by.classes} SELECT * FROM classes", asked)
-        classes = self._query("SELECT count(*) FROM classes", {})[0][0]
+        kinds = (
+            f"SELECT 1 FROM {query.kept} GROUP BY prefix, arm, look, {', '.join(by.alike)} LIMIT {_MOST_CLASSES + 1}"
+        )
+        classes = self._query(f"SELECT count(*) FROM ({kinds})", {})[0][0]
         if classes > _MOST_CLASSES:
             return False
+        self._query(f"CREATE TEMP TABLE classes AS WITH {by.classes} SELECT * FROM classes", asked)
         worth = self._columns(f"SELECT {', '.join(by.sums)} FROM classes ORDER BY id", {})
         earlier = EarlierSums([worth[name] for name in by.sums])
         count = rows // _ROWS_IN_ORDER + 1
@@ -257,12 +260,13 @@ class _AtOnce(DeltaPredictionLog):
             try:
                 earlier.add(found["unit"], found["side"], found["look"], found["id"])
             except OverflowError:
+                self._query("DROP TABLE classes", {})
                 return False
-        self._database.register("earlier", pa.table({"id": np.arange(classes), **earlier.columns(by.sums)}))
+        self._database.register("halves", pa.table({"id": np.arange(classes), **earlier.columns(by.sums)}))
         try:
             self._query(f"CREATE TEMP TABLE sums AS WITH {by.result} SELECT * FROM of_looks", asked)
         finally:
-            self._database.unregister("earlier")
+            self._database.unregister("halves")
         return True
 
     def _before(self, model: str, prior: tuple[datetime, datetime], given: Mapping[str, Any]) -> None:
@@ -273,12 +277,14 @@ class _AtOnce(DeltaPredictionLog):
             "outcomes": (log_table(self.root, model, "outcomes"), *outcome_span(low, high, self._maturity)),
         }
         self._query("DROP TABLE IF EXISTS worth", {})
-        self._query("CREATE OR REPLACE TEMP TABLE earlier (unit VARCHAR, x HUGEINT)", {})
-        text = f"INSERT INTO earlier WITH {VALUE_SUMS.beside} SELECT unit, x FROM worth"
-        if self._log_query(text, tables, given) and self._query("SELECT unit FROM earlier LIMIT 1", {}):
-            self._tell_apart(f"{_UNITS} UNION SELECT unit FROM earlier")
-        self._query(f"CREATE TEMP TABLE worth AS SELECT {_CODE.format('unit')} AS unit, x FROM earlier", {})
-        self._query("DROP TABLE earlier", {})
+        self._query("CREATE TEMP TABLE earlier (unit VARCHAR, x HUGEINT)", {})
+        try:
+            text = f"INSERT INTO earlier WITH {VALUE_SUMS.beside} SELECT unit, x FROM worth"
+            if self._log_query(text, tables, given) and self._query("SELECT unit FROM earlier LIMIT 1", {}):
+                self._tell_apart(f"{_UNITS} UNION SELECT unit FROM earlier")
+            self._query(f"CREATE TEMP TABLE worth AS SELECT {_CODE.format('unit')} AS unit, x FROM earlier", {})
+        finally:
+            self._query("DROP TABLE earlier", {})
 
     def _tell_apart(self, units: str) -> None:
         found = self._log_query(_SAME_CODE % units, self._predictions)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from model_rollouts.adapters.delta_cluster_queries import HALF
+
 Ints = npt.NDArray[np.int64]
-_HALF = 32  # bits: sums of whole numbers beyond 64 bits are added up in two halves
 
 
 class EarlierSums:
@@ -23,7 +24,8 @@ class EarlierSums:
 
     def __init__(self, worth: Sequence[Ints]) -> None:
         self._worth = [np.ascontiguousarray(column, np.int64) for column in worth]
-        self._most = max((int(np.abs(column).max(initial=0)) for column in self._worth), default=0)
+        ends = [int(end) for column in self._worth for end in (column.min(initial=0), column.max(initial=0))]
+        self._most = max(map(abs, ends), default=0)
         shape = (len(self._worth), len(self._worth[0]) if self._worth else 0)
         self._high, self._low = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
@@ -54,8 +56,8 @@ class EarlierSums:
             here = column[kind]
             until = np.cumsum(here) - here  # of all rows; what runs over comes back with the difference
             earlier = until - np.repeat(until[begins], lengths)
-            np.add.at(self._high[at], kind, earlier >> _HALF)
-            np.add.at(self._low[at], kind, earlier & (2**_HALF - 1))
+            np.add.at(self._high[at], kind, earlier >> HALF)
+            np.add.at(self._low[at], kind, earlier & (2**HALF - 1))
 
     def columns(self, names: Sequence[str]) -> dict[str, Ints]:
         """For each column `<name>_high` and `<name>_low`, a number for each class: high * 2**32 + low is the sum."""
@@ -64,8 +66,3 @@ class EarlierSums:
             for at, name in enumerate(names)
             for half, sums in (("high", self._high), ("low", self._low))
         }
-
-
-def whole_sum(name: str) -> str:
-    """The sum of two halves as one whole number, in DuckDB's SQL."""
-    return f"CAST({name}_high AS HUGEINT) * {2**_HALF} + {name}_low"
